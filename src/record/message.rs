@@ -1,0 +1,149 @@
+//! A message on its way: one allocation, shared by everyone it goes to.
+
+use triomphe::ThinArc;
+
+use super::UnixMillis;
+use crate::codec::{Publish, Qos};
+
+/// What is known of a message beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageHead {
+    /// The QoS it was published with.
+    pub qos: Qos,
+    /// The RETAIN flag it was published with.
+    pub retain: bool,
+    /// When it was published.
+    pub published_at: UnixMillis,
+    /// When it expires ([`UnixMillis::NEVER`] without a Message Expiry Interval).
+    pub expires_at: UnixMillis,
+    topic_len: u32,
+    properties_len: u32,
+    publisher_len: u32,
+}
+
+/// An application message: topic, the properties that are forwarded (in wire form), payload, and the
+/// client id of its publisher, in one allocation of the right size. Cloning counts a reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message(ThinArc<MessageHead, u8>);
+
+/// The pieces that a [`Message`] is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageParts<'a> {
+    #[allow(missing_docs)]
+    pub qos: Qos,
+    #[allow(missing_docs)]
+    pub retain: bool,
+    #[allow(missing_docs)]
+    pub published_at: UnixMillis,
+    #[allow(missing_docs)]
+    pub expires_at: UnixMillis,
+    #[allow(missing_docs)]
+    pub topic: &'a str,
+    /// Wire form, without their length; only properties that are forwarded unchanged.
+    pub properties: &'a [u8],
+    #[allow(missing_docs)]
+    pub payload: &'a [u8],
+    /// The client id of the publisher; for No Local and for whoever reads a dead letter.
+    pub publisher: &'a str,
+}
+
+impl Message {
+    /// Makes a message in one allocation. `scratch` is overwritten: the pieces are gathered in it first.
+    pub fn new(parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {
+        scratch.clear();
+        scratch.extend_from_slice(parts.topic.as_bytes());
+        scratch.extend_from_slice(parts.properties);
+        Self::finish(parts, parts.properties.len(), scratch)
+    }
+
+    /// Makes a message from a PUBLISH whose topic was resolved to `topic`.
+    pub fn from_publish(
+        publish: &Publish<'_>,
+        topic: &str,
+        publisher: &str,
+        now: UnixMillis,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        scratch.clear();
+        scratch.extend_from_slice(topic.as_bytes());
+        publish.properties.forwarded(|bytes| scratch.extend_from_slice(bytes));
+        let parts = MessageParts {
+            qos: publish.qos,
+            retain: publish.retain,
+            published_at: now,
+            expires_at: expiry(now, publish.properties.message_expiry),
+            topic,
+            properties: &[],
+            payload: publish.payload,
+            publisher,
+        };
+        Self::finish(&parts, publish.properties.forwarded_len, scratch)
+    }
+
+    /// `scratch` holds topic and properties already.
+    fn finish(parts: &MessageParts<'_>, properties_len: usize, scratch: &mut Vec<u8>) -> Self {
+        scratch.extend_from_slice(parts.publisher.as_bytes());
+        scratch.extend_from_slice(parts.payload);
+        let head = MessageHead {
+            qos: parts.qos,
+            retain: parts.retain,
+            published_at: parts.published_at,
+            expires_at: parts.expires_at,
+            topic_len: parts.topic.len() as u32,
+            properties_len: properties_len as u32,
+            publisher_len: parts.publisher.len() as u32,
+        };
+        Self(ThinArc::from_header_and_slice(head, scratch))
+    }
+
+    /// What is known beside the bytes.
+    pub fn head(&self) -> &MessageHead {
+        &self.0.header.header
+    }
+
+    /// The topic name.
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(self.topic_bytes()).unwrap_or_default()
+    }
+
+    /// The topic name as bytes, for those who only copy it.
+    pub fn topic_bytes(&self) -> &[u8] {
+        self.range(0, self.head().topic_len)
+    }
+
+    /// The forwarded properties in wire form, without their length.
+    pub fn properties(&self) -> &[u8] {
+        self.range(self.head().topic_len, self.head().properties_len)
+    }
+
+    /// The client id of the publisher.
+    pub fn publisher(&self) -> &str {
+        let head = self.head();
+        let bytes = self.range(head.topic_len + head.properties_len, head.publisher_len);
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        let head = self.head();
+        let start = head.topic_len + head.properties_len + head.publisher_len;
+        self.0.slice.get(start as usize..).unwrap_or_default()
+    }
+
+    /// Bytes that the message occupies, for limits on memory and queues.
+    pub fn size(&self) -> usize {
+        self.0.slice.len() + size_of::<MessageHead>()
+    }
+
+    fn range(&self, start: u32, len: u32) -> &[u8] {
+        self.0.slice.get(start as usize..(start + len) as usize).unwrap_or_default()
+    }
+}
+
+/// When a message with this Message Expiry Interval (seconds) expires.
+pub fn expiry(now: UnixMillis, interval: Option<u32>) -> UnixMillis {
+    match interval {
+        Some(seconds) => now.plus(std::time::Duration::from_secs(seconds.into())),
+        None => UnixMillis::NEVER,
+    }
+}

@@ -1,0 +1,10 @@
+//! The values that become durable, and the numbers that name them.
+//!
+//! Plain data: no closure, no pointer to a connection, no handle of the database. The same record could
+//! be replicated to another machine and applied there.
+
+mod message;
+mod numbers;
+
+pub use message::{Message, MessageHead, MessageParts, expiry};
+pub use numbers::{Epoch, Lsn, RecipientNo, UnixMillis};
