@@ -96,6 +96,37 @@ impl Message {
         Self(ThinArc::from_header_and_slice(head, scratch))
     }
 
+    /// Puts a message together again from what [`Message::lengths`] and [`Message::bytes`] gave.
+    /// `None` when the lengths do not fit the bytes.
+    pub fn restore(parts: &MessageParts<'_>, lengths: [u32; 3], bytes: &[u8]) -> Option<Self> {
+        let [topic_len, properties_len, publisher_len] = lengths;
+        let fixed = lengths.iter().try_fold(0u32, |sum, len| sum.checked_add(*len))?;
+        if fixed as usize > bytes.len() || std::str::from_utf8(bytes.get(..topic_len as usize)?).is_err() {
+            return None;
+        }
+        let head = MessageHead {
+            qos: parts.qos,
+            retain: parts.retain,
+            published_at: parts.published_at,
+            expires_at: parts.expires_at,
+            topic_len,
+            properties_len,
+            publisher_len,
+        };
+        Some(Self(ThinArc::from_header_and_slice(head, bytes)))
+    }
+
+    /// The lengths of topic, properties and publisher, in this order.
+    pub fn lengths(&self) -> [u32; 3] {
+        let head = self.head();
+        [head.topic_len, head.properties_len, head.publisher_len]
+    }
+
+    /// Topic, properties, publisher and payload, one behind the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.slice
+    }
+
     /// What is known beside the bytes.
     pub fn head(&self) -> &MessageHead {
         &self.0.header.header

@@ -1,1 +1,284 @@
-//! store
+//! Durable state in redb: records in, a watermark out.
+//!
+//! Whoever needs something to be durable submits a [`Record`] and gets its number; once
+//! [`Store::watermark`] has reached it, the record is on disk, or every leg of it was completed before the
+//! writer came to it. Reading goes page by page and never beyond the watermark.
+//!
+//! Invariant: no redb type leaves this room, and nothing is acknowledged after a write has failed.
+
+mod bell;
+mod bytes;
+mod error;
+mod metrics;
+mod pending;
+mod queue;
+mod read;
+mod recover;
+mod rows;
+mod state;
+mod tables;
+mod watermark;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+
+pub use bell::Bell;
+pub use error::{StoreError, SubmitError};
+pub use pending::Backlog;
+pub use queue::Entry;
+pub use read::{Stored, StoredDeadLetter};
+pub use recover::Recovered;
+pub use rows::{Progress, SessionRow};
+
+use crate::record::{Lsn, RecipientNo, Record};
+
+/// How the store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSettings {
+    /// Bytes of page cache.
+    pub cache_size: usize,
+    /// Time between commits at least; zero commits as soon as the last one is done.
+    pub commit_interval: Duration,
+    /// Bytes of records that go into one commit.
+    pub batch_bytes_max: usize,
+    /// Bytes of records that may wait before readers are slowed.
+    pub queue_bytes_max: usize,
+}
+
+/// The store. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    database: Arc<redb::Database>,
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    store_id: u64,
+    queue_bytes_max: usize,
+}
+
+/// What the writer and its customers have in common.
+#[derive(Debug)]
+struct Shared {
+    queue: queue::Queue,
+    watermark: watermark::Watermark,
+    registry: Registry,
+    metrics: metrics::StoreMetrics,
+    failed: AtomicBool,
+    failure: Mutex<Option<String>>,
+    failure_bell: Bell,
+    disk_full: AtomicBool,
+}
+
+/// Recipients by number, for those outside the writer.
+#[derive(Debug, Default)]
+struct Registry {
+    backlogs: DashMap<RecipientNo, Arc<Backlog>, RandomState>,
+    next_recipient: AtomicU64,
+    dead_letters: DeadLetterCount,
+}
+
+/// How many dead letters there are, and how much they occupy.
+#[derive(Debug, Default)]
+struct DeadLetterCount {
+    count: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Store {
+    /// Opens the database in `directory`, making it if there is none, and starts the writer.
+    ///
+    /// # Errors
+    /// When another process has it, a later version wrote it, it is damaged, or the disk says no. Nothing
+    /// is changed then.
+    pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
+        let path = directory.join("causeway.redb");
+        let registry = Registry::default();
+        let opened = recover::open(&path, settings.cache_size, &registry)?;
+        registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
+        let shared = Arc::new(Shared {
+            queue: queue::Queue::new(opened.first, opened.reserved),
+            watermark: watermark::Watermark::starting_at(Lsn(opened.first.0 - 1)),
+            registry,
+            metrics: metrics::StoreMetrics::new(),
+            failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            failure_bell: Bell::default(),
+            disk_full: AtomicBool::new(false),
+        });
+        let writer = writer::Writer {
+            database: Arc::clone(&opened.database),
+            shared: Arc::clone(&shared),
+            state: opened.state,
+            reserved: opened.reserved,
+            commit_interval: settings.commit_interval,
+            batch_bytes_max: settings.batch_bytes_max,
+        };
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|e| StoreError::Failed(format!("no thread for the writer: {e}")))?;
+        let store = Self {
+            shared,
+            database: opened.database,
+            writer: Arc::new(Mutex::new(Some(thread))),
+            store_id: opened.store_id,
+            queue_bytes_max: settings.queue_bytes_max,
+        };
+        Ok((store, opened.recovered))
+    }
+
+    /// Drawn when the database was made: with a message number it names a message for ever.
+    pub fn id(&self) -> u64 {
+        self.store_id
+    }
+
+    /// Gives the record a number and a place in the writer's queue. Never blocks.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
+        self.shared.queue.submit(record)
+    }
+
+    /// Whether a publish that needs the disk may be accepted.
+    ///
+    /// # Errors
+    /// When the store has failed or the disk is nearly full. Settlements, releases and resumes go through
+    /// a full disk all the same.
+    pub fn admits_publish(&self) -> Result<(), SubmitError> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(SubmitError::Failed);
+        }
+        if self.shared.disk_full.load(Ordering::Relaxed) {
+            return Err(SubmitError::Full);
+        }
+        Ok(())
+    }
+
+    /// Says whether the disk has room, from whoever looks at it.
+    pub fn set_disk_full(&self, full: bool) {
+        self.shared.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Every number up to this one is durable, or was skipped as completed.
+    pub fn watermark(&self) -> Lsn {
+        self.shared.watermark.get()
+    }
+
+    /// Rings `bell` once when the watermark has reached `lsn`, or when the store fails.
+    pub fn ring_at(&self, lsn: Lsn, bell: &Arc<Bell>) {
+        self.shared.watermark.ring_at(lsn, bell);
+        if self.has_failed() {
+            bell.ring();
+        }
+    }
+
+    /// Waits until `lsn` is durable.
+    ///
+    /// # Errors
+    /// When the store fails before.
+    pub async fn durable(&self, lsn: Lsn) -> Result<(), SubmitError> {
+        let bell = Arc::new(Bell::default());
+        while self.watermark() < lsn {
+            if self.has_failed() {
+                return Err(SubmitError::Failed);
+            }
+            self.ring_at(lsn, &bell);
+            bell.heard().await;
+        }
+        Ok(())
+    }
+
+    /// Whether more waits for the writer than it should: whoever reads from a network stops for a while.
+    pub fn is_congested(&self) -> bool {
+        self.shared.queue.bytes() > self.queue_bytes_max
+    }
+
+    /// A number for a new session, group or route, and what it will be owed. It becomes durable with the
+    /// record that opens the recipient.
+    pub fn new_recipient(&self) -> (RecipientNo, Arc<Backlog>) {
+        let number = RecipientNo(self.shared.registry.next_recipient.fetch_add(1, Ordering::Relaxed));
+        (number, self.shared.registry.backlog(number))
+    }
+
+    /// What a recipient is owed.
+    pub fn backlog(&self, number: RecipientNo) -> Arc<Backlog> {
+        self.shared.registry.backlog(number)
+    }
+
+    /// How far a session is with its exchanges, as of the last commit.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn progress(&self, number: RecipientNo) -> Result<Progress, StoreError> {
+        recover::read_progress(&self.database, number)
+    }
+
+    /// Dead letters kept: how many, and their bytes.
+    pub fn dead_letters(&self) -> (u64, u64) {
+        let DeadLetterCount { count, bytes } = &self.shared.registry.dead_letters;
+        (count.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether a write has failed. From then on nothing is acknowledged.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// Waits for the store to fail and says why.
+    pub async fn failure(&self) -> String {
+        while !self.has_failed() {
+            self.shared.failure_bell.heard().await;
+        }
+        self.shared.failure.lock().clone().unwrap_or_default()
+    }
+
+    /// Writes what waits and ends the writer.
+    pub fn close(&self) {
+        self.shared.queue.close();
+        let thread = self.writer.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer has panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// Poisons the store: a failed fsync may have dropped pages, so that no later one can be trusted.
+    fn fail(&self, error: &StoreError) {
+        *self.failure.lock() = Some(error.to_string());
+        self.queue.fail();
+        self.failed.store(true, Ordering::Release);
+        self.watermark.give_up();
+        self.failure_bell.ring();
+    }
+}
+
+impl Registry {
+    fn backlog(&self, number: RecipientNo) -> Arc<Backlog> {
+        Arc::clone(self.backlogs.entry(number).or_default().value())
+    }
+
+    fn forget(&self, number: RecipientNo) {
+        self.backlogs.remove(&number);
+    }
+}
+
+impl DeadLetterCount {
+    fn added(&self, bytes: usize) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn removed(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,68 @@
+//! What can go wrong with the store.
+
+use std::path::PathBuf;
+
+/// The store could not be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the files.
+    #[error(
+        "{0} is in use by another process: is a broker already running on this data directory? \
+         Stop it, or choose another directory with --data DIR"
+    )]
+    InUse(PathBuf),
+    /// Written by a later version.
+    #[error(
+        "{path} has schema version {found}, this program knows up to {known}: start the version that wrote it, \
+         or restore a backup made before the upgrade"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+        /// What this program understands.
+        known: u64,
+    },
+    /// The content is not what was written.
+    #[error(
+        "the database is damaged: {0}. Nothing was changed; keep a copy of the file and restore a backup, \
+         or move the file away to start empty"
+    )]
+    Damaged(String),
+    /// The disk or the filesystem said no.
+    #[error("the database cannot be read or written: {0}")]
+    Failed(String),
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The store has failed; nothing is acknowledged any more.
+    #[error("the store has failed")]
+    Failed,
+    /// The disk is nearly full; settlements and resumes still go through.
+    #[error("the disk is nearly full")]
+    Full,
+}
+
+macro_rules! failed_from {
+    ($($error:ty),+) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::from(redb::Error::from(error))
+            }
+        })+
+    };
+}
+
+failed_from!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}

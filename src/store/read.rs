@@ -1,0 +1,84 @@
+//! Reading back, page by page, in short transactions: a long one makes the file grow.
+
+use redb::ReadableDatabase as _;
+
+use super::rows::{self, Progress};
+use super::tables::{DEAD_LETTERS, MESSAGES};
+use super::{Store, StoreError};
+use crate::record::{Leg, Lsn, Message, RecipientNo};
+
+/// Bytes of messages that one page holds at most (one message at least).
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// A message as one recipient is owed it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its number.
+    pub lsn: Lsn,
+    /// The message.
+    pub message: Message,
+    /// How this recipient gets it.
+    pub leg: Leg,
+}
+
+/// A dead letter as it was filed.
+#[derive(Clone, Debug)]
+pub struct StoredDeadLetter {
+    /// The number it is known by.
+    pub id: Lsn,
+    /// The encoded letter.
+    pub bytes: Vec<u8>,
+}
+
+impl Store {
+    /// Reads the messages with these numbers as `recipient` is owed them, up to a page's worth of bytes:
+    /// fewer than asked for means that the rest is for the next page. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or a number that is owed is not there: that is damage, and never
+    /// skipped in silence.
+    pub fn read(&self, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Vec<Stored>, StoreError> {
+        let table = self.database.begin_read()?.open_table(MESSAGES)?;
+        let (mut page, mut bytes) = (Vec::with_capacity(numbers.len()), 0);
+        for lsn in numbers {
+            let row = table.get(lsn.0)?.ok_or_else(|| missing(*lsn, recipient))?;
+            bytes += row.value().len();
+            if bytes > PAGE_BYTES_MAX && !page.is_empty() {
+                break;
+            }
+            let row = rows::message(row.value())?;
+            let leg = row.legs.into_iter().find(|leg| leg.recipient == recipient);
+            let leg = leg.ok_or_else(|| missing(*lsn, recipient))?;
+            page.push(Stored { lsn: *lsn, message: row.message, leg });
+        }
+        Ok(page)
+    }
+
+    /// Dead letters after `cursor`, oldest first, `max` at most. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn read_dead_letters(&self, cursor: Lsn, max: usize) -> Result<Vec<StoredDeadLetter>, StoreError> {
+        let table = self.database.begin_read()?.open_table(DEAD_LETTERS)?;
+        let mut page = Vec::new();
+        for row in table.range(cursor.0 + 1..)?.take(max) {
+            let (id, row) = row?;
+            page.push(StoredDeadLetter { id: Lsn(id.value()), bytes: row.value().to_vec() });
+        }
+        Ok(page)
+    }
+}
+
+fn missing(lsn: Lsn, recipient: RecipientNo) -> StoreError {
+    StoreError::Damaged(format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0))
+}
+
+impl Progress {
+    /// Outbound exchanges in the order of their messages, which is the order they began in for each
+    /// publisher.
+    pub fn exchanges_in_order(&self) -> Vec<crate::record::Exchange> {
+        let mut exchanges: Vec<_> = self.exchanges.values().copied().collect();
+        exchanges.sort_unstable_by_key(|exchange| exchange.lsn);
+        exchanges
+    }
+}

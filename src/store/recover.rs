@@ -1,0 +1,185 @@
+//! Opening the database: its checks, and what the broker is told of what was there.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _};
+
+use super::rows::{self, Progress, SessionRow};
+use super::state::{SharedRow, State};
+use super::tables::{SCHEMA, Tables, key};
+use super::writer::NUMBERS_RESERVED;
+use super::{Registry, StoreError};
+use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
+
+/// What was found on disk.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Durable sessions with their subscriptions.
+    pub sessions: Vec<(SessionRow, Vec<SubscriptionRow>)>,
+    /// Shared groups: `$share/<name>/<filter>` and number.
+    pub groups: Vec<(Box<str>, RecipientNo)>,
+    /// Routes: name and number.
+    pub routes: Vec<(Box<str>, RecipientNo)>,
+    /// Retained messages.
+    pub retained: Vec<Message>,
+    /// Messages that are still owed to somebody.
+    pub messages: u64,
+}
+
+/// An open database and everything that is made from it.
+pub(super) struct Opened {
+    pub(super) database: Arc<Database>,
+    pub(super) state: State,
+    pub(super) recovered: Recovered,
+    pub(super) store_id: u64,
+    /// The first number of this start.
+    pub(super) first: Lsn,
+    pub(super) reserved: Lsn,
+}
+
+pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Result<Opened, StoreError> {
+    let database = Database::builder().set_cache_size(cache_size).create(path).map_err(|e| explain(path, e))?;
+    let mut txn = database.begin_write()?;
+    txn.set_quick_repair(true);
+    let (mut state, mut recovered) = (State::default(), Recovered::default());
+    let (store_id, first, reserved);
+    {
+        let mut tables = Tables::open(&txn)?;
+        check_schema(path, &mut tables)?;
+        store_id = store_id_of(&mut tables)?;
+        first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
+        reserved = Lsn(first.0 + NUMBERS_RESERVED);
+        tables.set_meta_number(key::RESERVED, reserved.0)?;
+        state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
+        recipients(&tables, registry, &mut state, &mut recovered)?;
+        messages(&mut tables, &mut state, &mut recovered)?;
+        retained(&tables, &mut recovered)?;
+        for row in tables.dead_letters.iter()? {
+            registry.dead_letters.added(row?.1.value().len());
+        }
+    }
+    txn.commit()?;
+    Ok(Opened { database: Arc::new(database), state, recovered, store_id, first, reserved })
+}
+
+fn explain(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        DatabaseError::Storage(redb::StorageError::Corrupted(what)) => StoreError::Damaged(what),
+        other => StoreError::Failed(format!("{}: {other}", path.display())),
+    }
+}
+
+fn check_schema(path: &Path, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    match tables.meta_number(key::SCHEMA)? {
+        Some(SCHEMA) => Ok(()),
+        Some(found) => Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA }),
+        None => tables.set_meta_number(key::SCHEMA, SCHEMA),
+    }
+}
+
+fn store_id_of(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
+    if let Some(id) = tables.meta_number(key::STORE_ID)? {
+        return Ok(id);
+    }
+    let id = rand::random();
+    tables.set_meta_number(key::STORE_ID, id)?;
+    Ok(id)
+}
+
+fn recipients(
+    tables: &Tables<'_>,
+    registry: &Registry,
+    state: &mut State,
+    recovered: &mut Recovered,
+) -> Result<(), StoreError> {
+    let mut subscriptions = subscriptions(tables)?;
+    for row in tables.sessions.iter()? {
+        let (number, row) = row?;
+        let number = RecipientNo(number.value());
+        let session = rows::session(number, row.value())?;
+        let recipient = state.enter(registry, number);
+        recipient.epoch = session.opened.epoch;
+        recipient.session = Some(session.clone());
+        recovered.sessions.push((session, subscriptions.remove(&number.0).unwrap_or_default()));
+    }
+    for row in tables.groups.iter()? {
+        let (name, number) = row?;
+        state.enter(registry, RecipientNo(number.value()));
+        recovered.groups.push((name.value().into(), RecipientNo(number.value())));
+    }
+    for row in tables.routes.iter()? {
+        let (name, number) = row?;
+        state.enter(registry, RecipientNo(number.value()));
+        recovered.routes.push((name.value().into(), RecipientNo(number.value())));
+    }
+    for row in tables.progress.iter()? {
+        let (number, row) = row?;
+        state.enter(registry, RecipientNo(number.value())).progress = rows::progress(row.value())?;
+    }
+    Ok(())
+}
+
+fn subscriptions(tables: &Tables<'_>) -> Result<HashMap<u64, Vec<SubscriptionRow>>, StoreError> {
+    let mut all: HashMap<u64, Vec<SubscriptionRow>> = HashMap::new();
+    for row in tables.subscriptions.iter()? {
+        let (key, row) = row?;
+        let (number, filter) = key.value();
+        all.entry(number).or_default().push(rows::subscription(filter, row.value())?);
+    }
+    Ok(all)
+}
+
+/// Rebuilds who is owed what, and drops the messages that nobody is owed any more: those whose last leg was
+/// settled in memory only when the process ended.
+fn messages(
+    tables: &mut Tables<'_>,
+    state: &mut State,
+    recovered: &mut Recovered,
+) -> Result<(), StoreError> {
+    let mut nobodys = Vec::new();
+    for row in tables.messages.iter()? {
+        let (number, row) = row?;
+        let (lsn, bytes) = (Lsn(number.value()), row.value());
+        let legs = rows::message(bytes)?.legs;
+        let open = legs.iter().filter(|leg| owe(state, leg.recipient, lsn, bytes.len())).count();
+        match open {
+            0 => nobodys.push(lsn.0),
+            // One of several: which one is left is not in the row, so that it has to be counted.
+            _ if legs.len() > 1 => {
+                state.shared.insert(lsn, SharedRow { open: open as u32, bytes: bytes.len() as u32 });
+            }
+            _ => {}
+        }
+        recovered.messages += u64::from(open > 0);
+    }
+    for number in nobodys {
+        tables.messages.remove(number)?;
+    }
+    Ok(())
+}
+
+fn owe(state: &mut State, number: RecipientNo, lsn: Lsn, bytes: usize) -> bool {
+    let Some(recipient) = state.recipients.get(&number) else { return false };
+    let owed = !recipient.progress.has_settled(lsn);
+    if owed {
+        recipient.backlog.add(lsn, bytes as u64);
+    }
+    owed
+}
+
+fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreError> {
+    for row in tables.retained.iter()? {
+        recovered.retained.push(rows::message(row?.1.value())?.message);
+    }
+    Ok(())
+}
+
+/// The progress of one recipient, as it is on disk.
+pub(super) fn read_progress(database: &Database, number: RecipientNo) -> Result<Progress, StoreError> {
+    let table = database.begin_read()?.open_table(super::tables::PROGRESS)?;
+    let row = table.get(number.0)?;
+    row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
+}

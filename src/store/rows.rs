@@ -1,0 +1,240 @@
+//! The rows: how messages, sessions and their progress look on disk.
+//!
+//! Every row begins with what cannot change its meaning later; a change of layout is a new schema version
+//! (`tables::SCHEMA`), never a new meaning of old bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use smallvec::SmallVec;
+
+use super::StoreError;
+use super::bytes::{RowReader, put_bytes, put_varint};
+use crate::codec::{PacketId, Qos, RetainHandling, SubscribeOptions};
+use crate::record::{
+    Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
+    SubscriptionRow, UnixMillis, WillRecord,
+};
+
+/// A message and the legs it was stored with.
+#[derive(Debug)]
+pub(super) struct MessageRow {
+    pub(super) message: Message,
+    pub(super) legs: SmallVec<[Leg; 1]>,
+}
+
+/// A session as its row tells it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// What its last CONNECT said.
+    pub opened: SessionOpened,
+    /// When its connection ended; `None` while a connection has it (or had it at a crash).
+    pub closed_at: Option<UnixMillis>,
+}
+
+/// How far a session is with the packets of its exchanges, and a recipient with its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Every leg up to this number is settled.
+    pub(super) cursor: Lsn,
+    /// Settled legs above the cursor whose message is kept for others.
+    pub(super) settled: BTreeSet<u64>,
+    /// Inbound QoS 2 identifiers between PUBREC and PUBCOMP.
+    pub inbound: BTreeSet<u16>,
+    /// Outbound exchanges that have begun, by packet identifier.
+    pub exchanges: BTreeMap<u16, Exchange>,
+    /// The packet identifier to continue with; 0 when none was used yet.
+    pub next_packet_id: u16,
+}
+
+pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg]) {
+    let head = message.head();
+    out.push(head.qos as u8 | (u8::from(head.retain) << 2));
+    put_varint(out, head.published_at.0);
+    put_varint(out, head.expires_at.0.wrapping_add(1));
+    message.lengths().into_iter().for_each(|len| put_varint(out, len.into()));
+    put_legs(out, legs);
+    out.extend_from_slice(message.bytes());
+}
+
+pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
+    let mut row = RowReader::new("message", bytes);
+    let flags = row.u8()?;
+    let parts = MessageParts {
+        qos: qos(&row, flags & 3)?,
+        retain: flags & 4 != 0,
+        published_at: UnixMillis(row.varint()?),
+        expires_at: UnixMillis(row.varint()?.wrapping_sub(1)),
+        topic: "",
+        properties: &[],
+        payload: &[],
+        publisher: "",
+    };
+    let lengths = [row.u32()?, row.u32()?, row.u32()?];
+    let legs = legs(&mut row)?;
+    let damaged = row.damaged();
+    let message = Message::restore(&parts, lengths, row.rest()).ok_or(damaged)?;
+    Ok(MessageRow { message, legs })
+}
+
+/// Legs sorted by recipient, each number as its distance from the one before.
+fn put_legs(out: &mut Vec<u8>, legs: &[Leg]) {
+    put_varint(out, legs.len() as u64);
+    let mut previous = 0;
+    for leg in legs {
+        put_varint(out, leg.recipient.0 - previous);
+        previous = leg.recipient.0;
+        let ids = leg.subscription_ids.len() as u8;
+        out.push(leg.qos as u8 | (u8::from(leg.retain) << 2) | (u8::from(ids > 0) << 3));
+        if ids > 0 {
+            put_varint(out, ids.into());
+            leg.subscription_ids.iter().for_each(|id| put_varint(out, (*id).into()));
+        }
+    }
+}
+
+fn legs(row: &mut RowReader<'_>) -> Result<SmallVec<[Leg; 1]>, StoreError> {
+    let count = row.varint()?;
+    let (mut legs, mut previous) = (SmallVec::new(), 0u64);
+    for _ in 0..count {
+        previous = previous.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
+        let flags = row.u8()?;
+        let ids = if flags & 8 != 0 { row.varint()? } else { 0 };
+        let mut leg = Leg {
+            recipient: RecipientNo(previous),
+            qos: qos(row, flags & 3)?,
+            retain: flags & 4 != 0,
+            subscription_ids: SmallVec::new(),
+        };
+        for _ in 0..ids {
+            leg.subscription_ids.push(row.u32()?);
+        }
+        legs.push(leg);
+    }
+    Ok(legs)
+}
+
+pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRow) {
+    let opened = &session.opened;
+    put_varint(out, opened.epoch.0);
+    put_bytes(out, opened.client_id.as_bytes());
+    put_optional(out, opened.user_name.as_deref().map(str::as_bytes));
+    put_varint(out, opened.expiry.into());
+    put_varint(out, opened.at.0);
+    put_varint(out, session.closed_at.map_or(0, |at| at.0.saturating_add(1)));
+    let Some(will) = &opened.will else { return out.push(0) };
+    out.push(1);
+    put_varint(out, will.delay.into());
+    put_varint(out, will.message_expiry.map_or(0, |seconds| u64::from(seconds) + 1));
+    put_message(out, &will.message, &[]);
+}
+
+pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow, StoreError> {
+    let mut row = RowReader::new("session", bytes);
+    let mut opened = SessionOpened {
+        recipient,
+        epoch: Epoch(row.varint()?),
+        client_id: row.str()?.into(),
+        user_name: optional(&mut row)?.map(Into::into),
+        expiry: row.u32()?,
+        at: UnixMillis(row.varint()?),
+        will: None,
+    };
+    let closed_at = row.varint()?.checked_sub(1).map(UnixMillis);
+    if row.u8()? == 1 {
+        let delay = row.u32()?;
+        let message_expiry = match row.varint()?.checked_sub(1) {
+            Some(seconds) => Some(u32::try_from(seconds).map_err(|_| row.damaged())?),
+            None => None,
+        };
+        opened.will = Some(WillRecord { delay, message_expiry, message: message(row.rest())?.message });
+    }
+    Ok(SessionRow { opened, closed_at })
+}
+
+pub(super) fn put_progress(out: &mut Vec<u8>, progress: &Progress) {
+    put_varint(out, progress.cursor.0);
+    put_varint(out, progress.settled.len() as u64);
+    let mut previous = progress.cursor.0;
+    for number in &progress.settled {
+        put_varint(out, number - previous);
+        previous = *number;
+    }
+    put_varint(out, progress.next_packet_id.into());
+    put_varint(out, progress.inbound.len() as u64);
+    progress.inbound.iter().for_each(|id| put_varint(out, (*id).into()));
+    put_varint(out, progress.exchanges.len() as u64);
+    for exchange in progress.exchanges.values() {
+        put_varint(out, exchange.packet_id.get().into());
+        put_varint(out, exchange.lsn.0);
+        put_varint(out, exchange.owner.0);
+        out.push(exchange.state as u8);
+    }
+}
+
+pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
+    let mut row = RowReader::new("progress", bytes);
+    let mut progress = Progress { cursor: Lsn(row.varint()?), ..Progress::default() };
+    let mut previous = progress.cursor.0;
+    for _ in 0..row.varint()? {
+        previous = previous.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
+        progress.settled.insert(previous);
+    }
+    progress.next_packet_id = row.u16()?;
+    for _ in 0..row.varint()? {
+        progress.inbound.insert(row.u16()?);
+    }
+    for _ in 0..row.varint()? {
+        let packet_id = PacketId::new(row.u16()?).ok_or_else(|| row.damaged())?;
+        let (lsn, owner) = (Lsn(row.varint()?), RecipientNo(row.varint()?));
+        let state = match row.u8()? {
+            1 => ExchangeState::AwaitingPuback,
+            2 => ExchangeState::AwaitingPubrec,
+            3 => ExchangeState::AwaitingPubcomp,
+            _ => return Err(row.damaged()),
+        };
+        progress.exchanges.insert(packet_id.get(), Exchange { packet_id, lsn, owner, state });
+    }
+    Ok(progress)
+}
+
+pub(super) fn put_subscription(out: &mut Vec<u8>, options: SubscribeOptions, id: Option<u32>) {
+    let flags = options.qos as u8
+        | (u8::from(options.no_local) << 2)
+        | (u8::from(options.retain_as_published) << 3)
+        | ((options.retain_handling as u8) << 4);
+    out.push(flags);
+    put_varint(out, id.unwrap_or(0).into());
+}
+
+pub(super) fn subscription(filter: &str, bytes: &[u8]) -> Result<SubscriptionRow, StoreError> {
+    let mut row = RowReader::new("subscription", bytes);
+    let flags = row.u8()?;
+    let options = SubscribeOptions {
+        qos: qos(&row, flags & 3)?,
+        no_local: flags & 4 != 0,
+        retain_as_published: flags & 8 != 0,
+        retain_handling: match flags >> 4 {
+            0 => RetainHandling::Send,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return Err(row.damaged()),
+        },
+    };
+    let id = Some(row.u32()?).filter(|id| *id > 0);
+    Ok(SubscriptionRow { filter: filter.into(), options, id })
+}
+
+fn qos(row: &RowReader<'_>, value: u8) -> Result<Qos, StoreError> {
+    Qos::from_u8(value).ok_or_else(|| row.damaged())
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    out.push(u8::from(bytes.is_some()));
+    if let Some(bytes) = bytes {
+        put_bytes(out, bytes);
+    }
+}
+
+fn optional<'a>(row: &mut RowReader<'a>) -> Result<Option<&'a str>, StoreError> {
+    Ok(if row.u8()? == 1 { Some(row.str()?) } else { None })
+}

@@ -1,0 +1,405 @@
+//! What the writer knows in memory, and how a record changes it and the tables.
+//!
+//! Invariant: memory and tables change together; after a failed commit neither is used again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use redb::ReadableTable as _;
+use smallvec::SmallVec;
+
+use super::tables::{Tables, key};
+use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
+use crate::record::{
+    Change, Epoch, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis,
+};
+
+/// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
+/// up those who wait for their acknowledgement.
+const SWEEP_MAX: usize = 4096;
+
+/// The writer's memory.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) recipients: HashMap<RecipientNo, Recipient, RandomState>,
+    /// Messages with more than one open leg, or that had. A message that is not in here has one.
+    pub(super) shared: HashMap<Lsn, SharedRow, RandomState>,
+    /// Backlogs of discarded recipients that are still to be let go.
+    pub(super) sweeps: VecDeque<(RecipientNo, Arc<Backlog>)>,
+    /// Recipient numbers from here on were never used.
+    pub(super) next_recipient: u64,
+    dirty: Vec<RecipientNo>,
+    row: Vec<u8>,
+}
+
+/// A message that is kept until the last of several recipients has settled it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SharedRow {
+    pub(super) open: u32,
+    pub(super) bytes: u32,
+}
+
+/// A session, group or route, as the writer sees it.
+#[derive(Debug, Default)]
+pub(super) struct Recipient {
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) progress: Progress,
+    pub(super) epoch: Epoch,
+    /// The session's row, as it was last written; `None` for groups and routes.
+    pub(super) session: Option<SessionRow>,
+    dirty: bool,
+}
+
+impl State {
+    /// Applies one record. `legs` are those of its publication that were open when it was taken.
+    pub(super) fn apply(
+        &mut self,
+        tables: &mut Tables<'_>,
+        registry: &Registry,
+        (lsn, record): (Lsn, &Record),
+        legs: SmallVec<[Leg; 1]>,
+    ) -> Result<(), StoreError> {
+        if let Some(publication) = &record.publication {
+            self.publish(tables, lsn, publication, legs)?;
+        }
+        for change in &record.changes {
+            self.change(tables, registry, lsn, change)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the batch has changed of each recipient's progress: one row each, however many messages.
+    pub(super) fn write_progress(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+        for number in std::mem::take(&mut self.dirty) {
+            let Some(recipient) = self.recipients.get_mut(&number) else { continue };
+            recipient.dirty = false;
+            self.row.clear();
+            rows::put_progress(&mut self.row, &recipient.progress);
+            tables.progress.insert(number.0, self.row.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of some of what discarded recipients were owed. True when there is more.
+    pub(super) fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<bool, StoreError> {
+        let Some((_, backlog)) = self.sweeps.front().cloned() else { return Ok(false) };
+        let mut page = Vec::new();
+        backlog.after(Lsn::ZERO, Lsn(u64::MAX), SWEEP_MAX, &mut page);
+        for lsn in &page {
+            backlog.remove(*lsn);
+            self.let_go(tables, *lsn)?;
+        }
+        if page.len() < SWEEP_MAX {
+            self.sweeps.pop_front();
+        }
+        Ok(!self.sweeps.is_empty())
+    }
+
+    /// The recipient with this number, which is made when it is new.
+    pub(super) fn enter(&mut self, registry: &Registry, number: RecipientNo) -> &mut Recipient {
+        let fresh = || Recipient { backlog: registry.backlog(number), ..Recipient::default() };
+        self.recipients.entry(number).or_insert_with(fresh)
+    }
+
+    fn publish(
+        &mut self,
+        tables: &mut Tables<'_>,
+        lsn: Lsn,
+        publication: &Publication,
+        mut legs: SmallVec<[Leg; 1]>,
+    ) -> Result<(), StoreError> {
+        // A recipient that was discarded since is owed nothing.
+        legs.retain(|leg| self.recipients.contains_key(&leg.recipient));
+        legs.sort_unstable_by_key(|leg| leg.recipient);
+        if !legs.is_empty() {
+            self.row.clear();
+            rows::put_message(&mut self.row, &publication.message, &legs);
+            tables.messages.insert(lsn.0, self.row.as_slice())?;
+            let bytes = self.row.len() as u32;
+            if legs.len() > 1 {
+                self.shared.insert(lsn, SharedRow { open: legs.len() as u32, bytes });
+            }
+            for leg in &legs {
+                if let Some(recipient) = self.recipients.get(&leg.recipient) {
+                    recipient.backlog.add(lsn, bytes.into());
+                }
+            }
+        }
+        if let Some((session, epoch, packet_id)) = publication.inbound {
+            self.with_session(session, epoch, |progress| {
+                progress.inbound.insert(packet_id.get());
+            });
+        }
+        if publication.retain {
+            self.retain(tables, publication)?;
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self, tables: &mut Tables<'_>, publication: &Publication) -> Result<(), StoreError> {
+        let message = &publication.message;
+        if message.payload().is_empty() {
+            tables.retained.remove(message.topic())?;
+            return Ok(());
+        }
+        self.row.clear();
+        rows::put_message(&mut self.row, message, &[]);
+        tables.retained.insert(message.topic(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        tables: &mut Tables<'_>,
+        registry: &Registry,
+        lsn: Lsn,
+        change: &Change,
+    ) -> Result<(), StoreError> {
+        match change {
+            Change::SessionOpened(opened) => {
+                let recipient = self.admit(tables, registry, opened.recipient)?;
+                recipient.epoch = opened.epoch;
+                recipient.session = Some(SessionRow { opened: (**opened).clone(), closed_at: None });
+                self.write_session(tables, opened.recipient)?;
+            }
+            Change::SessionClosed { recipient, epoch, at, expiry, keep_will } => {
+                self.close(tables, *recipient, *epoch, (*at, *expiry, *keep_will))?;
+            }
+            Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,
+            Change::Subscribed(recipient, row) if self.recipients.contains_key(recipient) => {
+                self.row.clear();
+                rows::put_subscription(&mut self.row, row.options, row.id);
+                tables.subscriptions.insert((recipient.0, &*row.filter), self.row.as_slice())?;
+            }
+            Change::Subscribed(..) => {}
+            Change::Unsubscribed(recipient, filter) => {
+                tables.subscriptions.remove((recipient.0, &**filter))?;
+            }
+            Change::Progress(delta) => self.progress(tables, delta)?,
+            Change::Settled(recipient, numbers) => {
+                for number in numbers {
+                    self.settle(tables, *recipient, *number)?;
+                }
+            }
+            Change::WillRemoved(recipient) => self.remove_will(tables, *recipient)?,
+            Change::RetainedRemoved(topic) => {
+                tables.retained.remove(&**topic)?;
+            }
+            Change::GroupOpened(recipient, name) => {
+                self.admit(tables, registry, *recipient)?;
+                tables.groups.insert(&**name, recipient.0)?;
+            }
+            Change::RouteOpened(recipient, name) => {
+                self.admit(tables, registry, *recipient)?;
+                tables.routes.insert(&**name, recipient.0)?;
+            }
+            Change::DeadLetter(letter) => {
+                tables.dead_letters.insert(lsn.0, &**letter)?;
+                registry.dead_letters.added(letter.len());
+            }
+            Change::DeadLettersDiscarded(numbers) => {
+                for number in numbers {
+                    if let Some(old) = tables.dead_letters.remove(number.0)? {
+                        registry.dead_letters.removed(old.value().len());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A recipient enters: its number is reserved with it, so that it is never given out again.
+    fn admit(
+        &mut self,
+        tables: &mut Tables<'_>,
+        registry: &Registry,
+        number: RecipientNo,
+    ) -> Result<&mut Recipient, StoreError> {
+        if number.0 >= self.next_recipient {
+            self.next_recipient = number.0 + 1;
+            tables.set_meta_number(key::RECIPIENTS, self.next_recipient)?;
+        }
+        Ok(self.enter(registry, number))
+    }
+
+    fn close(
+        &mut self,
+        tables: &mut Tables<'_>,
+        number: RecipientNo,
+        epoch: Epoch,
+        (at, expiry, keep_will): (UnixMillis, u32, bool),
+    ) -> Result<(), StoreError> {
+        let Some(recipient) = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch) else {
+            return Ok(());
+        };
+        if let Some(session) = &mut recipient.session {
+            session.closed_at = Some(at);
+            session.opened.expiry = expiry;
+            if !keep_will {
+                session.opened.will = None;
+            }
+        }
+        self.write_session(tables, number)
+    }
+
+    fn remove_will(&mut self, tables: &mut Tables<'_>, number: RecipientNo) -> Result<(), StoreError> {
+        let session = self.recipients.get_mut(&number).and_then(|r| r.session.as_mut());
+        match session.and_then(|session| session.opened.will.take()) {
+            Some(_) => self.write_session(tables, number),
+            None => Ok(()),
+        }
+    }
+
+    fn write_session(&mut self, tables: &mut Tables<'_>, number: RecipientNo) -> Result<(), StoreError> {
+        if let Some(session) = self.recipients.get(&number).and_then(|r| r.session.as_ref()) {
+            self.row.clear();
+            rows::put_session(&mut self.row, session);
+            tables.sessions.insert(number.0, self.row.as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn discard(
+        &mut self,
+        tables: &mut Tables<'_>,
+        registry: &Registry,
+        number: RecipientNo,
+    ) -> Result<(), StoreError> {
+        let Some(recipient) = self.recipients.remove(&number) else { return Ok(()) };
+        registry.forget(number);
+        tables.sessions.remove(number.0)?;
+        tables.progress.remove(number.0)?;
+        let range = (number.0, "")..(number.0 + 1, "");
+        tables.subscriptions.retain_in(range, |_, _| false)?;
+        if recipient.session.is_none() {
+            remove_by_number(&mut tables.groups, number)?;
+            remove_by_number(&mut tables.routes, number)?;
+        }
+        self.sweeps.push_back((number, recipient.backlog));
+        Ok(())
+    }
+
+    fn progress(&mut self, tables: &mut Tables<'_>, delta: &SessionDelta) -> Result<(), StoreError> {
+        let current = self.recipients.get(&delta.recipient).is_some_and(|r| r.epoch == delta.epoch);
+        if !current {
+            return Ok(());
+        }
+        for number in &delta.settled {
+            self.settle(tables, delta.recipient, *number)?;
+        }
+        for (group, number) in &delta.settled_shared {
+            self.settle(tables, *group, *number)?;
+        }
+        self.with_session(delta.recipient, delta.epoch, |progress| progress.report(delta));
+        Ok(())
+    }
+
+    /// A recipient has no further claim to a message. One that it never had a claim to is ignored.
+    fn settle(&mut self, tables: &mut Tables<'_>, number: RecipientNo, lsn: Lsn) -> Result<(), StoreError> {
+        let Some(recipient) = self.recipients.get_mut(&number) else { return Ok(()) };
+        if !recipient.backlog.remove(lsn) {
+            return Ok(());
+        }
+        let bytes = match self.shared.get(&lsn).copied() {
+            None => remove_message(tables, lsn)?,
+            Some(row) => {
+                recipient.progress.settle(lsn, recipient.backlog.oldest());
+                let backlog = Arc::clone(&recipient.backlog);
+                self.mark(number);
+                self.let_go(tables, lsn)?;
+                backlog.freed(row.bytes.into());
+                return Ok(());
+            }
+        };
+        recipient.backlog.freed(bytes);
+        Ok(())
+    }
+
+    /// One leg less; with the last one the message goes.
+    fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<(), StoreError> {
+        let last = match self.shared.get_mut(&lsn) {
+            Some(row) => {
+                row.open = row.open.saturating_sub(1);
+                row.open == 0
+            }
+            None => true,
+        };
+        if last {
+            self.shared.remove(&lsn);
+            remove_message(tables, lsn)?;
+        }
+        Ok(())
+    }
+
+    fn with_session(&mut self, number: RecipientNo, epoch: Epoch, change: impl FnOnce(&mut Progress)) {
+        if let Some(recipient) = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch) {
+            change(&mut recipient.progress);
+            self.mark(number);
+        }
+    }
+
+    fn mark(&mut self, number: RecipientNo) {
+        if let Some(recipient) = self.recipients.get_mut(&number)
+            && !std::mem::replace(&mut recipient.dirty, true)
+        {
+            self.dirty.push(number);
+        }
+    }
+}
+
+impl Progress {
+    /// Notes that a message others still wait for is settled here. `oldest` is the oldest that is not.
+    fn settle(&mut self, lsn: Lsn, oldest: Option<Lsn>) {
+        self.settled.insert(lsn.0);
+        let cursor = match oldest {
+            Some(oldest) => oldest.0 - 1,
+            None => self.settled.last().copied().unwrap_or_default(),
+        };
+        if cursor > self.cursor.0 {
+            self.cursor = Lsn(cursor);
+            self.settled = self.settled.split_off(&(cursor + 1));
+        }
+    }
+
+    /// Whether a leg of this recipient is settled, as far as its progress tells.
+    pub(super) fn has_settled(&self, lsn: Lsn) -> bool {
+        lsn <= self.cursor || self.settled.contains(&lsn.0)
+    }
+
+    fn report(&mut self, delta: &SessionDelta) {
+        for exchange in &delta.exchanges {
+            self.exchanges.insert(exchange.packet_id.get(), *exchange);
+        }
+        for packet_id in &delta.ended {
+            self.exchanges.remove(&packet_id.get());
+        }
+        delta.released.iter().for_each(|id| {
+            self.inbound.remove(&id.get());
+        });
+        if delta.next_packet_id != 0 {
+            self.next_packet_id = delta.next_packet_id;
+        }
+    }
+}
+
+fn remove_message(tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
+    Ok(tables.messages.remove(lsn.0)?.map_or(0, |row| row.value().len() as u64))
+}
+
+fn remove_by_number(
+    table: &mut redb::Table<'_, &'static str, u64>,
+    number: RecipientNo,
+) -> Result<(), StoreError> {
+    let mut name = None;
+    for row in table.iter()? {
+        let (key, value) = row?;
+        if value.value() == number.0 {
+            name = Some(key.value().to_owned());
+        }
+    }
+    if let Some(name) = name {
+        table.remove(name.as_str())?;
+    }
+    Ok(())
+}
