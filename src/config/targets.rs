@@ -1,0 +1,297 @@
+//! `[targets.NAME]` and `[[routes]]`.
+
+use std::ops::RangeInclusive;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    BreakerConfig, RetryConfig, RouteConfig, StatusClass, StatusRules, TargetConfig,
+    load::{AGE, TIMEOUT},
+    secret,
+    section::Section,
+    values::{self, Wrong},
+};
+
+const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
+const TIMES: RangeInclusive<u32> = 1..=1_000_000;
+const FILTER_BYTES_MAX: usize = 65_535;
+
+/// Headers that describe the request as it is sent; the client writes them itself.
+const OWN_HEADERS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Reads each `[targets.NAME]`. A target that could not be read still has its name: routes may refer to it.
+pub(super) fn read_targets(root: &mut Section<'_>) -> Vec<(String, Option<TargetConfig>)> {
+    root.named_sections("targets", |name, section| {
+        if let Err(wrong) = values::check_name(name.get_ref()) {
+            section.report().add(name.span(), wrong.about(&format!("\"{}\"", name.get_ref().escape_debug())));
+        }
+        (name.get_ref().to_string(), read_target(section))
+    })
+}
+
+/// Reads each `[[routes]]`; `targets` are the names that there are.
+pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], levels_max: u16) -> Vec<RouteConfig> {
+    let mut names: Vec<Spanned<String>> = Vec::new();
+    let routes = root.sections("routes", |section| {
+        let name = section.require("name", "\"a-name\"", values::text);
+        if let Some(name) = &name {
+            check_route_name(section, name, &names);
+        }
+        let filter = |value: &DeValue<'_>| topic_filter(value, levels_max);
+        let topics = section.require_list("topics", "[\"plant/#\"]", filter);
+        let exclude = section.list("exclude", filter);
+        let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
+        if let Some(target) = &target {
+            check_target(section, target.get_ref(), targets);
+        }
+        names.extend(name.clone());
+        let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
+        let (topics, exclude) = (plain(topics), plain(exclude));
+        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner() })
+    });
+    routes.into_iter().flatten().flatten().collect()
+}
+
+/// `None` when there is no usable URL; that is reported.
+fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
+    let url = section.require("url", "\"http://127.0.0.1:8080/events\"", url);
+    // The other keys are read in any case, for what is wrong with them.
+    let default = TargetConfig::new(url.as_ref().map(|url| url.get_ref().clone()).unwrap_or_default());
+    let target = TargetConfig {
+        timeout: section.duration("timeout", TIMEOUT, default.timeout),
+        connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
+        headers: read_headers(section),
+        ca_file: section.readable_file("ca_file"),
+        concurrency: section.number("concurrency", CONCURRENCY, default.concurrency),
+        retry: section.section("retry", read_retry),
+        status: section.section("status", read_status),
+        breaker: section.section("breaker", read_breaker),
+        url: default.url,
+    };
+    if target.ca_file.is_some() && target.url.scheme_str() == Some("http") {
+        section.wrong(
+            "ca_file",
+            Wrong::new("is of no use: the url is http, without TLS").help("write https://"),
+        );
+    }
+    url.is_some().then_some(target)
+}
+
+fn read_retry(section: &mut Section<'_>) -> RetryConfig {
+    let default = RetryConfig::default();
+    let retry = RetryConfig {
+        attempts: section.number("attempts", TIMES, default.attempts),
+        initial: section.duration("initial", TIMEOUT, default.initial),
+        max: section.duration("max", TIMEOUT, default.max),
+        max_age: section.duration("max_age", AGE, default.max_age),
+        retry_after_max: section.duration("retry_after_max", TIMEOUT, default.retry_after_max),
+    };
+    if retry.initial > retry.max {
+        let max = format!("longer than max ({})", values::show_duration(retry.max));
+        section.wrong("initial", Wrong::new(format!("is {max}")).help("make max longer, or initial shorter"));
+    }
+    retry
+}
+
+fn read_breaker(section: &mut Section<'_>) -> BreakerConfig {
+    let default = BreakerConfig::default();
+    let breaker = BreakerConfig {
+        failures: section.number("failures", TIMES, default.failures),
+        probe_interval: section.duration("probe_interval", TIMEOUT, default.probe_interval),
+        probe_interval_max: section.duration("probe_interval_max", TIMEOUT, default.probe_interval_max),
+    };
+    if breaker.probe_interval > breaker.probe_interval_max {
+        let max = values::show_duration(breaker.probe_interval_max);
+        let wrong = Wrong::new(format!("is longer than probe_interval_max ({max})"));
+        section
+            .wrong("probe_interval", wrong.help("make probe_interval_max longer, or probe_interval shorter"));
+    }
+    breaker
+}
+
+fn read_status(section: &mut Section<'_>) -> StatusRules {
+    let classes = [
+        ("complete", StatusClass::Complete),
+        ("retry", StatusClass::Retry),
+        ("dead_letter", StatusClass::DeadLetter),
+        ("drop", StatusClass::Drop),
+    ];
+    let mut ranges: Vec<(Spanned<RangeInclusive<u16>>, StatusClass)> = Vec::new();
+    for (key, class) in classes {
+        for range in section.list(key, status_range) {
+            let overlaps = |other: &RangeInclusive<u16>| {
+                other.start() <= range.get_ref().end() && range.get_ref().start() <= other.end()
+            };
+            if let Some((other, _)) = ranges.iter().find(|(other, _)| overlaps(other.get_ref())) {
+                let line = section.report().line(other.span());
+                let message = format!("overlaps with what stands on line {line}");
+                let help = "each status can mean one thing only";
+                section.wrong_at(key, range.span(), Wrong::new(message).help(help));
+            }
+            ranges.push((range, class));
+        }
+    }
+    StatusRules { overrides: ranges.into_iter().map(|(range, class)| (range.into_inner(), class)).collect() }
+}
+
+/// `404`, `"404"`, `"500-599"` or `"5xx"`.
+fn status_range(value: &DeValue<'_>) -> Result<RangeInclusive<u16>, Wrong> {
+    let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (200..=999).contains(status));
+    let range = match value {
+        DeValue::Integer(number) => status(&number.to_string()).map(|status| status..=status),
+        DeValue::String(text) => match text.split_once('-') {
+            Some((first, last)) => status(first).zip(status(last)).map(|(first, last)| first..=last),
+            None => match text.strip_suffix("xx") {
+                Some(hundreds) => status(&format!("{hundreds}00")).map(|first| first..=first + 99),
+                None => status(text).map(|status| status..=status),
+            },
+        },
+        _ => None,
+    };
+    let help = "write \"404\", \"500-599\" or \"5xx\"; a final status is 200 or more";
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| values::unexpected("an HTTP status or a range of them", value).help(help))
+}
+
+/// Every value may hold a secret, so that none of them is ever shown.
+fn read_headers(section: &mut Section<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in section.entries("headers") {
+        let header = match header_name(name.get_ref()) {
+            Ok(header) => header,
+            Err(wrong) => {
+                section.wrong_at("headers", name.span(), wrong);
+                continue;
+            }
+        };
+        match header_value(value.get_ref()) {
+            Ok(value) => {
+                if headers.insert(header, value).is_some() {
+                    let wrong = Wrong::new("has this header twice, in upper and lower case");
+                    section.wrong_at("headers", name.span(), wrong.help("keep one of them"));
+                }
+            }
+            Err(wrong) => section.wrong_at("headers", value.span(), wrong.about(header.as_str())),
+        }
+    }
+    headers
+}
+
+fn header_name(name: &str) -> Result<HeaderName, Wrong> {
+    let shown = name.escape_debug();
+    let header = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| Wrong::new(format!("has \"{shown}\", which cannot be the name of a header")))?;
+    if OWN_HEADERS.contains(&header) {
+        let wrong = Wrong::new(format!("has \"{header}\", which the HTTP client sets itself"));
+        return Err(wrong.help("leave it out"));
+    }
+    Ok(header)
+}
+
+fn header_value(value: &DeValue<'_>) -> Result<HeaderValue, Wrong> {
+    let text = value.as_str().ok_or_else(|| values::unexpected("text in quotes", value))?;
+    let resolved = secret::resolve(text)?;
+    let mut header = HeaderValue::from_str(&resolved)
+        .map_err(|_| Wrong::new("has characters that a header cannot carry (a line end, perhaps)"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// An absolute http or https URL, without user, password or fragment.
+fn url(value: &DeValue<'_>) -> Result<Uri, Wrong> {
+    let example = "write it like \"https://example.com:8443/events\"";
+    let text = value.as_str().ok_or_else(|| values::unexpected("a URL in quotes", value).help(example))?;
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(values::unexpected("a URL with a scheme", value).help("put http:// or https:// in front"));
+    };
+    if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        let wrong = Wrong::new("must be an http or https URL").not(&format!("\"{}\"", scheme.escape_debug()));
+        return Err(wrong.help(example));
+    }
+    if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+        // The message does not repeat the value: there is a password in it.
+        let help = "use a header: headers = { authorization = \"${env:NAME}\" }";
+        return Err(Wrong::new("must not hold a user name or password").help(help));
+    }
+    if rest.contains('#') {
+        return Err(
+            Wrong::new("must not have a fragment").help("leave out what follows the \"#\", and the \"#\"")
+        );
+    }
+    let usable = |url: &Uri| {
+        // What follows the host must be a port; one that is no number is kept as text, and never used.
+        url.authority()
+            .is_some_and(|at| !at.host().is_empty() && (at.as_str() == at.host() || at.port_u16().is_some()))
+    };
+    text.parse().ok().filter(usable).ok_or_else(|| values::unexpected("a URL", value).help(example))
+}
+
+fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Spanned<String>]) {
+    if let Err(wrong) = values::check_name(name.get_ref()) {
+        section.wrong("name", wrong);
+    }
+    if let Some(other) = names.iter().find(|other| other.get_ref() == name.get_ref()) {
+        let line = section.report().line(other.span());
+        let message = format!("\"{}\" is used already, on line {line}", name.get_ref().escape_debug());
+        section.wrong("name", Wrong::new(message).help("give each route a name of its own"));
+    }
+}
+
+fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
+    if targets.iter().any(|known| known == target) {
+        return;
+    }
+    let shown = target.escape_debug();
+    let help = match values::nearest(target, targets.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if targets.is_empty() => format!("add [targets.{shown}] with a url"),
+        None => format!("there are: {}", targets.join(", ")),
+    };
+    section.wrong("target", Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
+}
+
+fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {
+    let filter = value.as_str().ok_or_else(|| values::unexpected("a topic filter in quotes", value))?;
+    check_filter(filter, levels_max).map_err(|why| {
+        let message = format!("has {}, which a route cannot have: {why}", values::describe(value));
+        Wrong::new(message).help("write a topic filter like \"plant/+/temperature\" or \"plant/#\"")
+    })?;
+    Ok(filter.to_owned())
+}
+
+/// Why a route cannot have this topic filter.
+fn check_filter(filter: &str, levels_max: u16) -> Result<(), String> {
+    if filter.is_empty() || filter.len() > FILTER_BYTES_MAX {
+        return Err(format!("it must have 1 to {FILTER_BYTES_MAX} bytes"));
+    }
+    if filter.contains('\0') {
+        return Err("it must not hold the null character".into());
+    }
+    if filter.starts_with("$share/") {
+        return Err("a route takes every message itself and shares none".into());
+    }
+    let levels = filter.split('/').count();
+    if levels > usize::from(levels_max) {
+        return Err(format!("it has {levels} levels, more than limits.topic_levels ({levels_max})"));
+    }
+    for (index, level) in filter.split('/').enumerate() {
+        if level.len() > 1 && level.contains(['+', '#']) {
+            return Err("\"+\" and \"#\" must stand alone between two \"/\"".into());
+        }
+        if level == "#" && index + 1 < levels {
+            return Err("\"#\" must be the last level".into());
+        }
+    }
+    Ok(())
+}
