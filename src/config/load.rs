@@ -15,19 +15,15 @@ use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
     error::{ConfigError, Mistake},
     files,
-    section::{Report, Section, Span},
+    report::{Report, Span, Wrong},
+    section::Section,
     targets,
-    values::{self, Wrong},
+    values::{self, AGE, TIMEOUT},
 };
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-const DAY: Duration = Duration::from_hours(24);
-/// How long a single operation may take: longer is not a timeout any more.
-pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
-/// How long something may be kept. Ten years are far from the end of every clock.
-pub(super) const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
 /// Keep Alive travels as 16 bits of seconds.
 const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 /// One page of the database at least, and a number that nobody reaches by mistake.

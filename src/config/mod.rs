@@ -15,6 +15,7 @@ mod defaults;
 mod error;
 mod files;
 mod load;
+mod report;
 mod secret;
 mod section;
 mod status;

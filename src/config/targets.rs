@@ -7,10 +7,10 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     BreakerConfig, RetryConfig, RouteConfig, StatusClass, StatusRules, TargetConfig,
-    load::{AGE, TIMEOUT},
+    report::Wrong,
     secret,
     section::Section,
-    values::{self, Wrong},
+    values::{self, AGE, TIMEOUT},
 };
 
 const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
@@ -202,8 +202,9 @@ fn header_name(name: &str) -> Result<HeaderName, Wrong> {
 fn header_value(value: &DeValue<'_>) -> Result<HeaderValue, Wrong> {
     let text = value.as_str().ok_or_else(|| values::unexpected("text in quotes", value))?;
     let resolved = secret::resolve(text)?;
-    let mut header = HeaderValue::from_str(&resolved)
-        .map_err(|_| Wrong::new("has characters that a header cannot carry (a line end, perhaps)"))?;
+    let mut header = HeaderValue::from_str(&resolved).map_err(|_| {
+        Wrong::new("has characters that a header cannot carry (a line end, perhaps)").secret()
+    })?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -220,9 +221,8 @@ fn url(value: &DeValue<'_>) -> Result<Uri, Wrong> {
         return Err(wrong.help(example));
     }
     if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
-        // The message does not repeat the value: there is a password in it.
         let help = "use a header: headers = { authorization = \"${env:NAME}\" }";
-        return Err(Wrong::new("must not hold a user name or password").help(help));
+        return Err(Wrong::new("must not hold a user name or password").help(help).secret());
     }
     if rest.contains('#') {
         return Err(

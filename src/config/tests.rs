@@ -449,6 +449,47 @@ fn a_target_with_a_mistake_is_still_known_to_routes() {
 }
 
 #[test]
+fn whatever_stands_at_a_key_every_mistake_has_a_place() {
+    let text = uncommented();
+    let odd = [
+        "-1",
+        "\"\"",
+        "[]",
+        "[[]]",
+        "{}",
+        "{ a = 1 }",
+        "1979-05-27",
+        "nan",
+        "\"\\u0000\"",
+        "\"ä\u{2028}",
+        "",
+    ];
+    for (number, line) in text.lines().enumerate() {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        for value in odd {
+            let put = |(at, line): (usize, &str)| {
+                if at == number { format!("{key} = {value}") } else { line.into() }
+            };
+            let text = text.lines().enumerate().map(put).collect::<Vec<String>>().join("\r\n");
+            let Err(error) = Config::parse(&text, "a.toml") else { continue };
+            for place in error.mistakes.iter().map(|mistake| mistake.place.as_ref().unwrap()) {
+                assert_eq!(text.split("\r\n").nth(place.line - 1), Some(place.source.as_str()), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_refused_or_whole() {
+    let text = uncommented();
+    for end in (0..text.len()).filter(|end| end % 61 == 0 && text.is_char_boundary(*end)) {
+        if let Err(error) = Config::parse(&text[..end], "a.toml") {
+            assert!(error.to_string().starts_with("a.toml:"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_secret_never_shows_itself() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
@@ -462,6 +503,11 @@ fn a_secret_never_shows_itself() {
     assert!(!format!("{config:?}").contains("hunter2"));
     fs::write(&file, "hunter2\n\u{1}").unwrap();
     assert!(!mistakes(&with("Bearer")).concat().contains("hunter2"));
+    for inline in ["url = \"http://u:hunter2@h\"", "url = \"http://h\"\nheaders = { x = \"hunter2\\n\" }"] {
+        let error = Config::parse(&format!("[targets.a]\n{inline}"), "a.toml").unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("****"), "{shown}");
+    }
 }
 
 #[test]
