@@ -16,6 +16,7 @@ use super::{
     error::{ConfigError, Mistake},
     files,
     report::{Report, Span, Wrong},
+    routes,
     section::Section,
     targets,
     values::{self, AGE, TIMEOUT},
@@ -100,7 +101,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let admin = root.section("admin", |section| read_admin(section, &mut bound));
     check_addresses(root.report(), &bound);
     let (names, targets): (Vec<_>, Vec<_>) = targets::read_targets(root).into_iter().unzip();
-    let routes = targets::read_routes(root, &names, limits.topic_levels);
+    let routes = routes::read_routes(root, &names, limits.topic_levels);
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let log = root.section("log", read_log);

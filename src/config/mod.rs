@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod load;
 mod report;
+mod routes;
 mod secret;
 mod section;
 mod status;
