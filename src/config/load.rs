@@ -127,6 +127,10 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     let default = Limits::default();
     let ids = 1..=u16::MAX;
     let keep_alive = section.duration("keep_alive_max", KEEP_ALIVE, Duration::ZERO);
+    if !keep_alive.is_zero() && keep_alive < Duration::from_secs(1) {
+        // In whole seconds this would be 0, which is no limit.
+        section.wrong("keep_alive_max", Wrong::new("must be at least 1s").help("or \"0s\", for no limit"));
+    }
     let subscriptions = section.number("subscriptions_per_session", COUNT, default.subscriptions_per_session);
     let packet_size = section.bytes("packet_size", PACKET_BYTES, default.packet_size.into());
     let limits = Limits {

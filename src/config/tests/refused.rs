@@ -51,6 +51,10 @@ fn values_of_the_wrong_kind_or_size() {
             "[limits]\nwrite_timeout = \"0s\"",
             &["2:17: limits.write_timeout must be between 1ms and 1d, not 0s"],
         ),
+        (
+            "[limits]\nkeep_alive_max = \"500ms\"",
+            &["2:18: limits.keep_alive_max must be at least 1s", "no limit"],
+        ),
         ("[limits]\nkeep_alive_max = \"1d\"", &["between 0s and 65535s, not 1d"]),
         ("[limits]\nsession_expiry = \"100000d\"", &["between 1s and 3650d, not 100000d"]),
         (
