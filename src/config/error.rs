@@ -53,9 +53,16 @@ impl Place {
         Self {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            width: marked.trim_end().chars().count().max(1),
-            source: text.get(line_start..line_end).unwrap_or_default().trim_end().to_owned(),
+            width: marked.trim_end_matches('\r').chars().count().max(1),
+            source: text.get(line_start..line_end).unwrap_or_default().trim_end_matches('\r').to_owned(),
         }
+    }
+
+    /// The same place with the marked text made unreadable, for one that holds a password.
+    pub(super) fn masked(self) -> Self {
+        let is_marked = |index: usize| (self.column - 1..self.column - 1 + self.width).contains(&index);
+        let mask = |(index, c)| if is_marked(index) { '*' } else { c };
+        Self { source: self.source.chars().enumerate().map(mask).collect(), ..self }
     }
 }
 

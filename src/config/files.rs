@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::values::Wrong;
+use super::report::Wrong;
 
 /// The text of a file of at most `bytes_max` bytes.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {

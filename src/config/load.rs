@@ -15,19 +15,16 @@ use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
     error::{ConfigError, Mistake},
     files,
-    section::{Report, Section, Span},
+    report::{Report, Span, Wrong},
+    routes,
+    section::Section,
     targets,
-    values::{self, Wrong},
+    values::{self, AGE, TIMEOUT},
 };
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-const DAY: Duration = Duration::from_hours(24);
-/// How long a single operation may take: longer is not a timeout any more.
-pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
-/// How long something may be kept. Ten years are far from the end of every clock.
-pub(super) const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
 /// Keep Alive travels as 16 bits of seconds.
 const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 /// One page of the database at least, and a number that nobody reaches by mistake.
@@ -104,7 +101,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let admin = root.section("admin", |section| read_admin(section, &mut bound));
     check_addresses(root.report(), &bound);
     let (names, targets): (Vec<_>, Vec<_>) = targets::read_targets(root).into_iter().unzip();
-    let routes = targets::read_routes(root, &names, limits.topic_levels);
+    let routes = routes::read_routes(root, &names, limits.topic_levels);
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let log = root.section("log", read_log);
@@ -130,6 +127,10 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     let default = Limits::default();
     let ids = 1..=u16::MAX;
     let keep_alive = section.duration("keep_alive_max", KEEP_ALIVE, Duration::ZERO);
+    if !keep_alive.is_zero() && keep_alive < Duration::from_secs(1) {
+        // In whole seconds this would be 0, which is no limit.
+        section.wrong("keep_alive_max", Wrong::new("must be at least 1s").help("or \"0s\", for no limit"));
+    }
     let subscriptions = section.number("subscriptions_per_session", COUNT, default.subscriptions_per_session);
     let packet_size = section.bytes("packet_size", PACKET_BYTES, default.packet_size.into());
     let limits = Limits {

@@ -15,6 +15,8 @@ mod defaults;
 mod error;
 mod files;
 mod load;
+mod report;
+mod routes;
 mod secret;
 mod section;
 mod status;

@@ -4,7 +4,7 @@
 
 use std::{env, path::Path};
 
-use super::{files, values::Wrong};
+use super::{files, report::Wrong};
 
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 const HELP: &str = "write \"${env:NAME}\" or \"${file:PATH}\"";

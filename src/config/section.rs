@@ -1,4 +1,4 @@
-//! Reading one table of the file: typed values with defaults, and a report of everything that is wrong.
+//! Reading one table of the file: typed values with defaults.
 //!
 //! A value that cannot be read is reported and replaced by its default, so that one run finds all
 //! mistakes. Serde would stop at the first one and forget the place of a value once it is read.
@@ -7,9 +7,8 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
     fmt::Display,
-    ops::{Range, RangeInclusive},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,21 +19,10 @@ use toml::{
 };
 
 use super::{
-    error::{ConfigError, Mistake, Place},
     files,
-    values::{self, Wrong},
+    report::{Report, Span, Wrong},
+    values,
 };
-
-/// Where something stands in the file, in bytes.
-pub(super) type Span = Range<usize>;
-
-/// The mistakes found so far in one file.
-pub(super) struct Report<'a> {
-    file: &'a str,
-    text: &'a str,
-    checks_files: bool,
-    found: RefCell<Vec<(Span, Wrong)>>,
-}
 
 /// One table of the file, or one that was left out.
 pub(super) struct Section<'a> {
@@ -43,42 +31,6 @@ pub(super) struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
     report: &'a Report<'a>,
-}
-
-impl<'a> Report<'a> {
-    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, checks_files: false, found: RefCell::default() }
-    }
-
-    /// Also reports files that are named and cannot be read.
-    pub(super) fn checking_files(self) -> Self {
-        Self { checks_files: true, ..self }
-    }
-
-    pub(super) fn add(&self, span: Span, wrong: Wrong) {
-        self.found.borrow_mut().push((span, wrong));
-    }
-
-    /// The line (from 1) on which this stands, for a message that points to another place.
-    pub(super) fn line(&self, span: Span) -> usize {
-        Place::new(self.text, span).line
-    }
-
-    /// `value` if nothing was wrong, all mistakes in the order of the file otherwise.
-    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        let mut found = self.found.into_inner();
-        if found.is_empty() {
-            return Ok(value);
-        }
-        found.sort_by_key(|(span, _)| span.start);
-        let mistake = |(span, wrong): (Span, Wrong)| Mistake {
-            file: self.file.to_owned(),
-            place: Some(Place::new(self.text, span)),
-            message: wrong.message,
-            help: wrong.help,
-        };
-        Err(ConfigError { mistakes: found.into_iter().map(mistake).collect() })
-    }
 }
 
 impl<'a> Section<'a> {
@@ -124,7 +76,7 @@ impl<'a> Section<'a> {
                 value.span(),
                 values::unexpected("a list of tables", value.get_ref()).help(help),
             );
-            return Some(Vec::new());
+            return None;
         };
         let mut all = Vec::with_capacity(array.len());
         for element in array.iter() {
@@ -294,7 +246,7 @@ impl<'a> Section<'a> {
 
     /// Reports what `check` says of the path that stands at `key`, if files are checked at all.
     pub(super) fn check_file(&self, key: &str, path: &Path, check: fn(&Path) -> Result<(), Wrong>) {
-        if self.report.checks_files
+        if self.report.checks_files()
             && let Err(wrong) = check(path)
         {
             self.wrong(key, wrong);

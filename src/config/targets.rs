@@ -1,4 +1,4 @@
-//! `[targets.NAME]` and `[[routes]]`.
+//! `[targets.NAME]`: where messages go, and what may be expected there.
 
 use std::ops::RangeInclusive;
 
@@ -6,16 +6,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    BreakerConfig, RetryConfig, RouteConfig, StatusClass, StatusRules, TargetConfig,
-    load::{AGE, TIMEOUT},
+    BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig,
+    report::Wrong,
     secret,
     section::Section,
-    values::{self, Wrong},
+    values::{self, AGE, TIMEOUT},
 };
 
 const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
 const TIMES: RangeInclusive<u32> = 1..=1_000_000;
-const FILTER_BYTES_MAX: usize = 65_535;
 
 /// Headers that describe the request as it is sent; the client writes them itself.
 const OWN_HEADERS: [HeaderName; 8] = [
@@ -37,29 +36,6 @@ pub(super) fn read_targets(root: &mut Section<'_>) -> Vec<(String, Option<Target
         }
         (name.get_ref().to_string(), read_target(section))
     })
-}
-
-/// Reads each `[[routes]]`; `targets` are the names that there are.
-pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], levels_max: u16) -> Vec<RouteConfig> {
-    let mut names: Vec<Spanned<String>> = Vec::new();
-    let routes = root.sections("routes", |section| {
-        let name = section.require("name", "\"a-name\"", values::text);
-        if let Some(name) = &name {
-            check_route_name(section, name, &names);
-        }
-        let filter = |value: &DeValue<'_>| topic_filter(value, levels_max);
-        let topics = section.require_list("topics", "[\"plant/#\"]", filter);
-        let exclude = section.list("exclude", filter);
-        let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
-        if let Some(target) = &target {
-            check_target(section, target.get_ref(), targets);
-        }
-        names.extend(name.clone());
-        let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
-        let (topics, exclude) = (plain(topics), plain(exclude));
-        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner() })
-    });
-    routes.into_iter().flatten().flatten().collect()
 }
 
 /// `None` when there is no usable URL; that is reported.
@@ -202,8 +178,9 @@ fn header_name(name: &str) -> Result<HeaderName, Wrong> {
 fn header_value(value: &DeValue<'_>) -> Result<HeaderValue, Wrong> {
     let text = value.as_str().ok_or_else(|| values::unexpected("text in quotes", value))?;
     let resolved = secret::resolve(text)?;
-    let mut header = HeaderValue::from_str(&resolved)
-        .map_err(|_| Wrong::new("has characters that a header cannot carry (a line end, perhaps)"))?;
+    let mut header = HeaderValue::from_str(&resolved).map_err(|_| {
+        Wrong::new("has characters that a header cannot carry (a line end, perhaps)").secret()
+    })?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -220,9 +197,8 @@ fn url(value: &DeValue<'_>) -> Result<Uri, Wrong> {
         return Err(wrong.help(example));
     }
     if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
-        // The message does not repeat the value: there is a password in it.
         let help = "use a header: headers = { authorization = \"${env:NAME}\" }";
-        return Err(Wrong::new("must not hold a user name or password").help(help));
+        return Err(Wrong::new("must not hold a user name or password").help(help).secret());
     }
     if rest.contains('#') {
         return Err(
@@ -235,63 +211,4 @@ fn url(value: &DeValue<'_>) -> Result<Uri, Wrong> {
             .is_some_and(|at| !at.host().is_empty() && (at.as_str() == at.host() || at.port_u16().is_some()))
     };
     text.parse().ok().filter(usable).ok_or_else(|| values::unexpected("a URL", value).help(example))
-}
-
-fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Spanned<String>]) {
-    if let Err(wrong) = values::check_name(name.get_ref()) {
-        section.wrong("name", wrong);
-    }
-    if let Some(other) = names.iter().find(|other| other.get_ref() == name.get_ref()) {
-        let line = section.report().line(other.span());
-        let message = format!("\"{}\" is used already, on line {line}", name.get_ref().escape_debug());
-        section.wrong("name", Wrong::new(message).help("give each route a name of its own"));
-    }
-}
-
-fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
-    if targets.iter().any(|known| known == target) {
-        return;
-    }
-    let shown = target.escape_debug();
-    let help = match values::nearest(target, targets.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None if targets.is_empty() => format!("add [targets.{shown}] with a url"),
-        None => format!("there are: {}", targets.join(", ")),
-    };
-    section.wrong("target", Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
-}
-
-fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {
-    let filter = value.as_str().ok_or_else(|| values::unexpected("a topic filter in quotes", value))?;
-    check_filter(filter, levels_max).map_err(|why| {
-        let message = format!("has {}, which a route cannot have: {why}", values::describe(value));
-        Wrong::new(message).help("write a topic filter like \"plant/+/temperature\" or \"plant/#\"")
-    })?;
-    Ok(filter.to_owned())
-}
-
-/// Why a route cannot have this topic filter.
-fn check_filter(filter: &str, levels_max: u16) -> Result<(), String> {
-    if filter.is_empty() || filter.len() > FILTER_BYTES_MAX {
-        return Err(format!("it must have 1 to {FILTER_BYTES_MAX} bytes"));
-    }
-    if filter.contains('\0') {
-        return Err("it must not hold the null character".into());
-    }
-    if filter.starts_with("$share/") {
-        return Err("a route takes every message itself and shares none".into());
-    }
-    let levels = filter.split('/').count();
-    if levels > usize::from(levels_max) {
-        return Err(format!("it has {levels} levels, more than limits.topic_levels ({levels_max})"));
-    }
-    for (index, level) in filter.split('/').enumerate() {
-        if level.len() > 1 && level.contains(['+', '#']) {
-            return Err("\"+\" and \"#\" must stand alone between two \"/\"".into());
-        }
-        if level == "#" && index + 1 < levels {
-            return Err("\"#\" must be the last level".into());
-        }
-    }
-    Ok(())
 }

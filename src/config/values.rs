@@ -2,41 +2,20 @@
 //!
 //! Each function says what it would have taken when it refuses a value.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
+use super::report::Wrong;
+
 /// Characters of a refused value that a message repeats.
 const REPEATED_CHARS_MAX: usize = 60;
 
-/// What is wrong with a value, and what would be right. The message continues the name of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-}
-
-impl Wrong {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
-    }
-
-    /// Adds what would be right.
-    pub(super) fn help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
-    }
-
-    /// Adds what was found instead.
-    pub(super) fn not(self, found: &impl Display) -> Self {
-        Self { message: format!("{}, not {found}", self.message), ..self }
-    }
-
-    /// Puts the key in front.
-    pub(super) fn about(self, key: &str) -> Self {
-        Self { message: format!("{key} {}", self.message), ..self }
-    }
-}
+/// How long a single operation may take: longer is not a timeout any more.
+pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+/// How long something may be kept. Ten years are far from the end of every clock.
+pub(super) const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
 
 /// `found` is not a value of the kind that was expected.
 pub(super) fn unexpected(expected: &str, found: &DeValue<'_>) -> Wrong {

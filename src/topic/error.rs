@@ -5,7 +5,9 @@ use thiserror::Error;
 use super::TOPIC_BYTES_MAX;
 
 /// Why a string is no topic name or no topic filter. Positions are bytes from the start of the string
-/// that was parsed, counted from 0. The string itself is not repeated: it may be 64 KiB of a stranger's.
+/// that was parsed, counted from 0. The messages are predicates: what was parsed goes before them, as in
+/// "the topic filter of route 3 is empty; ...". The string itself is not repeated: it may be 64 KiB of a
+/// stranger's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TopicError {
     /// [MQTT-4.7.3-1].

@@ -12,12 +12,12 @@ use parking_lot::RwLock;
 
 use super::{TopicFilter, TopicName};
 
-/// How much a single call of [`RetainedTree::scan`] examines, in bytes of topic names: about a thousand
+/// How much a single call of [`RetainedTree::scan`] examines, in bytes of topic names: at most a thousand
 /// names, some hundred microseconds.
 const EXAMINED_BYTES_MAX: usize = 128 * 1024;
 
 /// What a name costs beside its bytes, in the same measure: a seek.
-const EXAMINED_BYTES_EACH: usize = 64;
+const EXAMINED_BYTES_EACH: usize = 128;
 
 /// What is retained, by topic, behind a lock of its own.
 #[derive(Debug)]
@@ -145,10 +145,8 @@ impl<'f> Scan<'f> {
     {
         let prefix = self.filter.literal_prefix();
         // `a/#` also matches `a`.
-        let first = match self.filter.as_str().ends_with('#') {
-            true => prefix.strip_suffix('/').unwrap_or(prefix),
-            false => prefix,
-        };
+        let parent = prefix.strip_suffix('/').filter(|_| self.filter.as_str().ends_with('#'));
+        let first = parent.unwrap_or(prefix);
         match cursor {
             Some(cursor) if cursor >= first => Bound::Excluded(cursor),
             _ => Bound::Included(first),
@@ -341,7 +339,7 @@ mod tests {
 
     /// Few names, some of them around `/` in byte order, so that filters and topics often meet.
     fn level() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(&["a", "b", "", "$x", "a-", "-", "a0", "0", "é"][..])
+        prop::sample::select(&["a", "b", "", "$x", "a.", "-", "a0", "0", "é"][..])
     }
 
     fn topics() -> impl Strategy<Value = String> {

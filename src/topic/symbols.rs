@@ -49,6 +49,12 @@ impl Symbols {
             self.by_text.remove(text);
         }
     }
+
+    /// How many edges there are by this count.
+    #[cfg(test)]
+    pub fn edges(&self) -> usize {
+        self.by_text.values().map(|used| used.edges as usize).sum()
+    }
 }
 
 #[cfg(test)]

@@ -139,10 +139,19 @@ impl<K: Clone + Eq + Hash, V> Trie<K, V> {
         }
     }
 
-    /// How many nodes are in use, with the root.
+    /// Panics unless nodes, edges and symbols agree with each other. How many nodes are in use, with the root.
     #[cfg(test)]
-    pub fn node_count(&self) -> usize {
-        self.nodes.len() - self.vacant.len()
+    pub fn check(&self) -> usize {
+        let in_use = self.nodes.len() - self.vacant.len();
+        let used = self.nodes.iter().filter(|node| !node.is_unused()).count();
+        assert_eq!(used.max(1), in_use, "every node but the root has an entry or a child");
+        let literals: u32 = self.nodes.iter().map(|node| node.literals).sum();
+        assert_eq!(literals as usize, self.edges.len());
+        assert_eq!(self.symbols.edges(), self.edges.len());
+        let wildcards = self.nodes.iter().flat_map(|node| [node.single, node.multi]).flatten().count();
+        assert_eq!(self.edges.len() + wildcards + 1, in_use, "every node but the root has one parent");
+        assert!(self.len > 0 || self.edges.capacity() == 0, "an empty trie has given its memory back");
+        in_use
     }
 
     fn child(&self, id: NodeId, level: &str) -> Option<NodeId> {
