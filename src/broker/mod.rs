@@ -1,1 +1,137 @@
-//! broker
+//! The switchboard: who is there, what they subscribe to, and where a message goes.
+//!
+//! It touches no socket and no disk: it hands records to the store and messages to outboxes. Connections
+//! call it from their own tasks; it has no task of its own but the one that keeps the timers.
+//!
+//! Invariant: a message is handed to the store and to every outbox by the same call, without an await in
+//! between, and a record is submitted before any of its legs is delivered.
+
+mod admin;
+mod clock;
+mod directory;
+mod fan_out;
+mod groups;
+mod matching;
+mod publish;
+mod recovery;
+mod retained;
+mod route;
+mod slot;
+mod subscriptions;
+mod timers;
+mod wills;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+
+pub use admin::SessionSummary;
+pub use clock::Clock;
+pub use directory::{AttachRequest, Attachment, Departure};
+pub use publish::{PublishContext, Source};
+pub use retained::RetainedScan;
+pub use route::Route;
+pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
+
+use crate::auth::Authenticator;
+use crate::session::SessionLimits;
+use crate::store::{Recovered, Store};
+use crate::telemetry::Metrics;
+use crate::topic::{RetainedTree, SubscriptionIndex};
+use groups::Group;
+use matching::Target;
+use retained::RetainedTotals;
+use timers::Timers;
+
+/// Limits that the broker enforces beyond those of a single session.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerLimits {
+    /// What one client may do.
+    pub session: SessionLimits,
+    /// Bytes of frames that wait in memory for one client.
+    pub outbox_bytes: usize,
+    /// Messages that wait on disk for one session or route.
+    pub queued_messages: u64,
+    /// Bytes that wait on disk for one session or route.
+    pub queued_bytes: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Subscriptions of one session.
+    pub subscriptions_per_session: usize,
+    /// Retained messages.
+    pub retained_messages: u64,
+    /// Bytes of retained messages.
+    pub retained_bytes: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Bytes of dead letters.
+    pub dead_letter_bytes: u64,
+    /// How long a new connection waits for the old one of its session to leave.
+    pub takeover_timeout: std::time::Duration,
+}
+
+/// The switchboard.
+#[derive(Debug)]
+pub struct Broker {
+    /// Durable state.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    /// Who may do what.
+    pub auth: Arc<Authenticator>,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    limits: BrokerLimits,
+    directory: DashMap<Arc<str>, Arc<Slot>, RandomState>,
+    sessions: AtomicU64,
+    index: SubscriptionIndex<Target, Subscription>,
+    groups: DashMap<Box<str>, Arc<Group>, RandomState>,
+    routes: Mutex<Vec<Arc<Route>>>,
+    retained: RetainedTree<crate::record::Message>,
+    retained_totals: Mutex<RetainedTotals>,
+    timers: Timers,
+    next_id: AtomicU64,
+}
+
+impl Broker {
+    /// Builds the switchboard from what was found on disk. Sessions can be reached before the first
+    /// connection is accepted.
+    pub fn new(
+        store: Store,
+        recovered: Recovered,
+        auth: Arc<Authenticator>,
+        metrics: Arc<Metrics>,
+        limits: BrokerLimits,
+    ) -> Arc<Self> {
+        let broker = Self {
+            store,
+            clock: Clock::start(),
+            auth,
+            metrics,
+            limits,
+            directory: DashMap::default(),
+            sessions: AtomicU64::new(0),
+            index: SubscriptionIndex::new(),
+            groups: DashMap::default(),
+            routes: Mutex::default(),
+            retained: RetainedTree::new(),
+            retained_totals: Mutex::default(),
+            timers: Timers::default(),
+            next_id: AtomicU64::new(1),
+        };
+        broker.recover(recovered);
+        Arc::new(broker)
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &BrokerLimits {
+        &self.limits
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,1 +1,157 @@
-//! session
+//! The protocol state machine of one client: no socket, no clock, no task, no lock.
+//!
+//! The connection feeds it what happened and carries out what it answers:
+//!
+//! 1. packets go to the `handle_*` method of their kind, with the time of the batch;
+//! 2. what a PUBLISH needs (to be routed) and what a SUBSCRIBE needs (to be entered) is the answer of the
+//!    call, and its outcome comes back through [`Session::published`] and [`Session::answer_later`];
+//! 3. messages for the client go in by [`Session::deliver`] while [`Session::has_window`];
+//! 4. after each batch: [`Session::take_settled`], then [`Session::take_report`] when
+//!    [`Session::must_report`], then [`Session::write_replies`] with the watermark;
+//! 5. at [`Session::deadline`] at the latest, [`Session::handle_time`].
+//!
+//! Bytes for the client are appended to an [`Outgoing`] that the caller owns.
+//!
+//! Invariant: no PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK or UNSUBACK is written before the record it
+//! acknowledges is below the watermark.
+
+mod close;
+mod connect;
+mod inbound;
+mod outbound;
+mod outgoing;
+mod replies;
+mod report;
+mod subscribe;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use close::Close;
+pub use connect::{SessionLimits, Terms, assigned_client_id};
+pub use inbound::{Incoming, Receipt, Topic};
+pub use outbound::{Claim, Delivery, Dropped, Outcome};
+pub use outgoing::Outgoing;
+pub use replies::ReplyPacket;
+pub use subscribe::SubscribeRequest;
+
+use crate::codec::{ReasonCode, Version, encode};
+use crate::record::{Epoch, RecipientNo, UnixMillis};
+use crate::store::Progress;
+use inbound::Inbound;
+use outbound::Outbound;
+use replies::Replies;
+use report::Report;
+
+/// The name of a session that outlives its connection, and of the connection that speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The session.
+    pub recipient: RecipientNo,
+    /// The connection.
+    pub epoch: Epoch,
+}
+
+/// One client's protocol state while it is connected.
+#[derive(Debug)]
+pub struct Session {
+    version: Version,
+    client_id: Arc<str>,
+    durable: Option<Durable>,
+    max_packet_size: u32,
+    topic_levels: u16,
+    /// One and a half times the keep-alive; `None` when it is off [MQTT-3.1.2-22].
+    silence_max_ms: Option<u64>,
+    heard_at: UnixMillis,
+    inbound: Inbound,
+    outbound: Outbound,
+    replies: Replies,
+    report: Report,
+}
+
+impl Session {
+    /// The state of a connection that was just accepted. `progress` is what an earlier connection of the
+    /// session left; `torn` says that it did not end in order, so that its last reports may be missing.
+    pub fn new(
+        terms: &Terms,
+        durable: Option<Durable>,
+        progress: Option<&Progress>,
+        torn: bool,
+        now: UnixMillis,
+    ) -> Self {
+        let mut session = Self {
+            version: terms.version,
+            client_id: Arc::clone(&terms.client_id),
+            durable,
+            max_packet_size: terms.max_packet_size,
+            topic_levels: terms.topic_levels,
+            silence_max_ms: Some(u64::from(terms.keep_alive) * 1500).filter(|ms| *ms > 0),
+            heard_at: now,
+            inbound: Inbound::new(terms),
+            outbound: Outbound::new(terms, durable.is_some()),
+            replies: Replies::default(),
+            report: Report::default(),
+        };
+        if let Some(progress) = progress {
+            session.resume(progress, torn);
+        }
+        session
+    }
+
+    /// The protocol version that was agreed on.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The client id.
+    pub fn client_id(&self) -> &Arc<str> {
+        &self.client_id
+    }
+
+    /// Who the session is to the store, when it outlives its connection.
+    pub fn durable(&self) -> Option<Durable> {
+        self.durable
+    }
+
+    /// Notes that something arrived: whatever it is, the client is alive.
+    pub fn heard(&mut self, now: UnixMillis) {
+        self.heard_at = now;
+    }
+
+    /// Answers a PINGREQ [MQTT-3.12.4-1].
+    pub fn handle_pingreq(&mut self, out: &mut Outgoing) {
+        let _always_fits = encode::pingresp(&mut out.bytes);
+    }
+
+    /// When [`Session::handle_time`] has to be called at the latest.
+    pub fn deadline(&self) -> Option<UnixMillis> {
+        let silence = self.silence_max_ms.map(|ms| UnixMillis(self.heard_at.0 + ms));
+        [silence, self.report.deadline()].into_iter().flatten().min()
+    }
+
+    /// # Errors
+    /// When the client has been silent for too long.
+    pub fn handle_time(&mut self, now: UnixMillis) -> Result<(), Close> {
+        match self.silence_max_ms {
+            Some(ms) if now.0 >= self.heard_at.0 + ms => {
+                Err(Close::because(ReasonCode::KeepAliveTimeout, "nothing was heard for 1.5 times the keep-alive"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether so many replies wait for the disk that no more packets should be read.
+    pub fn is_behind(&self) -> bool {
+        self.replies.len() >= replies::REPLIES_MAX
+    }
+
+    /// Takes up what an earlier connection left [MQTT-4.4.0-1].
+    fn resume(&mut self, progress: &Progress, torn: bool) {
+        self.inbound.resume(progress);
+        for packet_id in self.outbound.resume(progress, torn) {
+            self.replies.push_now(ReplyPacket::Pubrel(packet_id, ReasonCode::Success));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One message to everyone it matches: the record first, then the outboxes.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::groups::Pick;
+use super::matching::{Matches, SessionMatch};
+use super::publish::{Routed, refused};
+use super::slot::Pushed;
+use super::{Broker, Link};
+use crate::codec::{Qos, ReasonCode};
+use crate::record::{DeadLetterReason, Leg, Lsn, Message, Publication, RecipientNo, Record, SubscriptionIds};
+use crate::session::{Claim, Delivery, Receipt};
+use crate::store::{Backlog, Entry};
+
+/// Recipients whose queue is full: their leg has become a dead letter.
+type Full = SmallVec<[RecipientNo; 2]>;
+
+/// Whom a message is owed to, before it has a number.
+#[derive(Default)]
+struct Plan {
+    legs: SmallVec<[Leg; 1]>,
+    full: Full,
+    picks: SmallVec<[Pick; 1]>,
+}
+
+impl Broker {
+    /// Submits what has to be durable, then puts the message into the outboxes. Nothing is delivered when
+    /// the record is refused.
+    pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Vec<Arc<Link>>) -> Receipt {
+        let qos = routed.message.head().qos;
+        let plan = self.plan(matches, &routed.message);
+        let reason =
+            if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let message = routed.message.clone();
+        let needs_disk = routed.inbound.is_some() || !plan.legs.is_empty() || !plan.full.is_empty();
+        if (needs_disk || routed.retain)
+            && let Err(error) = self.store.admits_publish()
+        {
+            return refused(error);
+        }
+        let mut safe_at = Lsn::ZERO;
+        for recipient in &plan.full {
+            match self.give_up_unsent(&message, *recipient, DeadLetterReason::QueueFull) {
+                Ok(lsn) => safe_at = lsn,
+                Err(error) => return refused(error),
+            }
+        }
+        let mut entry = None;
+        if needs_disk || routed.retain || !routed.changes.is_empty() {
+            match self.submit(routed, plan.legs) {
+                Ok(submitted) => {
+                    safe_at = submitted.lsn;
+                    entry = Some(submitted);
+                }
+                Err(error) => return refused(error),
+            }
+        }
+        self.push_all(matches, (&message, &entry), &plan.full, touched);
+        self.push_picks(plan.picks, (&message, &entry), touched);
+        // What a QoS 0 publish makes durable, nobody waits for.
+        if qos == Qos::AtMostOnce || safe_at == Lsn::ZERO {
+            return Receipt::Safe(reason);
+        }
+        Receipt::SafeAt(safe_at, reason)
+    }
+
+    fn submit(
+        &self,
+        routed: Routed,
+        legs: SmallVec<[Leg; 1]>,
+    ) -> Result<Arc<Entry>, crate::store::SubmitError> {
+        let Routed { message, inbound, retain, changes } = routed;
+        let publication = Publication { message, legs, inbound, retain };
+        self.store.submit(Record { publication: Some(publication), changes })
+    }
+
+    /// Finds the durable legs, and looks at the limits of all of them before anything is done.
+    fn plan(&self, matches: &Matches, message: &Message) -> Plan {
+        let mut plan = Plan::default();
+        let qos = message.head().qos;
+        plan.picks.extend(matches.groups.iter().map(|group| group.pick(message)));
+        if qos == Qos::AtMostOnce {
+            return plan;
+        }
+        for session in &matches.sessions {
+            let Some(durable) = session.slot.durable() else { continue };
+            let qos = qos.min(session.qos);
+            if qos > Qos::AtMostOnce {
+                let (retain, ids) = (session.retains(message), session.ids.clone());
+                self.owe(&mut plan, &durable.backlog, leg(durable.recipient, qos, retain, ids));
+            }
+        }
+        for route in &matches.routes {
+            let retain = message.head().retain;
+            self.owe(&mut plan, &route.backlog, leg(route.recipient, qos, retain, SubscriptionIds::new()));
+        }
+        for index in 0..plan.picks.len() {
+            if let Some((owner, backlog)) = plan.picks[index].owner().cloned() {
+                self.owe(&mut plan, &backlog, leg(owner, qos, false, SubscriptionIds::new()));
+            }
+        }
+        plan
+    }
+
+    fn owe(&self, plan: &mut Plan, backlog: &Backlog, leg: Leg) {
+        let has_room =
+            backlog.count() < self.limits.queued_messages && backlog.bytes() < self.limits.queued_bytes;
+        if has_room {
+            plan.legs.push(leg);
+        } else {
+            plan.full.push(leg.recipient);
+        }
+    }
+
+    fn push_all(
+        &self,
+        matches: &Matches,
+        (message, entry): (&Message, &Option<Arc<Entry>>),
+        full: &Full,
+        touched: &mut Vec<Arc<Link>>,
+    ) {
+        for session in &matches.sessions {
+            let qos = message.head().qos.min(session.qos);
+            let durable = session.slot.durable().filter(|_| qos > Qos::AtMostOnce);
+            if durable.is_some_and(|durable| full.contains(&durable.recipient)) {
+                continue;
+            }
+            let owner = durable.map(|durable| durable.recipient);
+            let delivery = Delivery {
+                message: message.clone(),
+                qos,
+                retain: session.retains(message),
+                subscription_ids: session.ids.clone(),
+                not_before: not_before(message, entry),
+                claim: claim(entry, owner),
+            };
+            let pushed = session.slot.push(delivery, self.limits.outbox_bytes, touched);
+            self.count_pushed(pushed);
+        }
+        for route in &matches.routes {
+            match entry {
+                Some(entry) if message.head().qos > Qos::AtMostOnce => route.push(entry.lsn),
+                _ => {
+                    if !route.push_unstored(message) {
+                        self.metrics.dropped.route_full.increment(1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn push_picks(
+        &self,
+        picks: SmallVec<[Pick; 1]>,
+        (message, entry): (&Message, &Option<Arc<Entry>>),
+        touched: &mut Vec<Arc<Link>>,
+    ) {
+        for pick in picks {
+            let owner = pick.owner().map(|(owner, _)| *owner).filter(|_| message.head().qos > Qos::AtMostOnce);
+            let claim = claim(entry, owner);
+            let pushed = pick.push(message, not_before(message, entry), claim, self.limits.outbox_bytes, touched);
+            self.count_pushed(pushed);
+        }
+    }
+
+    pub(super) fn count_pushed(&self, pushed: Pushed) {
+        match pushed {
+            Pushed::Kept => {}
+            Pushed::Dropped => self.metrics.dropped.outbox_full.increment(1),
+            Pushed::Overflow => self.metrics.dropped.slow_client.increment(1),
+        }
+    }
+}
+
+impl SessionMatch {
+    /// [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+    fn retains(&self, message: &Message) -> bool {
+        message.head().retain && self.retain_as_published
+    }
+}
+
+fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
+    Leg { recipient, qos, retain, subscription_ids }
+}
+
+fn claim(entry: &Option<Arc<Entry>>, owner: Option<RecipientNo>) -> Option<Claim> {
+    let entry = entry.as_ref()?;
+    Some(Claim { lsn: entry.lsn, owner: owner?, entry: Some(Arc::clone(entry)) })
+}
+
+/// A QoS 2 message that has a record is delivered to nobody before that is durable.
+fn not_before(message: &Message, entry: &Option<Arc<Entry>>) -> Lsn {
+    match entry {
+        Some(entry) if message.head().qos == Qos::ExactlyOnce => entry.lsn,
+        _ => Lsn::ZERO,
+    }
+}

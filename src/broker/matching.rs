@@ -1,0 +1,180 @@
+//! Who gets a message: matches of a topic, and a small memory of them for each publisher.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use super::groups::Group;
+use super::{Broker, Route, Slot, Subscription};
+use crate::codec::Qos;
+use crate::record::SubscriptionIds;
+use crate::topic::{Stamp, TopicName};
+
+/// Topics whose matches a publisher remembers.
+const REMEMBERED: usize = 32;
+
+/// Above so many matching sessions, those of one client are found by hash instead of by looking.
+const LOOKED_THROUGH_MAX: usize = 16;
+
+/// What a subscription in the index leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// A session.
+    Session(Arc<Slot>),
+    /// A shared group.
+    Group(Arc<Group>),
+    /// A route to an HTTP target.
+    Route(Arc<Route>),
+}
+
+/// A session that a topic matches, by one or several subscriptions: one copy with the highest QoS and all
+/// identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-4].
+#[derive(Clone, Debug)]
+pub(super) struct SessionMatch {
+    pub(super) slot: Arc<Slot>,
+    pub(super) qos: Qos,
+    pub(super) retain_as_published: bool,
+    pub(super) ids: SubscriptionIds,
+}
+
+/// Everyone that a topic matches.
+#[derive(Debug, Default)]
+pub(super) struct Matches {
+    pub(super) sessions: Vec<SessionMatch>,
+    pub(super) groups: Vec<Arc<Group>>,
+    pub(super) routes: Vec<Arc<Route>>,
+}
+
+/// The matches of the topics a connection publishes to. It holds slots, never connections, so that it stays
+/// right over reconnects.
+#[derive(Debug, Default)]
+pub(super) struct MatchMemory {
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    topic: String,
+    stamp: Option<Stamp>,
+    rights_version: u64,
+    allowed: bool,
+    matches: Matches,
+}
+
+impl MatchMemory {
+    /// The matches of a topic, remembered or looked up, and whether the publisher may publish there.
+    pub(super) fn look_up(
+        &mut self,
+        broker: &Broker,
+        topic: &TopicName<'_>,
+        publisher: Option<&Slot>,
+        (rights_version, may_publish): (u64, impl FnOnce() -> bool),
+    ) -> (&Matches, bool) {
+        if self.places.is_empty() {
+            self.places.resize_with(REMEMBERED, Place::default);
+        }
+        let hash = FixedState::default().hash_one(topic.as_str()) as usize;
+        let index = hash % self.places.len();
+        let place = &mut self.places[index];
+        // Before the matching: what changes meanwhile makes the memory void.
+        let stamp = broker.index.stamp(topic);
+        let same_topic = place.topic == topic.as_str();
+        if !same_topic || place.rights_version != rights_version || place.stamp.is_none() {
+            place.allowed = may_publish();
+            place.rights_version = rights_version;
+        }
+        if !same_topic || place.stamp != Some(stamp) {
+            place.topic.clear();
+            place.topic.push_str(topic.as_str());
+            place.stamp = Some(stamp);
+            place.matches.find(broker, topic, publisher);
+        }
+        (&place.matches, place.allowed)
+    }
+}
+
+impl Matches {
+    /// Finds everyone the topic matches, in place of who was in here.
+    pub(super) fn find(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
+        self.sessions.clear();
+        self.groups.clear();
+        self.routes.clear();
+        let mut by_slot = std::collections::HashMap::<u64, usize>::new();
+        broker.index.for_each_match(topic, |target, subscription| match target {
+            Target::Session(slot) => {
+                let own = publisher.is_some_and(|publisher| publisher.id == slot.id);
+                if !(own && subscription.options.no_local) {
+                    self.add_session(slot, subscription, &mut by_slot);
+                }
+            }
+            Target::Group(group) => self.groups.push(Arc::clone(group)),
+            Target::Route(route) => {
+                if !self.routes.iter().any(|known| Arc::ptr_eq(known, route)) {
+                    self.routes.push(Arc::clone(route));
+                }
+            }
+        });
+        self.routes.retain(|route| !route.excludes(topic));
+    }
+
+    fn add_session(
+        &mut self,
+        slot: &Arc<Slot>,
+        subscription: &Subscription,
+        by_slot: &mut std::collections::HashMap<u64, usize>,
+    ) {
+        let known = if self.sessions.len() <= LOOKED_THROUGH_MAX {
+            self.sessions.iter().position(|session| session.slot.id == slot.id)
+        } else {
+            if by_slot.is_empty() {
+                by_slot.extend(self.sessions.iter().enumerate().map(|(at, session)| (session.slot.id, at)));
+            }
+            by_slot.get(&slot.id).copied()
+        };
+        if let Some(session) = known.and_then(|at| self.sessions.get_mut(at)) {
+            session.qos = session.qos.max(subscription.options.qos);
+            session.retain_as_published |= subscription.options.retain_as_published;
+            session.ids.extend(subscription.id);
+            return;
+        }
+        if !by_slot.is_empty() {
+            by_slot.insert(slot.id, self.sessions.len());
+        }
+        self.sessions.push(SessionMatch {
+            slot: Arc::clone(slot),
+            qos: subscription.options.qos,
+            retain_as_published: subscription.options.retain_as_published,
+            ids: subscription.id.into_iter().collect(),
+        });
+    }
+
+    /// Whether nobody at all matches.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.groups.is_empty() && self.routes.is_empty()
+    }
+}
+
+impl Target {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Session(slot) => slot.id,
+            Self::Group(group) => group.id,
+            Self::Route(route) => route.id,
+        }
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Target {}
+
+impl Hash for Target {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}

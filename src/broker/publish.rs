@@ -1,0 +1,146 @@
+//! A message comes in: from a client, or from the broker itself.
+
+use std::sync::Arc;
+
+use super::matching::{MatchMemory, Matches};
+use super::{Broker, Link, Slot};
+use crate::auth::Rights;
+use crate::codec::{Publish, Qos, ReasonCode};
+use crate::record::{Change, Epoch, Lsn, Message, RecipientNo, UnixMillis};
+use crate::session::{Durable, Receipt};
+use crate::store::SubmitError;
+use crate::topic::TopicName;
+
+/// What a publishing connection keeps from one message to the next.
+#[derive(Debug, Default)]
+pub struct PublishContext {
+    memory: MatchMemory,
+    pub(super) touched: Vec<Arc<Link>>,
+    scratch: Vec<u8>,
+}
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The publisher's own slot: No Local asks for it.
+    pub slot: &'a Slot,
+    /// The publisher's session, when it is durable.
+    pub durable: Option<Durable>,
+    /// What it may do.
+    pub rights: &'a Rights,
+    /// The version of the rights.
+    pub rights_version: u64,
+}
+
+/// A message that is about to be routed, with everything that becomes durable with it.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) message: Message,
+    pub(super) inbound: Option<(RecipientNo, Epoch, crate::codec::PacketId)>,
+    pub(super) retain: bool,
+    pub(super) changes: Vec<Change>,
+}
+
+impl PublishContext {
+    /// Rings for everyone who got something since the last call. Owed after each batch.
+    pub fn wake(&mut self) {
+        self.touched.drain(..).for_each(|link| link.bell.ring());
+    }
+}
+
+impl Broker {
+    /// Routes a client's PUBLISH: to the store first, then into the outboxes of everyone it matches.
+    pub fn publish(
+        &self,
+        context: &mut PublishContext,
+        source: &Source<'_>,
+        publish: &Publish<'_>,
+        topic: &TopicName<'_>,
+        now: UnixMillis,
+    ) -> Receipt {
+        if publish.retain {
+            return self.publish_retained(context, source, publish, topic, now);
+        }
+        let PublishContext { memory, touched, scratch } = context;
+        let may_publish = (source.rights_version, || source.rights.may_publish(topic.as_str()));
+        let (matches, allowed) = memory.look_up(self, topic, Some(source.slot), may_publish);
+        if !allowed {
+            return self.not_authorized();
+        }
+        let inbound = inbound(source, publish);
+        if matches.is_empty() && inbound.is_none() {
+            return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
+        }
+        let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
+        self.route(matches, Routed { message, inbound, retain: false, changes: Vec::new() }, touched)
+    }
+
+    /// A retained PUBLISH changes the tree before it matches, so that a subscriber who scans the tree after
+    /// it has subscribed misses neither. The lock keeps tree and store in the same order.
+    fn publish_retained(
+        &self,
+        context: &mut PublishContext,
+        source: &Source<'_>,
+        publish: &Publish<'_>,
+        topic: &TopicName<'_>,
+        now: UnixMillis,
+    ) -> Receipt {
+        if !source.rights.may_publish(topic.as_str()) {
+            return self.not_authorized();
+        }
+        if let Err(error) = self.store.admits_publish() {
+            return refused(error);
+        }
+        let PublishContext { memory, touched, scratch } = context;
+        let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
+        let mut totals = self.retained_totals.lock();
+        if !self.retain(&mut totals, topic, &message) {
+            self.metrics.dropped.retained_full.increment(1);
+            return Receipt::Refused(ReasonCode::QuotaExceeded);
+        }
+        let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights_version, || true));
+        let inbound = inbound(source, publish);
+        self.route(matches, Routed { message, inbound, retain: true, changes: Vec::new() }, touched)
+    }
+
+    /// Routes a message of the broker's own: a will, or one that is replayed. `None` when the store has
+    /// failed; otherwise the number to wait for, zero for none.
+    pub(super) fn publish_own(
+        &self,
+        message: Message,
+        changes: Vec<Change>,
+        touched: &mut Vec<Arc<Link>>,
+    ) -> Option<Lsn> {
+        let topic = message.topic().to_owned();
+        let topic = TopicName::parse(&topic, u16::MAX).ok()?;
+        let retain = message.head().retain;
+        let mut totals = retain.then(|| self.retained_totals.lock());
+        let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
+        let mut matches = Matches::default();
+        matches.find(self, &topic, None);
+        match self.route(&matches, Routed { message, inbound: None, retain, changes }, touched) {
+            Receipt::Safe(_) => Some(Lsn::ZERO),
+            Receipt::SafeAt(lsn, _) => Some(lsn),
+            Receipt::Refused(_) => None,
+        }
+    }
+
+    fn not_authorized(&self) -> Receipt {
+        self.metrics.dropped.not_authorized.increment(1);
+        Receipt::Refused(ReasonCode::NotAuthorized)
+    }
+}
+
+/// The QoS 2 exchange that has to become durable with the message.
+fn inbound(source: &Source<'_>, publish: &Publish<'_>) -> Option<(RecipientNo, Epoch, crate::codec::PacketId)> {
+    let durable = source.durable.filter(|_| publish.qos == Qos::ExactlyOnce)?;
+    Some((durable.recipient, durable.epoch, publish.packet_id?))
+}
+
+/// What a publisher is told when the store does not take its message.
+pub(super) fn refused(error: SubmitError) -> Receipt {
+    match error {
+        SubmitError::Full => Receipt::Refused(ReasonCode::QuotaExceeded),
+        SubmitError::Failed => Receipt::Refused(ReasonCode::ServerUnavailable),
+    }
+}

@@ -1,0 +1,256 @@
+//! A session's place in the broker: where messages for it are put, whether or not it has a connection.
+//!
+//! Invariant: a frame is put into the outbox in live mode only. What does not become a frame is owed by the
+//! store, and is read back before the slot is live again, so that nothing newer overtakes it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::codec::{Qos, ReasonCode, SubscribeOptions};
+use crate::record::{Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
+use crate::session::Delivery;
+use crate::store::{Backlog, Bell};
+use crate::topic::SubscriptionFilter;
+
+/// What a subscription asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The options of the SUBSCRIBE.
+    pub options: SubscribeOptions,
+    /// The Subscription Identifier.
+    pub id: Option<u32>,
+}
+
+/// A session's place.
+#[derive(Debug)]
+pub struct Slot {
+    /// The client id.
+    pub client_id: Arc<str>,
+    /// Tells slots apart, also those of one client id.
+    pub(super) id: u64,
+    /// What makes the session durable; `None` when it ends with its connection.
+    pub(super) durable: Option<DurableSlot>,
+    /// Told when a connection has left.
+    pub(super) left: Notify,
+    inner: Mutex<SlotInner>,
+}
+
+/// The durable side of a slot.
+#[derive(Clone, Debug)]
+pub struct DurableSlot {
+    /// The session's number in the store.
+    pub recipient: RecipientNo,
+    /// What the session is owed.
+    pub backlog: Arc<Backlog>,
+}
+
+/// How a connection is reached from outside.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// Wakes the connection's task.
+    pub bell: Arc<Bell>,
+    /// The reason code to leave with; 0 to stay.
+    evicted: AtomicU8,
+}
+
+/// What is behind the slot's mutex.
+#[derive(Debug)]
+pub(super) struct SlotInner {
+    pub(super) mode: Mode,
+    outbox: VecDeque<Delivery>,
+    outbox_bytes: usize,
+    /// The highest number that was put here, as a frame or not.
+    last_pushed: Lsn,
+    /// Up to here everything was read from the store: what is put here later with such a number was seen.
+    floor: Lsn,
+    /// The connection sleeps; whoever clears this owes it the bell.
+    parked: bool,
+    pub(super) link: Option<Arc<Link>>,
+    /// Drawn at each CONNECT; the newest wins.
+    pub(super) epoch: Epoch,
+    pub(super) subscriptions: HashMap<SubscriptionFilter, Subscription, RandomState>,
+    pub(super) will: Option<SlotWill>,
+    /// Seconds that the session outlives its connection.
+    pub(super) expiry: u32,
+    /// When the last connection ended, while there is none.
+    pub(super) closed_at: Option<UnixMillis>,
+    /// The last connection did not end in order, so that its last reports may be missing.
+    pub(super) torn: bool,
+}
+
+/// A will and whose it is: rights are asked for again when it is published.
+#[derive(Clone, Debug)]
+pub(super) struct SlotWill {
+    pub(super) record: WillRecord,
+    pub(super) user_name: Option<Arc<str>>,
+    /// When it is due; `None` while the connection is open.
+    pub(super) due: Option<UnixMillis>,
+}
+
+/// Where a message for the session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Into the outbox.
+    Live,
+    /// To the store only: the connection reads its backlog.
+    Backlog,
+    /// To the store only: there is no connection.
+    Offline,
+    /// Nowhere: the session is over.
+    Ended,
+}
+
+/// What became of a message that was put into a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// In the outbox, or owed by the store.
+    Kept,
+    /// A QoS 0 message that found no room, or nobody.
+    Dropped,
+    /// The client does not read and its session ends with the connection: the connection is told to go.
+    Overflow,
+}
+
+impl Link {
+    /// Tells the connection to leave with this reason code.
+    pub fn evict(&self, reason: ReasonCode) {
+        self.evicted.store(reason as u8, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// The reason to leave, if the connection was told to.
+    pub fn eviction(&self) -> Option<ReasonCode> {
+        match self.evicted.load(Ordering::Acquire) {
+            0 => None,
+            code => ReasonCode::from_u8(code),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(client_id: Arc<str>, id: u64, durable: Option<DurableSlot>, expiry: u32) -> Self {
+        let inner = SlotInner {
+            mode: Mode::Offline,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            last_pushed: Lsn::ZERO,
+            floor: Lsn::ZERO,
+            parked: false,
+            link: None,
+            epoch: Epoch::default(),
+            subscriptions: HashMap::default(),
+            will: None,
+            expiry,
+            closed_at: None,
+            torn: false,
+        };
+        Self { client_id, id, durable, left: Notify::new(), inner: Mutex::new(inner) }
+    }
+
+    /// The durable side, when the session outlives its connection.
+    pub fn durable(&self) -> Option<&DurableSlot> {
+        self.durable.as_ref()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, SlotInner> {
+        self.inner.lock()
+    }
+
+    /// Puts a message here. The link of a connection that sleeps is added to `touched`: the caller owes it
+    /// the bell, and pays after its batch.
+    pub(super) fn push(&self, delivery: Delivery, bytes_max: usize, touched: &mut Vec<Arc<Link>>) -> Pushed {
+        let mut inner = self.inner.lock();
+        let own = self.durable.as_ref().map(|durable| durable.recipient);
+        // A claim of a shared group is the group's to look after.
+        let number = delivery.claim.as_ref().filter(|claim| Some(claim.owner) == own).map(|claim| claim.lsn);
+        let pushed = match (inner.mode, number) {
+            (Mode::Live, Some(lsn)) if lsn <= inner.floor => return Pushed::Kept,
+            (Mode::Live, _) => inner.push_frame(delivery, bytes_max, self.durable.is_some()),
+            (Mode::Backlog, None) => inner.push_frame(delivery, bytes_max, self.durable.is_some()),
+            (_, Some(_)) => Pushed::Kept,
+            (_, None) => Pushed::Dropped,
+        };
+        if let Some(lsn) = number {
+            inner.last_pushed = inner.last_pushed.max(lsn);
+        }
+        if pushed != Pushed::Dropped && std::mem::take(&mut inner.parked) {
+            touched.extend(inner.link.clone());
+        }
+        pushed
+    }
+
+    /// Takes what is in the outbox, all at once; `frames` has to be empty. Gives the mode.
+    pub fn take_frames(&self, frames: &mut VecDeque<Delivery>) -> Mode {
+        let mut inner = self.inner.lock();
+        std::mem::swap(&mut inner.outbox, frames);
+        inner.outbox_bytes = 0;
+        inner.mode
+    }
+
+    /// Goes to sleep unless there is something in the outbox. The connection named its waker to its bell
+    /// before.
+    pub fn park(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.parked = inner.outbox.is_empty();
+        inner.parked
+    }
+
+    /// Goes live when the connection has read everything up to `durable` from the store, and nothing later
+    /// was put here meanwhile. Otherwise gives the number to wait for.
+    pub fn go_live(&self, durable: Lsn) -> Result<(), Lsn> {
+        let mut inner = self.inner.lock();
+        if inner.mode != Mode::Backlog {
+            return Ok(());
+        }
+        if inner.last_pushed > durable {
+            return Err(inner.last_pushed);
+        }
+        inner.mode = Mode::Live;
+        inner.floor = durable;
+        Ok(())
+    }
+
+    /// Whether a connection has the session.
+    pub fn is_online(&self) -> bool {
+        self.inner.lock().link.is_some()
+    }
+
+    /// What the session subscribes to at most.
+    pub fn subscription_count(&self) -> usize {
+        self.inner.lock().subscriptions.len()
+    }
+}
+
+impl SlotInner {
+    /// A frame that does not fit sends a durable session to its backlog, and ends one that is not.
+    fn push_frame(&mut self, delivery: Delivery, bytes_max: usize, durable: bool) -> Pushed {
+        let size = delivery.size();
+        if self.outbox_bytes + size <= bytes_max || self.outbox.is_empty() {
+            self.outbox_bytes += size;
+            self.outbox.push_back(delivery);
+            return Pushed::Kept;
+        }
+        if delivery.qos == Qos::AtMostOnce && delivery.claim.is_none() {
+            return Pushed::Dropped;
+        }
+        if durable && delivery.claim.is_some() {
+            self.mode = Mode::Backlog;
+            return Pushed::Kept;
+        }
+        if let Some(link) = &self.link {
+            link.evict(ReasonCode::QuotaExceeded);
+        }
+        Pushed::Overflow
+    }
+
+    /// Forgets the frames: what is durable is owed by the store.
+    pub(super) fn drop_frames(&mut self) -> VecDeque<Delivery> {
+        self.outbox_bytes = 0;
+        std::mem::take(&mut self.outbox)
+    }
+}

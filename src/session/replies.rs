@@ -1,0 +1,146 @@
+//! Replies that wait for the disk, in the order of the packets they answer [MQTT-4.6.0-2].
+
+use std::collections::VecDeque;
+
+use super::{Close, Outgoing, Session};
+use crate::codec::{EncodeError, PacketId, ReasonCode, Suback, Version, encode};
+use crate::record::Lsn;
+
+/// Replies that may wait before no more packets are read from the client.
+pub(super) const REPLIES_MAX: usize = 4096;
+
+/// A packet that answers one of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the packets")]
+pub enum ReplyPacket {
+    Puback(PacketId, ReasonCode),
+    Pubrec(PacketId, ReasonCode),
+    Pubrel(PacketId, ReasonCode),
+    Pubcomp(PacketId, ReasonCode),
+    /// For an identifier that was not in use: nothing was open.
+    PubcompUnknown(PacketId, ReasonCode),
+    Suback(Suback),
+    Unsuback(Suback),
+}
+
+/// What has to be durable before a reply may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The record with this number (zero: nothing).
+    For(Lsn),
+    /// The session's next report.
+    Report,
+}
+
+/// The replies that were not written yet.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    queue: VecDeque<(Wait, ReplyPacket)>,
+    /// How many of them wait for the next report.
+    unreported: usize,
+}
+
+impl Replies {
+    pub(super) fn push(&mut self, wait: Wait, packet: ReplyPacket) {
+        self.unreported += usize::from(wait == Wait::Report);
+        self.queue.push_back((wait, packet));
+    }
+
+    pub(super) fn push_now(&mut self, packet: ReplyPacket) {
+        self.push(Wait::For(Lsn::ZERO), packet);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn wait_for_report(&self) -> bool {
+        self.unreported > 0
+    }
+
+    /// The report got this number.
+    pub(super) fn reported(&mut self, lsn: Lsn) {
+        for (wait, _) in self.queue.iter_mut().rev() {
+            if self.unreported == 0 {
+                break;
+            }
+            if *wait == Wait::Report {
+                *wait = Wait::For(lsn);
+                self.unreported -= 1;
+            }
+        }
+    }
+
+    /// The number the first reply waits for; `None` when there is none, or it waits for the report.
+    fn waits_for(&self) -> Option<Lsn> {
+        match self.queue.front()? {
+            (Wait::For(lsn), _) => Some(*lsn),
+            (Wait::Report, _) => None,
+        }
+    }
+
+    fn pop_ready(&mut self, watermark: Lsn) -> Option<ReplyPacket> {
+        self.waits_for().filter(|lsn| *lsn <= watermark)?;
+        let reply = self.queue.pop_front().map(|(_, packet)| packet);
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            self.queue = VecDeque::new();
+        }
+        reply
+    }
+}
+
+impl Session {
+    /// Writes every reply whose record is durable, up to the first that is not.
+    ///
+    /// # Errors
+    /// When a reply cannot be made small enough for the client.
+    pub fn write_replies(&mut self, watermark: Lsn, out: &mut Outgoing) -> Result<(), Close> {
+        while let Some(packet) = self.replies.pop_ready(watermark) {
+            if packet.closes_exchange() {
+                self.inbound.closed();
+            }
+            packet.encode(self.version, self.max_packet_size, &mut out.bytes).map_err(|_| {
+                Close::because(ReasonCode::PacketTooLarge, "a reply exceeds the client's Maximum Packet Size")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The number the next reply waits for.
+    pub fn reply_waits_for(&self) -> Option<Lsn> {
+        self.replies.waits_for()
+    }
+
+    /// Answers a SUBSCRIBE or UNSUBSCRIBE once `lsn` is durable.
+    pub fn answer_later(&mut self, lsn: Lsn, packet: ReplyPacket) {
+        self.replies.push(Wait::For(lsn), packet);
+    }
+}
+
+impl ReplyPacket {
+    /// Whether the client may open another exchange once it has this.
+    fn closes_exchange(&self) -> bool {
+        match self {
+            Self::Puback(..) | Self::Pubcomp(..) => true,
+            Self::Pubrec(_, reason) => reason.is_error(),
+            Self::Pubrel(..) | Self::PubcompUnknown(..) | Self::Suback(_) | Self::Unsuback(_) => false,
+        }
+    }
+
+    fn encode(&self, version: Version, size_max: u32, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match self {
+            Self::Puback(id, reason) => encode::puback(version, *id, *reason, None, size_max, out),
+            Self::Pubrec(id, reason) => encode::pubrec(version, *id, *reason, None, size_max, out),
+            Self::Pubrel(id, reason) => encode::pubrel(version, *id, *reason, None, size_max, out),
+            Self::Pubcomp(id, reason) | Self::PubcompUnknown(id, reason) => {
+                encode::pubcomp(version, *id, *reason, None, size_max, out)
+            }
+            Self::Suback(suback) => {
+                encode::suback(version, suback.packet_id, &suback.reasons, None, size_max, out)
+            }
+            Self::Unsuback(unsuback) => {
+                encode::unsuback(version, unsuback.packet_id, &unsuback.reasons, None, size_max, out)
+            }
+        }
+    }
+}

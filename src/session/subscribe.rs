@@ -1,0 +1,56 @@
+//! SUBSCRIBE and UNSUBSCRIBE: their filters, parsed once.
+
+use super::{Close, Session};
+use crate::codec::{ReasonCode, Subscribe, SubscribeOptions, Unsubscribe, Version};
+use crate::topic::SubscriptionFilter;
+
+/// One entry of a SUBSCRIBE that can be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscribeRequest {
+    /// What is matched, and for which group.
+    pub filter: SubscriptionFilter,
+    /// The options.
+    pub options: SubscribeOptions,
+    /// The Subscription Identifier.
+    pub id: Option<u32>,
+}
+
+impl Session {
+    /// Judges the filters of a SUBSCRIBE, one by one [MQTT-3.8.4-6].
+    ///
+    /// # Errors
+    /// When the client broke a rule that ends the connection.
+    pub fn handle_subscribe(
+        &self,
+        subscribe: &Subscribe,
+    ) -> Result<Vec<Result<SubscribeRequest, ReasonCode>>, Close> {
+        let mut requests = Vec::with_capacity(subscribe.filters.len());
+        for entry in &subscribe.filters {
+            let options = entry.options;
+            let request = self
+                .parse_filter(&entry.filter)
+                .map(|filter| SubscribeRequest { filter, options, id: subscribe.subscription_id });
+            if options.no_local && request.as_ref().is_ok_and(|request| request.filter.is_shared()) {
+                // [MQTT-3.8.3-4]
+                return Err(Close::protocol_error("No Local on a shared subscription"));
+            }
+            requests.push(request);
+        }
+        Ok(requests)
+    }
+
+    /// Parses the filters of an UNSUBSCRIBE.
+    pub fn handle_unsubscribe(
+        &self,
+        unsubscribe: &Unsubscribe,
+    ) -> Vec<Result<SubscriptionFilter, ReasonCode>> {
+        unsubscribe.filters.iter().map(|filter| self.parse_filter(filter)).collect()
+    }
+
+    /// A client before 5.0 knows no shared subscriptions, but those of 5.0 are of use to it all the same.
+    fn parse_filter(&self, filter: &str) -> Result<SubscriptionFilter, ReasonCode> {
+        let refused =
+            if self.version == Version::V5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::UnspecifiedError };
+        SubscriptionFilter::parse(filter, self.topic_levels).map_err(|_| refused)
+    }
+}
