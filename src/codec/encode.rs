@@ -2,13 +2,13 @@
 //!
 //! `max_packet_size` is the receiver's limit in bytes ([`super::MAX_PACKET_SIZE`] if it has named none). A
 //! reason string, and the user properties of a CONNACK, are left out of a packet that would exceed it.
-//! PUBLISH is written by [`super::PublishFrame`].
+//! A broker sends its PUBLISH packets by [`PublishFrame`] alone, which leaves the payload where it is.
 
 use super::frame::PacketType;
 use super::{
     Ack, Auth, Connack, Connect, Disconnect, EncodeError, PacketId, ReasonCode, Subscribe, Unsubscribe,
 };
-use super::{Version, adapter, by_hand};
+use super::{MAX_PACKET_SIZE, PublishFrame, Version, adapter, by_hand, write};
 
 /// Appends a CONNECT of the version that it names. Properties are left out before 5.0.
 pub fn connect(connect: &Connect<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -26,6 +26,25 @@ pub fn connack(
         Version::V5 => by_hand::encode_connack(connack, max_packet_size, out),
         Version::V31 | Version::V311 => adapter::encode_connack_v3(version, connack, out),
     }
+}
+
+/// Appends a PUBLISH with its payload, whose length replaces the one in `frame`.
+pub fn publish(
+    version: Version,
+    frame: &PublishFrame<'_>,
+    payload: &[u8],
+    max_packet_size: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let frame = PublishFrame { payload_len: payload.len(), ..*frame };
+    write::field_len(frame.topic)?;
+    let len = frame.encoded_len(version);
+    if len > max_packet_size.min(MAX_PACKET_SIZE) as usize {
+        return Err(EncodeError::PacketTooLarge { len, max: max_packet_size });
+    }
+    frame.encode_head(version, out);
+    out.extend_from_slice(payload);
+    Ok(())
 }
 
 macro_rules! acknowledgements {

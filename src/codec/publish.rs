@@ -15,7 +15,7 @@ use super::{DecodeError, PacketId, Publish, PublishProperties, Qos, Version};
 ///
 /// The caller sees to two limits: `topic` has at most 65 535 bytes, as every topic that was decoded has,
 /// and [`PublishFrame::encoded_len`] is within the receiver's maximum packet size [MQTT-3.1.2-24]
-/// ([`super::MAX_PACKET_SIZE`] without one).
+/// ([`super::MAX_PACKET_SIZE`] without one). [`super::encode::publish`] checks both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishFrame<'a> {
     /// A repeat of what was sent before.
@@ -108,18 +108,23 @@ impl<'a> PublishProperties<'a> {
         if self.forwarded_len == self.raw.len() {
             return keep(self.raw);
         }
-        let mut run = Reader::new(self.raw);
+        let mut rest = self.raw;
         let mut run_len = 0;
         for entry in entries(self.raw) {
             if entry.id.is_forwarded() {
                 run_len += entry.wire_len;
                 continue;
             }
-            emit(&mut run, run_len, &mut keep);
-            emit(&mut run, entry.wire_len, &mut |_| ());
+            let Some((run, from_entry)) = rest.split_at_checked(run_len) else { return };
+            if !run.is_empty() {
+                keep(run);
+            }
+            rest = from_entry.get(entry.wire_len..).unwrap_or_default();
             run_len = 0;
         }
-        emit(&mut run, run_len, &mut keep);
+        if !rest.is_empty() {
+            keep(rest);
+        }
     }
 
     /// 0x26, in order.
@@ -172,15 +177,6 @@ impl<'a> PublishProperties<'a> {
 
     fn find(&self, id: PropertyId) -> Option<Value<'a>> {
         entries(self.raw).find(|entry| entry.id == id)?.value().ok()
-    }
-}
-
-/// Takes the next `len` bytes of `run` and hands them over, unless there are none.
-fn emit<'a>(run: &mut Reader<'a>, len: usize, keep: &mut impl FnMut(&'a [u8])) {
-    if let Ok(bytes) = run.take(len, "a property run that the walk has measured")
-        && !bytes.is_empty()
-    {
-        keep(bytes);
     }
 }
 

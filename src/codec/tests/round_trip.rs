@@ -7,7 +7,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{From, VERSIONS, decode};
+use super::{From, LIMIT, VERSIONS, decode};
 
 fn version() -> impl Strategy<Value = Version> {
     proptest::sample::select(&VERSIONS[..])
@@ -173,6 +173,10 @@ proptest! {
         frame.encode_head(version, &mut out);
         out.extend_from_slice(&payload);
         prop_assert_eq!(out.len() - 6, frame.encoded_len(version));
+        let mut whole = Vec::new();
+        encode::publish(version, &PublishFrame { payload_len: 0, ..frame }, &payload, MAX_PACKET_SIZE, &mut whole)
+            .unwrap();
+        prop_assert_eq!(&whole[..], &out[6..]);
         let Ok(Packet::Publish(read)) = decode(From::Server, version, &out[6..]) else { panic!() };
         prop_assert_eq!((read.dup, read.qos, read.retain), (frame.dup, qos, flags.1));
         prop_assert_eq!((read.packet_id, read.topic, read.payload), (frame.packet_id, &*topic, &*payload));
@@ -429,6 +433,32 @@ fn strings_longer_than_their_prefix_are_not_written() {
     let auth = Auth { reason: ReasonCode::ContinueAuthentication, method: long, data: None };
     assert_eq!(encode::auth(&auth, None, MAX_PACKET_SIZE, &mut out), too_long);
     assert_eq!(out, b"before");
+}
+
+#[test]
+fn publish_is_refused_when_it_is_too_large_for_its_receiver() {
+    let frame = PublishFrame {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        packet_id: None,
+        topic: b"abc",
+        alias: None,
+        expiry: None,
+        subscription_ids: &[],
+        properties: &[],
+        payload_len: 0,
+    };
+    let mut out = Vec::new();
+    assert_eq!(encode::publish(Version::V5, &frame, b"payload", 15, &mut out), Ok(()));
+    assert_eq!(out.len(), 15);
+    out.clear();
+    let error = encode::publish(Version::V5, &frame, b"payload", 14, &mut out);
+    assert_eq!(error, Err(EncodeError::PacketTooLarge { len: 15, max: 14 }));
+    let long = [b'x'; 65_536];
+    let error = encode::publish(Version::V5, &PublishFrame { topic: &long, ..frame }, b"", LIMIT, &mut out);
+    assert_eq!(error, Err(EncodeError::FieldTooLong(65_536)));
+    assert!(out.is_empty());
 }
 
 #[test]
