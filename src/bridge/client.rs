@@ -112,3 +112,6 @@ async fn read_excerpt(response: Response<Incoming>, deadline: Instant) -> String
     }
     excerpt(&kept, EXCERPT_BYTES_MAX)
 }
+
+#[cfg(test)]
+mod tests;
