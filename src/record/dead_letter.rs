@@ -17,11 +17,10 @@ const NEVER_TRIED: u8 = 0;
 const ANSWERED: u8 = 1;
 const FAILED: u8 = 2;
 
-/// A message that was given up, for one recipient.
+/// A message that was given up, for one recipient. It is filed under the number of the record that
+/// stored it, which is not known yet when it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its own number.
-    pub id: Lsn,
     /// The number of the message, which a replay goes on using: a target then sees the same key.
     pub message_no: Lsn,
     #[allow(missing_docs)]
@@ -145,9 +144,8 @@ impl DeadLetter {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.push(self.reason as u8);
-        for number in [self.id.0, self.message_no.0, self.created_at.0] {
-            put_u64(out, number);
-        }
+        put_u64(out, self.message_no.0);
+        put_u64(out, self.created_at.0);
         match &self.addressee {
             Addressee::Route { route, target } => {
                 out.push(ROUTE);
@@ -172,7 +170,6 @@ impl DeadLetter {
         }
         let reason = reader.u8("reason")?;
         let reason = DeadLetterReason::from_u8(reason).ok_or(DeadLetterError::Unknown("reason", reason))?;
-        let id = Lsn(reader.u64("id")?);
         let message_no = Lsn(reader.u64("message number")?);
         let created_at = UnixMillis(reader.u64("time")?);
         let addressee = match reader.u8("addressee")? {
@@ -183,7 +180,7 @@ impl DeadLetter {
         let attempts = reader.attempts()?;
         let message = reader.message()?;
         match reader.rest.len() {
-            0 => Ok(Self { id, message_no, reason, addressee, message, attempts, created_at }),
+            0 => Ok(Self { message_no, reason, addressee, message, attempts, created_at }),
             trailing => Err(DeadLetterError::Trailing(trailing)),
         }
     }
@@ -311,7 +308,6 @@ pub(super) mod tests {
     /// A letter with every field set, for the tests of this room.
     pub(in crate::record) fn rejected_letter() -> DeadLetter {
         DeadLetter {
-            id: Lsn(9),
             message_no: Lsn(8),
             reason: DeadLetterReason::Rejected,
             addressee: Addressee::Route { route: "orders".into(), target: "erp".into() },
@@ -356,7 +352,6 @@ pub(super) mod tests {
         };
         let expected = [
             &[1, 4][..],
-            &9u64.to_le_bytes(),
             &8u64.to_le_bytes(),
             &1_700_000_002_600u64.to_le_bytes(),
             b"\x01\x01\0\0\0c\0\x01\x01",
@@ -397,8 +392,8 @@ pub(super) mod tests {
         };
         assert_eq!(with(0, 2), Err(DeadLetterError::Version(2)));
         assert_eq!(with(1, 0), Err(DeadLetterError::Unknown("reason", 0)));
-        assert_eq!(with(26, 9), Err(DeadLetterError::Unknown("addressee", 9)));
-        assert_eq!(with(31, 0xff), Err(DeadLetterError::NotUtf8("route")));
+        assert_eq!(with(18, 9), Err(DeadLetterError::Unknown("addressee", 9)));
+        assert_eq!(with(23, 0xff), Err(DeadLetterError::NotUtf8("route")));
         let mut longer = encoded(&rejected_letter());
         longer.push(0);
         assert_eq!(DeadLetter::decode(&longer), Err(DeadLetterError::Trailing(1)));
@@ -418,11 +413,11 @@ pub(super) mod tests {
             topic in ".{0,40}", publisher in ".{0,40}",
             payload in proptest::collection::vec(any::<u8>(), 0..200),
             properties in proptest::collection::vec(any::<u8>(), 0..40),
-            id: u64, created_at: u64,
+            message_no: u64, created_at: u64,
         ) {
             let message = message(&topic, &properties, &payload, &publisher);
-            let id = Lsn(id);
-            let letter = DeadLetter { id, message, created_at: UnixMillis(created_at), ..rejected_letter() };
+            let created_at = UnixMillis(created_at);
+            let letter = DeadLetter { message_no: Lsn(message_no), message, created_at, ..rejected_letter() };
             prop_assert_eq!(DeadLetter::decode(&encoded(&letter)), Ok(letter));
         }
 

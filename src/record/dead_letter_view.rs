@@ -6,7 +6,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Serialize, Serializer};
 
-use super::{Addressee, DeadLetter, LastAttempt, UnixMillis};
+use super::{Addressee, DeadLetter, LastAttempt, Lsn, UnixMillis};
 
 /// What a dead letter shows of itself. Fields that do not apply to it are left out.
 #[derive(Clone, Debug, Serialize)]
@@ -66,12 +66,13 @@ pub struct AttemptsView<'a> {
     pub last_error: Option<&'a str>,
 }
 
-impl<'a> From<&'a DeadLetter> for DeadLetterView<'a> {
-    fn from(letter: &'a DeadLetter) -> Self {
+impl<'a> DeadLetterView<'a> {
+    /// The view of the letter that is filed under this number.
+    pub fn new(id: Lsn, letter: &'a DeadLetter) -> Self {
         let message = &letter.message;
         let head = message.head();
         Self {
-            id: letter.id.0,
+            id: id.0,
             message_no: letter.message_no.0,
             reason: letter.reason.as_str(),
             created_at: letter.created_at,
@@ -128,7 +129,7 @@ mod tests {
     use crate::record::{Attempts, MessageParts, dead_letter::tests::rejected_letter};
 
     fn view(letter: &DeadLetter) -> Value {
-        to_value(DeadLetterView::from(letter)).unwrap()
+        to_value(DeadLetterView::new(Lsn(9), letter)).unwrap()
     }
 
     #[test]

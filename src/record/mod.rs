@@ -3,11 +3,16 @@
 //! Plain data: no closure, no pointer to a connection, no handle of the database. The same record could
 //! be replicated to another machine and applied there.
 
+mod change;
 mod dead_letter;
 mod dead_letter_view;
 mod message;
 mod numbers;
 
+pub use change::{
+    Change, Exchange, ExchangeState, Leg, Publication, Record, SessionDelta, SessionOpened, SubscriptionIds,
+    SubscriptionRow, WillRecord,
+};
 pub use dead_letter::{Addressee, Attempts, DeadLetter, DeadLetterError, DeadLetterReason, LastAttempt};
 pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView};
 pub use message::{Message, MessageHead, MessageParts, expiry};

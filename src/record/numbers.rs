@@ -14,7 +14,7 @@ impl Lsn {
 
 /// Who is owed a message: a durable session, a shared group, or a route. Given at creation and never
 /// used again, so that a leg stays valid over a resume and is void after the session was discarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipientNo(pub u64);
 
 /// Which connection of a session speaks. Drawn at each CONNECT; what an older one still says about the

@@ -184,6 +184,7 @@ async fn a_body_without_end_is_left() {
     let result = answer_of("HTTP/1.1 500 Oops\r\n\r\n", Then::Flood).await;
     assert_eq!(result.outcome, Outcome::Status(500));
     assert_eq!(result.excerpt, "x".repeat(EXCERPT_BYTES_MAX));
+    assert!(result.latency < PATIENCE / 2, "the size ended it, not the timeout");
 }
 
 #[tokio::test]
