@@ -1,6 +1,7 @@
 //! The HTTP client of one target: one request in, one result out, and never an error that ends anything.
 //!
-//! It follows no redirect, decompresses nothing, retries nothing and keeps no cookies.
+//! It follows no redirect, decompresses nothing and keeps no cookies. The only thing it does twice is to
+//! pick a connection: when a pooled one turns out to be closed before any byte was sent.
 //!
 //! Invariant: an attempt ends within the target's timeout, and an answer costs bounded memory.
 

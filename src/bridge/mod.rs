@@ -13,3 +13,4 @@ pub mod failure;
 pub mod request;
 pub mod retry;
 pub mod status;
+pub mod tries;

@@ -49,6 +49,11 @@ pub fn parse_retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
     Some(date.duration_since(wall_time(now)).unwrap_or(Duration::ZERO))
 }
 
+/// When a message is too old: at its own expiry, or at the policy's maximum age if that comes first.
+pub fn deadline(policy: &RetryConfig, message: &MessageHead) -> UnixMillis {
+    message.published_at.plus(policy.max_age).min(message.expires_at)
+}
+
 /// Why a message is given up now, if it is. `answers` counts the answers that spent an attempt.
 pub fn give_up(
     answers: u32,

@@ -29,7 +29,7 @@ const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Characters of a header or a body that fit on a line.
 const SHOWN_LEN_MAX: usize = 100;
 
-/// Options of `causeway demo-target`.
+/// A small HTTP target to try the bridge against; it fails and rejects as told, and prints what it gets
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoTargetArgs {
     /// Where to listen.

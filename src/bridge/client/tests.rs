@@ -212,6 +212,24 @@ async fn a_connection_that_ends_before_an_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_end_of_the_request_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = target(&format!("http://{}/", listener.local_addr().unwrap()));
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.read_u8().await.unwrap();
+        socket.write_all(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\ntoo large").await.unwrap();
+        // The target reads no more, but lets the client finish reading, as HTTP asks of it.
+        let _ = socket.shutdown().await;
+        std::future::pending::<()>().await;
+    });
+    let mut request = request(&config);
+    *request.body_mut() = Full::new(Bytes::from(vec![0; 32 * 1024 * 1024]));
+    let result = Client::new(&config).unwrap().post(request).await;
+    assert_eq!(result.outcome, Outcome::Status(413));
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_http() {
     assert_eq!(failure(answer_of("SSH-2.0-OpenSSH\r\n\r\n", Then::Close).await).kind(), "broken");
 }
