@@ -15,6 +15,7 @@ use http::{
 use http_body_util::Full;
 
 use crate::{
+    codec::PublishProperties,
     config::TargetConfig,
     record::{Lsn, Message},
 };
@@ -29,17 +30,13 @@ const MQTT_PUBLISHER: HeaderName = HeaderName::from_static("mqtt-publisher");
 
 /// One attempt to deliver a message.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct Delivery {
     /// The random id that the store was created with.
     pub store_id: u128,
     /// The number of the message in that store.
     pub number: Lsn,
     /// Counted from 1, over every attempt that was made.
     pub attempt: u32,
-    /// The Content Type property of the message.
-    pub content_type: Option<&'a str>,
-    /// Whether the Payload Format Indicator says UTF-8.
-    pub payload_is_utf8: bool,
 }
 
 /// The part of a target's requests that is the same for all of them.
@@ -60,9 +57,9 @@ impl RequestTemplate {
     }
 
     /// The request of one attempt. The payload is shared with `message`, not copied.
-    pub fn build(&self, message: &Message, delivery: &Delivery<'_>) -> Request<Full<Bytes>> {
+    pub fn build(&self, message: &Message, delivery: Delivery) -> Request<Full<Bytes>> {
         let mut headers = self.headers.clone();
-        headers.entry(CONTENT_TYPE).or_insert_with(|| content_type(delivery));
+        headers.entry(CONTENT_TYPE).or_insert_with(|| content_type(message));
         if let Ok(key) = HeaderValue::try_from(idempotency_key(delivery.store_id, delivery.number)) {
             headers.insert(IDEMPOTENCY_KEY, key.clone());
             headers.insert(WEBHOOK_ID, key);
@@ -98,15 +95,17 @@ impl AsRef<[u8]> for SharedPayload {
 }
 
 /// What the publisher said, unless a header cannot carry it; otherwise what is known of the payload.
-fn content_type(delivery: &Delivery<'_>) -> HeaderValue {
-    let said = delivery.content_type.map(str::trim).filter(|text| !text.is_empty() && text.is_ascii());
-    let fallback = || {
-        HeaderValue::from_static(match delivery.payload_is_utf8 {
-            true => "text/plain; charset=utf-8",
-            false => "application/octet-stream",
+fn content_type(message: &Message) -> HeaderValue {
+    let properties = PublishProperties::from_forwarded(message.properties());
+    let said = properties.content_type().map(str::trim);
+    let usable = said.filter(|text| !text.is_empty() && text.is_ascii());
+    usable.and_then(|text| HeaderValue::from_str(text).ok()).unwrap_or_else(|| {
+        HeaderValue::from_static(if properties.payload_format_is_utf8() {
+            "text/plain; charset=utf-8"
+        } else {
+            "application/octet-stream"
         })
-    };
-    said.and_then(|text| HeaderValue::from_str(text).ok()).unwrap_or_else(fallback)
+    })
 }
 
 /// Sets a header to a text of MQTT; an empty text sets none.
@@ -114,9 +113,10 @@ fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if text.is_empty() {
         return;
     }
-    let value = match text.bytes().all(stands_for_itself) {
-        true => HeaderValue::from_str(text),
-        false => HeaderValue::try_from(percent_encode(text)),
+    let value = if text.bytes().all(stands_for_itself) {
+        HeaderValue::from_str(text)
+    } else {
+        HeaderValue::try_from(percent_encode(text))
     };
     if let Ok(value) = value {
         headers.insert(name, value);
@@ -151,22 +151,27 @@ mod tests {
         record::{MessageParts, UnixMillis},
     };
 
-    fn message(topic: &str, publisher: &str) -> Message {
+    fn message(topic: &str, publisher: &str, properties: &[u8]) -> Message {
         let parts = MessageParts {
             qos: Qos::ExactlyOnce,
             retain: true,
             published_at: UnixMillis(1),
             expires_at: UnixMillis::NEVER,
             topic,
-            properties: &[],
+            properties,
             payload: b"\0\xff\r\n",
             publisher,
         };
         Message::new(&parts, &mut Vec::new())
     }
 
-    fn delivery(attempt: u32) -> Delivery<'static> {
-        Delivery { store_id: 0xab, number: Lsn(7), attempt, content_type: None, payload_is_utf8: false }
+    /// A Content Type property (0x03) in wire form.
+    fn content_type_property(text: &str) -> Vec<u8> {
+        [&[3][..], &(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    fn delivery(attempt: u32) -> Delivery {
+        Delivery { store_id: 0xab, number: Lsn(7), attempt }
     }
 
     fn config() -> TargetConfig {
@@ -177,8 +182,8 @@ mod tests {
         RequestTemplate::new(&config())
     }
 
-    fn built(topic: &str, publisher: &str, delivery: &Delivery<'_>) -> Request<Full<Bytes>> {
-        template().build(&message(topic, publisher), delivery)
+    fn built(message: &Message) -> Request<Full<Bytes>> {
+        template().build(message, delivery(1))
     }
 
     fn header(request: &Request<Full<Bytes>>, name: &str) -> String {
@@ -188,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_becomes_a_post() {
-        let request = built("a/b", "boat-1", &delivery(3));
+        let request = template().build(&message("a/b", "boat-1", &[]), delivery(3));
         assert_eq!(request.method(), Method::POST);
         assert_eq!(request.uri(), "http://127.0.0.1/in?a=b");
         let expected = [
@@ -212,8 +217,9 @@ mod tests {
 
     #[test]
     fn only_the_attempt_differs_between_attempts() {
-        let mut first = built("a", "p", &delivery(1));
-        let mut second = built("a", "p", &delivery(2));
+        let message = message("a", "p", &[]);
+        let mut first = template().build(&message, delivery(1));
+        let mut second = template().build(&message, delivery(2));
         assert_ne!(first.headers(), second.headers());
         first.headers_mut().remove(DELIVERY_ATTEMPT);
         second.headers_mut().remove(DELIVERY_ATTEMPT);
@@ -223,7 +229,7 @@ mod tests {
     #[test]
     fn text_of_clients_cannot_end_a_header() {
         let evil = "a\r\nx-evil: 1\0\n\x7f/ä %";
-        let request = built(evil, evil, &Delivery { content_type: Some(evil), ..delivery(1) });
+        let request = built(&message(evil, evil, &content_type_property(evil)));
         let encoded = "a%0D%0Ax-evil:%201%00%0A%7F/%C3%A4%20%25";
         assert_eq!(header(&request, "mqtt-topic"), encoded);
         assert_eq!(header(&request, "mqtt-publisher"), encoded);
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn every_character_is_either_itself_or_encoded() {
         for character in (0..=0x2ff).filter_map(char::from_u32) {
-            let request = built(&character.to_string(), "p", &delivery(1));
+            let request = built(&message(&character.to_string(), "p", &[]));
             let value = header(&request, "mqtt-topic");
             assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{character:?} became {value:?}");
             assert_eq!(value.starts_with('%'), !character.is_ascii_graphic() || character == '%');
@@ -243,17 +249,15 @@ mod tests {
 
     #[test]
     fn the_content_type_is_the_publishers_when_a_header_can_carry_it() {
-        let of = |content_type, payload_is_utf8| {
-            header(
-                &built("a", "p", &Delivery { content_type, payload_is_utf8, ..delivery(1) }),
-                "content-type",
-            )
-        };
-        assert_eq!(of(Some("application/json"), true), "application/json");
-        assert_eq!(of(Some(" text/csv "), false), "text/csv");
-        assert_eq!(of(None, true), "text/plain; charset=utf-8");
+        let of = |properties: &[u8]| header(&built(&message("a", "p", properties)), "content-type");
+        let said = |text| content_type_property(text);
+        const UTF8: &[u8] = &[1, 1];
+        assert_eq!(of(&[UTF8, &said("application/json")].concat()), "application/json");
+        assert_eq!(of(&said(" text/csv ")), "text/csv");
+        assert_eq!(of(UTF8), "text/plain; charset=utf-8");
+        assert_eq!(of(&[1, 0]), "application/octet-stream");
         for unusable in ["", " ", "a/b\r\nx: y", "a/b\nx", "a\0b", "größe/b", "a/b\u{7f}"] {
-            assert_eq!(of(Some(unusable), false), "application/octet-stream", "{unusable:?}");
+            assert_eq!(of(&said(unusable)), "application/octet-stream", "{unusable:?}");
         }
     }
 
@@ -269,7 +273,7 @@ mod tests {
             config.headers.insert(name, HeaderValue::from_static(value));
         }
         config.headers.append("idempotency-key", HeaderValue::from_static("forged"));
-        let request = RequestTemplate::new(&config).build(&message("a", "p"), &delivery(1));
+        let request = RequestTemplate::new(&config).build(&message("a", "p", &[]), delivery(1));
         assert_eq!(header(&request, "authorization"), "Bearer x");
         assert_eq!(header(&request, "user-agent"), "mine");
         assert_eq!(header(&request, "content-type"), "a/b");
@@ -280,6 +284,6 @@ mod tests {
 
     #[test]
     fn a_publisher_without_a_name_sends_no_header() {
-        assert!(!built("a", "", &delivery(1)).headers().contains_key("mqtt-publisher"));
+        assert!(!built(&message("a", "", &[])).headers().contains_key("mqtt-publisher"));
     }
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod check;
 pub mod demo_target;
 
 /// Runs the command line and gives the process's exit code.

@@ -12,8 +12,20 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use http::{HeaderMap, Uri};
 
 mod defaults;
+mod error;
+mod files;
+mod load;
+mod report;
+mod routes;
+mod secret;
+mod section;
 mod status;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod values;
 
+pub use error::{ConfigError, Mistake, Place};
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
