@@ -305,13 +305,16 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// Content type, response topic, correlation data, and one user property twice.
+    const PROPERTIES: &[u8] = b"\x03\0\x01x\x08\0\x01r\x09\0\x01\xff\x26\0\x01k\0\x011\x26\0\x01k\0\x012";
+
     /// A letter with every field set, for the tests of this room.
     pub(in crate::record) fn rejected_letter() -> DeadLetter {
         DeadLetter {
             message_no: Lsn(8),
             reason: DeadLetterReason::Rejected,
             addressee: Addressee::Route { route: "orders".into(), target: "erp".into() },
-            message: message("a/ö", b"\x03\x00\x01x", b"payload", "boat"),
+            message: message("a/ö", PROPERTIES, b"payload", "boat"),
             attempts: Some(Attempts {
                 count: 2,
                 first_at: UnixMillis(1_700_000_001_000),

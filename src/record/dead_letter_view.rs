@@ -6,7 +6,8 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Serialize, Serializer};
 
-use super::{Addressee, DeadLetter, LastAttempt, Lsn, UnixMillis};
+use super::{Addressee, Attempts, DeadLetter, LastAttempt, Lsn, UnixMillis};
+use crate::codec::PublishProperties;
 
 /// What a dead letter shows of itself. Fields that do not apply to it are left out.
 #[derive(Clone, Debug, Serialize)]
@@ -30,9 +31,8 @@ pub struct DeadLetterView<'a> {
     /// Left out when the message does not expire.
     #[serde(serialize_with = "rfc3339", skip_serializing_if = "is_never")]
     pub expires_at: UnixMillis,
-    /// The MQTT 5 properties in wire form.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub properties_base64: String,
+    #[serde(flatten)]
+    pub properties: PropertiesView<'a>,
     pub payload_len: usize,
     pub payload_base64: String,
     /// Left out when the payload is not UTF-8.
@@ -66,6 +66,21 @@ pub struct AttemptsView<'a> {
     pub last_error: Option<&'a str>,
 }
 
+/// The MQTT 5 properties of the message.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "as above")]
+pub struct PropertiesView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_data_base64: Option<String>,
+    /// Pairs of name and value in their order; a name can occur more than once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub user_properties: Vec<(&'a str, &'a str)>,
+}
+
 impl<'a> DeadLetterView<'a> {
     /// The view of the letter that is filed under this number.
     pub fn new(id: Lsn, letter: &'a DeadLetter) -> Self {
@@ -80,30 +95,45 @@ impl<'a> DeadLetterView<'a> {
                 Addressee::Route { route, target } => AddresseeView::Route { route, target },
                 Addressee::Session { client_id } => AddresseeView::Session { client_id },
             },
-            attempts: letter.attempts.as_ref().map(|attempts| {
-                let (last_status, last_answer, last_error) = match &attempts.last {
-                    LastAttempt::Answered { status, excerpt } => (Some(*status), Some(&**excerpt), None),
-                    LastAttempt::Failed(error) => (None, None, Some(&**error)),
-                };
-                AttemptsView {
-                    attempts: attempts.count,
-                    first_attempt_at: attempts.first_at,
-                    last_attempt_at: attempts.last_at,
-                    last_status,
-                    last_answer,
-                    last_error,
-                }
-            }),
+            attempts: letter.attempts.as_ref().map(AttemptsView::from),
             topic: message.topic(),
             publisher: message.publisher(),
             qos: head.qos as u8,
             retain: head.retain,
             published_at: head.published_at,
             expires_at: head.expires_at,
-            properties_base64: BASE64_STANDARD.encode(message.properties()),
+            properties: PublishProperties::from_forwarded(message.properties()).into(),
             payload_len: message.payload().len(),
             payload_base64: BASE64_STANDARD.encode(message.payload()),
             payload_text: std::str::from_utf8(message.payload()).ok(),
+        }
+    }
+}
+
+impl<'a> From<&'a Attempts> for AttemptsView<'a> {
+    fn from(attempts: &'a Attempts) -> Self {
+        let (last_status, last_answer, last_error) = match &attempts.last {
+            LastAttempt::Answered { status, excerpt } => (Some(*status), Some(&**excerpt), None),
+            LastAttempt::Failed(error) => (None, None, Some(&**error)),
+        };
+        Self {
+            attempts: attempts.count,
+            first_attempt_at: attempts.first_at,
+            last_attempt_at: attempts.last_at,
+            last_status,
+            last_answer,
+            last_error,
+        }
+    }
+}
+
+impl<'a> From<PublishProperties<'a>> for PropertiesView<'a> {
+    fn from(properties: PublishProperties<'a>) -> Self {
+        Self {
+            content_type: properties.content_type(),
+            response_topic: properties.response_topic(),
+            correlation_data_base64: properties.correlation_data().map(|data| BASE64_STANDARD.encode(data)),
+            user_properties: properties.user_properties().collect(),
         }
     }
 }
@@ -126,7 +156,7 @@ mod tests {
     use serde_json::{Value, json, to_value};
 
     use super::*;
-    use crate::record::{Attempts, MessageParts, dead_letter::tests::rejected_letter};
+    use crate::record::{MessageParts, dead_letter::tests::rejected_letter};
 
     fn view(letter: &DeadLetter) -> Value {
         to_value(DeadLetterView::new(Lsn(9), letter)).unwrap()
@@ -151,7 +181,10 @@ mod tests {
             "qos": 1,
             "retain": true,
             "published_at": "2023-11-14T22:13:20Z",
-            "properties_base64": "AwABeA==",
+            "content_type": "x",
+            "response_topic": "r",
+            "correlation_data_base64": "/w==",
+            "user_properties": [["k", "1"], ["k", "2"]],
             "payload_len": 7,
             "payload_base64": "cGF5bG9hZA==",
             "payload_text": "payload",
@@ -201,6 +234,6 @@ mod tests {
         assert_eq!(view["payload_base64"], "/wA=");
         assert_eq!(view["expires_at"], "2023-11-14T22:13:20Z");
         assert_eq!(view["published_at"], Value::Null, "a time that no calendar has");
-        assert_eq!((view.get("payload_text"), view.get("properties_base64")), (None, None));
+        assert_eq!((view.get("payload_text"), view.get("user_properties")), (None, None));
     }
 }

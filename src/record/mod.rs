@@ -14,6 +14,6 @@ pub use change::{
     SubscriptionRow, WillRecord,
 };
 pub use dead_letter::{Addressee, Attempts, DeadLetter, DeadLetterError, DeadLetterReason, LastAttempt};
-pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView};
+pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView, PropertiesView};
 pub use message::{Message, MessageHead, MessageParts, expiry};
 pub use numbers::{Epoch, Lsn, RecipientNo, UnixMillis};
