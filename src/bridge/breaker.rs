@@ -1,9 +1,9 @@
 //! The circuit breaker of one target: while the target fails, one probe at a time finds out when it is
 //! back, and the messages wait in their queue without spending attempts.
 //!
-//! Closed lets everything through. After `failures` target failures in a row (0 counts as 1) it opens and lets nothing
-//! through until a probe is due. Half open is one probe under way. An answer closes it; a failed probe
-//! opens it again, for twice as long.
+//! Closed lets everything through. After `failures` target failures in a row (0 counts as 1) it opens
+//! and lets nothing through until a probe is due. Half open is one probe under way. An answer closes it;
+//! a failed probe opens it again, for twice as long.
 //!
 //! Invariant: never two probes at once, and nothing is let through before a time that the target named.
 

@@ -29,7 +29,8 @@ pub fn excerpt(bytes: &[u8], max_len: usize) -> String {
 /// which a text can be made to look like another one.
 fn changes_its_surroundings(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
