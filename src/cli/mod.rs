@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod check;
+pub mod demo_target;
 
 /// Runs the command line and gives the process's exit code.
 pub fn main() -> std::process::ExitCode {

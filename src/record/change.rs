@@ -27,7 +27,8 @@ impl Record {
 
     /// Roughly what the record occupies while it waits for the writer, in bytes.
     pub fn size(&self) -> usize {
-        let message = self.publication.as_ref().map_or(0, |p| p.message.size() + p.legs.len() * size_of::<Leg>());
+        let message =
+            self.publication.as_ref().map_or(0, |p| p.message.size() + p.legs.len() * size_of::<Leg>());
         size_of::<Self>() + message + self.changes.len() * size_of::<Change>()
     }
 }

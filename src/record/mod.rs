@@ -4,6 +4,8 @@
 //! be replicated to another machine and applied there.
 
 mod change;
+mod dead_letter;
+mod dead_letter_view;
 mod message;
 mod numbers;
 
@@ -11,5 +13,7 @@ pub use change::{
     Change, Exchange, ExchangeState, Leg, Publication, Record, SessionDelta, SessionOpened, SubscriptionIds,
     SubscriptionRow, WillRecord,
 };
+pub use dead_letter::{Addressee, Attempts, DeadLetter, DeadLetterError, DeadLetterReason, LastAttempt};
+pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView, PropertiesView};
 pub use message::{Message, MessageHead, MessageParts, expiry};
 pub use numbers::{Epoch, Lsn, RecipientNo, UnixMillis};

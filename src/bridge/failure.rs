@@ -1,0 +1,97 @@
+//! Why an attempt brought no answer, sorted by where it failed and told for people.
+
+use std::{error::Error, io, time::Duration};
+
+/// Why an attempt brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The name was not found, or nobody accepted the connection.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The handshake failed; mostly a certificate that is not trusted.
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
+    /// There was no connection, TLS included, within this time.
+    #[error("no connection within {}", humantime::format_duration(*.0))]
+    ConnectTimeout(Duration),
+    /// There was a connection but no answer within this time.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The connection ended, or what came was not HTTP.
+    #[error("the connection broke before an answer: {0}")]
+    Broken(String),
+}
+
+impl Failure {
+    /// A word for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::ConnectTimeout(_) => "connect_timeout",
+            Self::Timeout(_) => "timeout",
+            Self::Broken(_) => "broken",
+        }
+    }
+
+    /// The failure behind an error of the connector.
+    pub(super) fn from_connector(error: &(dyn Error + 'static)) -> Self {
+        if chain(error).any(|cause| cause.is::<rustls::Error>()) {
+            Self::Tls(describe(error))
+        } else {
+            Self::Connect(describe(error))
+        }
+    }
+
+    /// The failure behind an error of the HTTP client.
+    pub(super) fn from_client(error: &(dyn Error + 'static)) -> Self {
+        // What the connector said is passed on by the client as a cause of its own error.
+        let known = chain(error).find_map(|cause| cause.downcast_ref::<Self>());
+        known.cloned().unwrap_or_else(|| Self::Broken(describe(error)))
+    }
+}
+
+/// The error and its causes. An [`io::Error`] hides the error it wraps from `source`, so it is opened.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+/// The causes from the outside in, each said once. The last is what a person needs most.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in chain(error) {
+        let text = cause.to_string();
+        if parts.last().is_none_or(|last| *last != text) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_found_inside_of_io_errors() {
+        let refused = rustls::Error::General("no".into());
+        let nested = io::Error::other(io::Error::other(refused));
+        assert_eq!(Failure::from_connector(&nested).kind(), "tls");
+        let plain = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(Failure::from_connector(&plain), Failure::Connect("connection refused".into()));
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let nested = io::Error::other(io::Error::other("boom"));
+        assert_eq!(describe(&nested), "boom");
+    }
+
+    #[test]
+    fn a_message_says_how_long_was_waited() {
+        assert_eq!(Failure::Timeout(Duration::from_millis(1500)).to_string(), "no answer within 1s 500ms");
+    }
+}

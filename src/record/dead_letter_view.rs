@@ -1,0 +1,239 @@
+//! A dead letter as people and scripts see it: one JSON object.
+//!
+//! The keys are part of the interface. Times are RFC 3339 in UTC; a payload is always there as base64,
+//! and as text too when it is text.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Serialize, Serializer};
+
+use super::{Addressee, Attempts, DeadLetter, LastAttempt, Lsn, UnixMillis};
+use crate::codec::PublishProperties;
+
+/// What a dead letter shows of itself. Fields that do not apply to it are left out.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are those of the fields of a dead letter")]
+pub struct DeadLetterView<'a> {
+    pub id: u64,
+    pub message_no: u64,
+    pub reason: &'static str,
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: UnixMillis,
+    #[serde(flatten)]
+    pub addressee: AddresseeView<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<AttemptsView<'a>>,
+    pub topic: &'a str,
+    pub publisher: &'a str,
+    pub qos: u8,
+    pub retain: bool,
+    #[serde(serialize_with = "rfc3339")]
+    pub published_at: UnixMillis,
+    /// Left out when the message does not expire.
+    #[serde(serialize_with = "rfc3339", skip_serializing_if = "is_never")]
+    pub expires_at: UnixMillis,
+    #[serde(flatten)]
+    pub properties: PropertiesView<'a>,
+    pub payload_len: usize,
+    pub payload_base64: String,
+    /// Left out when the payload is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_text: Option<&'a str>,
+}
+
+/// Whom the letter was for.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "as above")]
+pub enum AddresseeView<'a> {
+    Route { route: &'a str, target: &'a str },
+    Session { client_id: &'a str },
+}
+
+/// What was tried.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "as above")]
+pub struct AttemptsView<'a> {
+    pub attempts: u32,
+    #[serde(serialize_with = "rfc3339")]
+    pub first_attempt_at: UnixMillis,
+    #[serde(serialize_with = "rfc3339")]
+    pub last_attempt_at: UnixMillis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_answer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<&'a str>,
+}
+
+/// The MQTT 5 properties of the message.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "as above")]
+pub struct PropertiesView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_data_base64: Option<String>,
+    /// Pairs of name and value in their order; a name can occur more than once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub user_properties: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> DeadLetterView<'a> {
+    /// The view of the letter that is filed under this number.
+    pub fn new(id: Lsn, letter: &'a DeadLetter) -> Self {
+        let message = &letter.message;
+        let head = message.head();
+        Self {
+            id: id.0,
+            message_no: letter.message_no.0,
+            reason: letter.reason.as_str(),
+            created_at: letter.created_at,
+            addressee: match &letter.addressee {
+                Addressee::Route { route, target } => AddresseeView::Route { route, target },
+                Addressee::Session { client_id } => AddresseeView::Session { client_id },
+            },
+            attempts: letter.attempts.as_ref().map(AttemptsView::from),
+            topic: message.topic(),
+            publisher: message.publisher(),
+            qos: head.qos as u8,
+            retain: head.retain,
+            published_at: head.published_at,
+            expires_at: head.expires_at,
+            properties: PublishProperties::from_forwarded(message.properties()).into(),
+            payload_len: message.payload().len(),
+            payload_base64: BASE64_STANDARD.encode(message.payload()),
+            payload_text: std::str::from_utf8(message.payload()).ok(),
+        }
+    }
+}
+
+impl<'a> From<&'a Attempts> for AttemptsView<'a> {
+    fn from(attempts: &'a Attempts) -> Self {
+        let (last_status, last_answer, last_error) = match &attempts.last {
+            LastAttempt::Answered { status, excerpt } => (Some(*status), Some(&**excerpt), None),
+            LastAttempt::Failed(error) => (None, None, Some(&**error)),
+        };
+        Self {
+            attempts: attempts.count,
+            first_attempt_at: attempts.first_at,
+            last_attempt_at: attempts.last_at,
+            last_status,
+            last_answer,
+            last_error,
+        }
+    }
+}
+
+impl<'a> From<PublishProperties<'a>> for PropertiesView<'a> {
+    fn from(properties: PublishProperties<'a>) -> Self {
+        Self {
+            content_type: properties.content_type(),
+            response_topic: properties.response_topic(),
+            correlation_data_base64: properties.correlation_data().map(|data| BASE64_STANDARD.encode(data)),
+            user_properties: properties.user_properties().collect(),
+        }
+    }
+}
+
+fn is_never(at: &UnixMillis) -> bool {
+    *at == UnixMillis::NEVER
+}
+
+/// The time as RFC 3339 in UTC; `null` for one beyond the year 9999.
+fn rfc3339<S: Serializer>(at: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
+    let time = i64::try_from(at.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    match time {
+        Some(time) => serializer.collect_str(&time),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, to_value};
+
+    use super::*;
+    use crate::record::{MessageParts, dead_letter::tests::rejected_letter};
+
+    fn view(letter: &DeadLetter) -> Value {
+        to_value(DeadLetterView::new(Lsn(9), letter)).unwrap()
+    }
+
+    #[test]
+    fn a_letter_of_a_route() {
+        let expected = json!({
+            "id": 9,
+            "message_no": 8,
+            "reason": "rejected",
+            "created_at": "2023-11-14T22:13:22.6Z",
+            "route": "orders",
+            "target": "erp",
+            "attempts": 2,
+            "first_attempt_at": "2023-11-14T22:13:21Z",
+            "last_attempt_at": "2023-11-14T22:13:22.5Z",
+            "last_status": 422,
+            "last_answer": "no such order",
+            "topic": "a/ö",
+            "publisher": "boat",
+            "qos": 1,
+            "retain": true,
+            "published_at": "2023-11-14T22:13:20Z",
+            "content_type": "x",
+            "response_topic": "r",
+            "correlation_data_base64": "/w==",
+            "user_properties": [["k", "1"], ["k", "2"]],
+            "payload_len": 7,
+            "payload_base64": "cGF5bG9hZA==",
+            "payload_text": "payload",
+        });
+        assert_eq!(view(&rejected_letter()), expected);
+    }
+
+    #[test]
+    fn a_letter_of_a_session_that_was_never_tried() {
+        let letter = DeadLetter {
+            addressee: Addressee::Session { client_id: "c".into() },
+            attempts: None,
+            ..rejected_letter()
+        };
+        let view = view(&letter);
+        assert_eq!(view["client_id"], "c");
+        for absent in ["route", "target", "attempts", "last_status", "last_error", "expires_at"] {
+            assert_eq!(view.get(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_failure_shows_its_error_and_no_status() {
+        let mut letter = rejected_letter();
+        let last = LastAttempt::Failed("no answer within 10s".into());
+        letter.attempts = letter.attempts.map(|attempts| Attempts { last, ..attempts });
+        let view = view(&letter);
+        assert_eq!(view["last_error"], "no answer within 10s");
+        assert_eq!((view.get("last_status"), view.get("last_answer")), (None, None));
+    }
+
+    #[test]
+    fn a_payload_that_is_not_text_is_base64_only() {
+        let mut letter = rejected_letter();
+        let parts = MessageParts {
+            qos: letter.message.head().qos,
+            retain: false,
+            published_at: UnixMillis(u64::MAX - 1),
+            expires_at: UnixMillis(1_700_000_000_000),
+            topic: "a",
+            properties: b"",
+            payload: b"\xff\x00",
+            publisher: "p",
+        };
+        letter.message = crate::record::Message::new(&parts, &mut Vec::new());
+        let view = view(&letter);
+        assert_eq!(view["payload_base64"], "/wA=");
+        assert_eq!(view["expires_at"], "2023-11-14T22:13:20Z");
+        assert_eq!(view["published_at"], Value::Null, "a time that no calendar has");
+        assert_eq!((view.get("payload_text"), view.get("user_properties")), (None, None));
+    }
+}
