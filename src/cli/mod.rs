@@ -1,5 +1,8 @@
 //! The command line.
 
+pub mod acl;
+pub mod passwd;
+
 /// Runs the command line and gives the process's exit code.
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
