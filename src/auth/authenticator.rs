@@ -158,11 +158,16 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::topic::TopicName;
 
     const ADA: &str = "ada:$7$1000$AAECAwQFBgcICQoL$JjKBbnHH93+2rrkzTmJ3wIXVEk6OzFra1FnlJU6uOfWU6FjrXLCsxiDlTTnm57zXdc1G9ZZ2iYfUHmZ+lJf7oQ==";
     const OTHER_HASH: &str = "ada:$6$AAECAwQFBgcICQoL$UVESpOtJwvHS8+UwVD+/3VLCuQj8a98S/jorI3aOJiZkSylcjpyrQ0sQD+5dKpk7w3+QkxsCk8xg0/f+N/yvaQ==";
     const PASSWORD: Option<&[u8]> = Some(b"tide and harbour");
     const REFUSED: Option<ReasonCode> = Some(ReasonCode::NotAuthorized);
+
+    fn name(text: &str) -> TopicName<'_> {
+        TopicName::parse(text, u16::MAX).unwrap()
+    }
 
     /// Both files in a folder of their own, with these texts.
     fn files(users: &str, acl: &str) -> (TempDir, AuthSettings) {
@@ -194,7 +199,11 @@ mod tests {
         assert_eq!((ada.user(), ada.verified_user()), (Some("ada"), None));
         assert_eq!(ada.to_string(), "ada (not checked)");
         let rights = auth.rights(&ada, "1").unwrap();
-        assert!(rights.may_receive("a") && !rights.may_receive("b") && !rights.may_receive("ada/x"));
+        assert!(
+            rights.may_receive(&name("a"))
+                && !rights.may_receive(&name("b"))
+                && !rights.may_receive(&name("ada/x"))
+        );
     }
 
     #[test]
@@ -229,13 +238,13 @@ mod tests {
         let auth = Authenticator::load(settings).unwrap();
         let ada = auth.authenticate(false, Some("ada"), PASSWORD).unwrap();
         let before = auth.rights(&ada, "1").unwrap();
-        assert!(before.version() == auth.version() && before.may_publish("a"));
+        assert!(before.version() == auth.version() && before.may_publish(&name("a")));
 
         fs::write(folder.path().join("acl"), "").unwrap();
         auth.reload().unwrap();
         assert_ne!(before.version(), auth.version());
         let after = auth.rights(&ada, "1").unwrap();
-        assert!(after.version() == auth.version() && !after.may_publish("a"));
+        assert!(after.version() == auth.version() && !after.may_publish(&name("a")));
     }
 
     #[test]
@@ -247,7 +256,11 @@ mod tests {
             assert!(auth.reload().is_err());
             let ada = auth.authenticate(false, Some("ada"), PASSWORD).unwrap();
             let rights = auth.rights(&ada, "1").unwrap();
-            assert!(rights.may_publish("a") && !rights.may_publish("b") && auth.version() == version);
+            assert!(
+                rights.may_publish(&name("a"))
+                    && !rights.may_publish(&name("b"))
+                    && auth.version() == version
+            );
             assert!(auth.authenticate(true, None, None).is_err());
         };
         fs::write(folder.path().join("acl"), "user ada\ntopic b\noops").unwrap();

@@ -1,7 +1,7 @@
 //! What one client may publish, receive and subscribe to.
 //!
-//! A rule that denies wins over any that allows, and what no rule allows is refused. Topics and filters
-//! come in as text that was parsed before; the share name of `$share/...` is not part of a filter here.
+//! A rule that denies wins over any that allows, and what no rule allows is refused. To share a
+//! subscription needs the same right as to have it alone: share names play no part here.
 //!
 //! Invariant: when [`Rights::may_subscribe`] says `Allowed`, [`Rights::may_receive`] says yes to every
 //! topic that the filter matches.
@@ -9,6 +9,7 @@
 use std::{fmt, sync::Arc};
 
 use super::filter_relation::{covers, overlaps};
+use crate::topic::{TopicFilter, TopicName};
 
 /// The rights of one client, as they were at [`Rights::version`].
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub struct Rule {
     /// What it allows, or that it denies.
     pub access: Access,
     /// The topics it is about; the names of the client are in place of `%c` and `%u`.
-    pub filter: Box<str>,
+    pub filter: TopicFilter,
 }
 
 /// What a rule does.
@@ -65,11 +66,11 @@ pub enum Subscribe {
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
     /// To publish to this topic name.
-    Publish(&'a str),
+    Publish(TopicName<'a>),
     /// To receive a message of this topic name.
-    Receive(&'a str),
+    Receive(TopicName<'a>),
     /// To subscribe to this topic filter.
-    Subscribe(&'a str),
+    Subscribe(&'a TopicFilter),
 }
 
 /// An answer with its reason.
@@ -107,17 +108,17 @@ impl Rights {
     }
 
     /// Whether a message may be published to this topic name.
-    pub fn may_publish(&self, topic: &str) -> bool {
+    pub fn may_publish(&self, topic: &TopicName<'_>) -> bool {
         self.rules.as_ref().is_none_or(|rules| rules.topic(topic, Access::allows_write).answer.is_allowed())
     }
 
     /// Whether a message of this topic name may be delivered.
-    pub fn may_receive(&self, topic: &str) -> bool {
+    pub fn may_receive(&self, topic: &TopicName<'_>) -> bool {
         self.rules.as_ref().is_none_or(|rules| rules.topic(topic, Access::allows_read).answer.is_allowed())
     }
 
     /// Whether this topic filter may be subscribed to.
-    pub fn may_subscribe(&self, filter: &str) -> Subscribe {
+    pub fn may_subscribe(&self, filter: &TopicFilter) -> Subscribe {
         self.explain(Request::Subscribe(filter)).answer
     }
 
@@ -127,8 +128,8 @@ impl Rights {
             return Explanation { answer: Subscribe::Allowed, rule: None };
         };
         match request {
-            Request::Publish(topic) => rules.topic(topic, Access::allows_write),
-            Request::Receive(topic) => rules.topic(topic, Access::allows_read),
+            Request::Publish(topic) => rules.topic(&topic, Access::allows_write),
+            Request::Receive(topic) => rules.topic(&topic, Access::allows_read),
             Request::Subscribe(filter) => rules.subscribe(filter),
         }
     }
@@ -139,9 +140,9 @@ impl Rules {
         self.section.iter().chain(&self.patterns)
     }
 
-    fn topic(&self, topic: &str, allows: fn(Access) -> bool) -> Explanation<'_> {
+    fn topic(&self, topic: &TopicName<'_>, allows: fn(Access) -> bool) -> Explanation<'_> {
         let mut allowed = None;
-        for rule in self.all().filter(|rule| covers(&rule.filter, topic)) {
+        for rule in self.all().filter(|rule| rule.filter.matches(topic)) {
             if rule.access == Access::Deny {
                 return Explanation::refused_by(rule);
             }
@@ -152,7 +153,7 @@ impl Rules {
         Explanation::of(Subscribe::Allowed, allowed)
     }
 
-    fn subscribe(&self, filter: &str) -> Explanation<'_> {
+    fn subscribe(&self, filter: &TopicFilter) -> Explanation<'_> {
         let (mut whole, mut part, mut denied) = (None, None, None);
         for rule in self.all().filter(|rule| overlaps(&rule.filter, filter)) {
             let covers = covers(&rule.filter, filter);
@@ -218,11 +219,19 @@ mod tests {
 
     use super::{Access::*, *};
 
+    fn name(text: &str) -> TopicName<'_> {
+        TopicName::parse(text, u16::MAX).unwrap()
+    }
+
+    fn filter_of(text: &str) -> TopicFilter {
+        TopicFilter::parse(text, u16::MAX).unwrap()
+    }
+
     fn rights(rules: &[(Access, &str)]) -> Rights {
         let rule = |(line, (access, filter)): (u32, &(Access, &str))| Rule {
             line,
             access: *access,
-            filter: (*filter).into(),
+            filter: filter_of(filter),
         };
         Rights::of((1..).zip(rules).map(rule).collect(), Box::default())
     }
@@ -230,50 +239,63 @@ mod tests {
     #[test]
     fn without_an_acl_file_everything_is_allowed() {
         let rights = Rights::all();
-        assert!(rights.unrestricted() && rights.may_publish("a") && rights.may_receive("$SYS/a"));
-        assert_eq!(rights.may_subscribe("#"), Subscribe::Allowed);
+        assert!(
+            rights.unrestricted() && rights.may_publish(&name("a")) && rights.may_receive(&name("$SYS/a"))
+        );
+        assert_eq!(rights.may_subscribe(&filter_of("#")), Subscribe::Allowed);
     }
 
     #[test]
     fn without_a_rule_nothing_is_allowed() {
         let rights = rights(&[]);
-        assert!(!rights.unrestricted() && !rights.may_publish("a") && !rights.may_receive("a"));
-        assert_eq!(rights.may_subscribe("#"), Subscribe::Refused);
+        assert!(!rights.unrestricted() && !rights.may_publish(&name("a")) && !rights.may_receive(&name("a")));
+        assert_eq!(rights.may_subscribe(&filter_of("#")), Subscribe::Refused);
     }
 
     #[test]
     fn read_and_write_are_apart() {
         let rights = rights(&[(Read, "in/#"), (Write, "out/#"), (ReadWrite, "both")]);
-        assert!(rights.may_receive("in/x") && !rights.may_publish("in/x"));
-        assert!(rights.may_publish("out/x") && !rights.may_receive("out/x"));
-        assert!(rights.may_publish("both") && rights.may_receive("both"));
-        assert_eq!(rights.may_subscribe("out/#"), Subscribe::Refused);
+        assert!(rights.may_receive(&name("in/x")) && !rights.may_publish(&name("in/x")));
+        assert!(rights.may_publish(&name("out/x")) && !rights.may_receive(&name("out/x")));
+        assert!(rights.may_publish(&name("both")) && rights.may_receive(&name("both")));
+        assert_eq!(rights.may_subscribe(&filter_of("out/#")), Subscribe::Refused);
     }
 
     #[test]
     fn deny_wins_wherever_it_stands() {
         let rights = rights(&[(ReadWrite, "a/#"), (Deny, "a/secret/#"), (ReadWrite, "a/secret/open")]);
-        assert!(rights.may_publish("a/b"));
-        assert!(!rights.may_publish("a/secret") && !rights.may_receive("a/secret/open"));
-        assert_eq!(rights.explain(Request::Publish("a/secret/open")).rule.map(|rule| rule.line), Some(2));
+        assert!(rights.may_publish(&name("a/b")));
+        assert!(!rights.may_publish(&name("a/secret")) && !rights.may_receive(&name("a/secret/open")));
+        assert_eq!(
+            rights.explain(Request::Publish(name("a/secret/open"))).rule.map(|rule| rule.line),
+            Some(2)
+        );
     }
 
     #[test]
     fn a_subscription_is_allowed_whole_in_part_or_not() {
         let rights = rights(&[(Read, "a/#"), (Deny, "a/secret/#"), (Read, "c/+/d")]);
-        assert_eq!(rights.may_subscribe("a/b/#"), Subscribe::Allowed);
-        assert_eq!(rights.may_subscribe("a/#"), Subscribe::AllowedFiltered, "part of it is denied");
-        assert_eq!(rights.may_subscribe("#"), Subscribe::AllowedFiltered, "only part of it is allowed");
-        assert_eq!(rights.may_subscribe("c/#"), Subscribe::AllowedFiltered);
-        assert_eq!(rights.may_subscribe("a/secret/+"), Subscribe::Refused);
-        assert_eq!(rights.may_subscribe("b/#"), Subscribe::Refused);
+        assert_eq!(rights.may_subscribe(&filter_of("a/b/#")), Subscribe::Allowed);
+        assert_eq!(
+            rights.may_subscribe(&filter_of("a/#")),
+            Subscribe::AllowedFiltered,
+            "part of it is denied"
+        );
+        assert_eq!(
+            rights.may_subscribe(&filter_of("#")),
+            Subscribe::AllowedFiltered,
+            "only part of it is allowed"
+        );
+        assert_eq!(rights.may_subscribe(&filter_of("c/#")), Subscribe::AllowedFiltered);
+        assert_eq!(rights.may_subscribe(&filter_of("a/secret/+")), Subscribe::Refused);
+        assert_eq!(rights.may_subscribe(&filter_of("b/#")), Subscribe::Refused);
     }
 
     #[test]
     fn a_wildcard_gives_no_right_to_dollar_topics() {
         let rights = rights(&[(ReadWrite, "#")]);
-        assert!(!rights.may_receive("$SYS/x") && !rights.may_publish("$SYS/x"));
-        assert_eq!(rights.may_subscribe("$SYS/#"), Subscribe::Refused);
+        assert!(!rights.may_receive(&name("$SYS/x")) && !rights.may_publish(&name("$SYS/x")));
+        assert_eq!(rights.may_subscribe(&filter_of("$SYS/#")), Subscribe::Refused);
     }
 
     proptest! {
@@ -286,7 +308,8 @@ mod tests {
             let access = [Read, Write, ReadWrite, Deny];
             let rules: Vec<_> = rules.iter().map(|(n, filter)| (access[*n], filter.as_str())).collect();
             let rights = rights(&rules);
-            if covers(&filter, &topic) {
+            let (filter, topic) = (filter_of(&filter), name(&topic));
+            if filter.matches(&topic) {
                 match rights.may_subscribe(&filter) {
                     Subscribe::Allowed => prop_assert!(rights.may_receive(&topic)),
                     Subscribe::Refused => prop_assert!(!rights.may_receive(&topic)),

@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::auth::{Acl, AuthFileError, Request, Subscribe};
+use crate::{
+    auth::{Acl, AuthFileError, Request, Subscribe},
+    topic::{SubscriptionFilter, TopicError, TopicName},
+};
 
 /// Work with ACL files.
 #[derive(Debug, clap::Args)]
@@ -48,12 +51,22 @@ struct RequestArgs {
     /// May the client receive messages of this topic?
     #[arg(long, value_name = "TOPIC")]
     receive: Option<String>,
-    /// May the client subscribe to this topic filter?
+    /// May the client subscribe to this topic filter, alone or as `$share/NAME/FILTER`?
     #[arg(long, value_name = "FILTER")]
     subscribe: Option<String>,
 }
 
-/// Runs the command: 0 when allowed, 1 when denied, 2 when the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    File(#[from] AuthFileError),
+    #[error("the topic {0}")]
+    Topic(TopicError),
+    #[error("the topic filter {0}")]
+    Filter(TopicError),
+}
+
+/// Runs the command: 0 when allowed, 1 when denied, 2 when the question cannot be answered.
 pub fn run(args: AclArgs) -> ExitCode {
     let AclCommand::Check(args) = args.command;
     // Whoever closed the output still gets the exit code.
@@ -69,9 +82,20 @@ pub fn run(args: AclArgs) -> ExitCode {
     }
 }
 
-fn check(args: &CheckArgs) -> Result<(bool, String), AuthFileError> {
+/// Whether it is allowed, and the text that says so.
+fn check(args: &CheckArgs) -> Result<(bool, String), CheckError> {
     let rights = Acl::load(&args.acl)?.rights(args.user.as_deref(), &args.client);
-    let explanation = rights.explain(args.request.parse());
+    let RequestArgs { publish, receive, subscribe } = &args.request;
+    let topic = |text| TopicName::parse(text, u16::MAX).map_err(CheckError::Topic);
+    let filter = subscribe.as_deref().unwrap_or_default();
+    let explanation = match (publish, receive) {
+        (Some(text), _) => rights.explain(Request::Publish(topic(text)?)),
+        (_, Some(text)) => rights.explain(Request::Receive(topic(text)?)),
+        (None, None) => {
+            let parsed = SubscriptionFilter::parse(filter, u16::MAX).map_err(CheckError::Filter)?;
+            rights.explain(Request::Subscribe(&parsed.filter))
+        }
+    };
     let mut answer = String::from(match explanation.answer {
         Subscribe::Allowed => "allowed",
         Subscribe::AllowedFiltered => "allowed in part: each message is checked before it is delivered",
@@ -85,16 +109,6 @@ fn check(args: &CheckArgs) -> Result<(bool, String), AuthFileError> {
         }
     };
     Ok((explanation.answer.is_allowed(), answer))
-}
-
-impl RequestArgs {
-    fn parse(&self) -> Request<'_> {
-        match (&self.publish, &self.receive, &self.subscribe) {
-            (Some(topic), _, _) => Request::Publish(topic),
-            (_, Some(topic), _) => Request::Receive(topic),
-            (_, _, filter) => Request::Subscribe(filter.as_deref().unwrap_or_default()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -115,14 +129,17 @@ mod tests {
         Ok(args)
     }
 
-    fn answer(acl: &str, words: &[&str]) -> (bool, String) {
+    fn try_answer(acl: &str, words: &[&str]) -> Result<(bool, String), CheckError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("acl");
         std::fs::write(&path, acl).unwrap();
         let file = path.display().to_string();
         let words: Vec<&str> = ["--acl", &file].iter().chain(words).copied().collect();
-        let (allowed, answer) = check(&parse(&words).unwrap()).unwrap();
-        (allowed, answer.replace(&file, "acl"))
+        check(&parse(&words).unwrap()).map(|(allowed, text)| (allowed, text.replace(&file, "acl")))
+    }
+
+    fn answer(acl: &str, words: &[&str]) -> (bool, String) {
+        try_answer(acl, words).unwrap()
     }
 
     #[test]
@@ -136,6 +153,15 @@ mod tests {
         let (allowed, text) = ada(&["--subscribe", "a/#"]);
         assert!(allowed && text.starts_with("allowed in part") && text.ends_with("acl:4: deny a/secret"));
         assert!(!answer(acl, &["--receive", "a/b"]).0, "a client without a user");
+    }
+
+    #[test]
+    fn what_is_no_topic_gets_no_answer() {
+        let acl = "topic readwrite a/+";
+        assert!(matches!(try_answer(acl, &["--publish", "a/+"]), Err(CheckError::Topic(_))));
+        assert!(matches!(try_answer(acl, &["--subscribe", "a/#/b"]), Err(CheckError::Filter(_))));
+        assert!(matches!(try_answer("oops", &["--publish", "a"]), Err(CheckError::File(_))));
+        assert!(answer(acl, &["--subscribe", "$share/group/a/b"]).0);
     }
 
     #[test]
