@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod acl;
+pub mod check;
 pub mod passwd;
 
 /// Runs the command line and gives the process's exit code.

@@ -1,1 +1,249 @@
-//! config
+//! What an operator can set, as plain types, and how it is read from TOML.
+//!
+//! A configuration is parsed once, checked as a whole and never changed afterwards; a reload makes a new
+//! one. Paths are relative to the working directory of the process. `config/causeway.toml` shows every
+//! key with its default.
+//!
+//! Invariant: a [`Config`] that [`Config::load`] gave out has passed every check in this room, so that
+//! nobody above has to ask again (a route names a target that exists, no limit is zero by mistake).
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::{HeaderMap, Uri};
+
+mod defaults;
+mod error;
+mod files;
+mod load;
+mod report;
+mod routes;
+mod secret;
+mod section;
+mod status;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use error::{ConfigError, Mistake, Place};
+pub use status::{StatusClass, StatusRules};
+
+/// Everything that an operator can set. [`Config::default`] is what serves without a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where and how messages are made durable.
+    pub store: StoreConfig,
+    /// The sockets that MQTT clients connect to; at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// Who may connect.
+    pub auth: AuthConfig,
+    /// What each client, and all of them together, may use.
+    pub limits: Limits,
+    /// HTTP targets by name.
+    pub targets: BTreeMap<String, TargetConfig>,
+    /// Which topics go to which target.
+    pub routes: Vec<RouteConfig>,
+    /// The admin listener.
+    pub admin: AdminConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// `[store]`: the embedded database and its writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The folder of the database; made on first start.
+    pub path: PathBuf,
+    /// How long the writer waits for more records before it commits. Zero commits at once; more spares
+    /// flash storage and delays every acknowledgement by as much.
+    pub commit_interval: Duration,
+    /// Bytes of memory for database pages.
+    pub cache_size: u64,
+    /// Most bytes of records in one commit.
+    pub batch_bytes_max: u64,
+    /// Most bytes of records that wait for the writer; above it publishers are read more slowly.
+    pub queue_bytes_max: u64,
+    /// Free bytes on the disk below which publishes that need the disk are refused.
+    pub free_space_min: u64,
+}
+
+/// One of `[[listeners]]`: MQTT over TCP, or over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Where to listen; port 0 takes any free port.
+    pub address: SocketAddr,
+    /// With this the listener speaks TLS, and nothing else.
+    pub tls: Option<TlsConfig>,
+    /// Most connections of this listener; [`Limits::connections`] counts all listeners together.
+    pub connections_max: Option<u32>,
+}
+
+/// The files of a TLS listener, all in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// The private key of the first certificate.
+    pub key: PathBuf,
+    /// With this a client must present a certificate that one of these authorities has signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[auth]`: who may connect, and what they may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// Whether clients without a user name may connect. Left out: on loopback listeners, and only as long
+    /// as there is no password file (see [`AuthConfig::anonymous_at`]).
+    pub anonymous: Option<bool>,
+    /// User names and password hashes, as `causeway passwd` writes them.
+    pub password_file: Option<PathBuf>,
+    /// Who may publish and subscribe where; without it everyone who may connect may do everything.
+    pub acl_file: Option<PathBuf>,
+}
+
+/// `[limits]`: every queue, buffer and table has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest packet a client may send, in bytes (Maximum Packet Size in CONNACK).
+    pub packet_size: u32,
+    /// Most connections on all listeners together.
+    pub connections: u32,
+    /// How long a new connection may take until its CONNECT is complete.
+    pub connect_timeout: Duration,
+    /// Longest Keep Alive that an MQTT 5.0 client may ask for (Server Keep Alive); `None` is no limit.
+    pub keep_alive_max: Option<Duration>,
+    /// QoS 1 and 2 PUBLISH packets that a client may have open towards us (Receive Maximum in CONNACK).
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 PUBLISH packets that we have open towards a client that allows as many or names no number.
+    pub inflight: u16,
+    /// Topic aliases that a client may use; 0 is none (Topic Alias Maximum in CONNACK).
+    pub topic_alias_maximum: u16,
+    /// Most levels of a topic name or topic filter.
+    pub topic_levels: u16,
+    /// Most subscriptions of one session.
+    pub subscriptions_per_session: u32,
+    /// Most bytes of frames that wait in memory for one connected client.
+    pub outbox_bytes: u64,
+    /// Most messages that wait on disk for one durable session, or for one target.
+    pub queued_messages: u64,
+    /// Most bytes of messages that wait on disk for one durable session, or for one target.
+    pub queued_bytes: u64,
+    /// Most sessions, connected or not.
+    pub sessions: u32,
+    /// Longest time that a session is kept after its client has left; what a 3.1.1 session gets.
+    pub session_expiry: Duration,
+    /// Most retained messages.
+    pub retained_messages: u64,
+    /// Most bytes of retained messages.
+    pub retained_bytes: u64,
+    /// Most bytes of buffered messages in memory, of all clients and targets together.
+    pub memory: u64,
+    /// A client that takes not one byte for so long while we write to it is closed.
+    pub write_timeout: Duration,
+    /// How long a shutdown waits for clients and targets before it closes them.
+    pub shutdown_timeout: Duration,
+    /// How long a takeover waits for the old connection to hand over the session.
+    pub takeover_timeout: Duration,
+    /// Most dead letters.
+    pub dead_letters: u64,
+    /// Most bytes of dead letters.
+    pub dead_letter_bytes: u64,
+}
+
+/// One of `[targets.NAME]`: a service that takes messages over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetConfig {
+    /// Where messages are posted: `http` or `https`, with a host and without user, password or fragment.
+    pub url: Uri,
+    /// How long one attempt may take from the first byte of the request to the end of the answer.
+    pub timeout: Duration,
+    /// How long connecting, TLS included, may take.
+    pub connect_timeout: Duration,
+    /// Headers of every request. Each value is marked sensitive: `Debug` does not print it.
+    pub headers: HeaderMap,
+    /// Certificate authorities (PEM) to trust instead of those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Most requests in flight at once; 1 keeps the order of messages.
+    pub concurrency: u32,
+    /// When a message is tried again, and when it is given up.
+    pub retry: RetryConfig,
+    /// What each HTTP status means for a message.
+    pub status: StatusRules,
+    /// When the target counts as down.
+    pub breaker: BreakerConfig,
+}
+
+/// `[targets.NAME.retry]`: exponential backoff with full jitter, and its ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// Most attempts for one message, the first one included.
+    pub attempts: u32,
+    /// Upper bound of the delay before the second attempt; it doubles with each one.
+    pub initial: Duration,
+    /// Where the doubling ends.
+    pub max: Duration,
+    /// A message older than this is given up, however few attempts it had.
+    pub max_age: Duration,
+    /// Longest delay that a Retry-After header can ask for.
+    pub retry_after_max: Duration,
+}
+
+/// `[targets.NAME.breaker]`: when to stop trying messages and probe the target instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// Failures of the target in a row after which only probes are sent.
+    pub failures: u32,
+    /// Delay before the first probe; it doubles with each one that fails.
+    pub probe_interval: Duration,
+    /// Where the doubling ends.
+    pub probe_interval_max: Duration,
+}
+
+/// One of `[[routes]]`: messages whose topic matches go to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Its name in the store, in metrics and on the command line; unique.
+    pub name: String,
+    /// Topic filters; a message that matches one of them is taken. At least one.
+    pub topics: Vec<String>,
+    /// Topic filters; a message that matches one of them is not taken after all.
+    pub exclude: Vec<String>,
+    /// The name of a target in [`Config::targets`].
+    pub target: String,
+}
+
+/// `[admin]`: HTTP API, dashboard, health and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Whether there is an admin listener at all.
+    pub enabled: bool,
+    /// Where it listens: a loopback address.
+    pub address: SocketAddr,
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or directives per module, as `tracing_subscriber::EnvFilter` reads them.
+    pub level: String,
+    /// The form of a log line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl AuthConfig {
+    /// Whether a client without a user name may connect at a listener with this address.
+    pub fn anonymous_at(&self, listener: SocketAddr) -> bool {
+        let unless_said = self.password_file.is_none() && listener.ip().is_loopback();
+        self.anonymous.unwrap_or(unless_said)
+    }
+}

@@ -1,0 +1,138 @@
+//! What applies where an operator says nothing. The same values stand in `config/causeway.toml`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use http::{HeaderMap, Uri};
+
+use super::{
+    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat,
+    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
+};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+impl Default for Config {
+    fn default() -> Self {
+        let listener = |port, tls| ListenerConfig { address: loopback(port), tls, connections_max: None };
+        Self {
+            store: StoreConfig::default(),
+            listeners: vec![listener(1883, None), listener(8883, Some(TlsConfig::default()))],
+            auth: AuthConfig::default(),
+            limits: Limits::default(),
+            targets: Default::default(),
+            routes: Vec::new(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data"),
+            commit_interval: Duration::ZERO,
+            cache_size: 64 * MIB,
+            batch_bytes_max: MIB,
+            queue_bytes_max: 64 * MIB,
+            free_space_min: 256 * MIB,
+        }
+    }
+}
+
+/// Where the development certificate is made on first start.
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { certificate: "certs/server.pem".into(), key: "certs/server.key".into(), client_ca: None }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_size: MIB as u32,
+            connections: 100_000,
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_max: None,
+            receive_maximum: 1024,
+            inflight: 512,
+            topic_alias_maximum: 64,
+            topic_levels: 200,
+            subscriptions_per_session: 10_000,
+            outbox_bytes: 4 * MIB,
+            queued_messages: 10_000_000,
+            queued_bytes: 4 * GIB,
+            sessions: 1_000_000,
+            session_expiry: Duration::from_hours(90 * 24),
+            retained_messages: 1_000_000,
+            retained_bytes: GIB,
+            memory: 2 * GIB,
+            write_timeout: Duration::from_secs(20),
+            shutdown_timeout: Duration::from_secs(10),
+            takeover_timeout: Duration::from_secs(2),
+            dead_letters: 1_000_000,
+            dead_letter_bytes: GIB,
+        }
+    }
+}
+
+impl TargetConfig {
+    /// A target at this URL with every default.
+    pub fn new(url: Uri) -> Self {
+        Self {
+            url,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            headers: HeaderMap::new(),
+            ca_file: None,
+            concurrency: 16,
+            retry: RetryConfig::default(),
+            status: StatusRules::default(),
+            breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            attempts: 10,
+            initial: Duration::from_secs(1),
+            max: Duration::from_mins(5),
+            max_age: Duration::from_hours(24),
+            retry_after_max: Duration::from_hours(1),
+        }
+    }
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            probe_interval: Duration::from_secs(1),
+            probe_interval_max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { enabled: true, address: loopback(9883) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}

@@ -1,0 +1,90 @@
+//! `[[routes]]`: which messages go to which target.
+
+use toml::{Spanned, de::DeValue};
+
+use super::{RouteConfig, report::Wrong, section::Section, values};
+
+/// Every string of a packet has a length of 16 bits.
+const FILTER_BYTES_MAX: usize = 65_535;
+
+/// Reads each `[[routes]]`; `targets` are the names that there are.
+pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], levels_max: u16) -> Vec<RouteConfig> {
+    let mut names: Vec<Spanned<String>> = Vec::new();
+    let routes = root.sections("routes", |section| {
+        let name = section.require("name", "\"a-name\"", values::text);
+        if let Some(name) = &name {
+            check_route_name(section, name, &names);
+        }
+        let filter = |value: &DeValue<'_>| topic_filter(value, levels_max);
+        let topics = section.require_list("topics", "[\"plant/#\"]", filter);
+        let exclude = section.list("exclude", filter);
+        let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
+        if let Some(target) = &target {
+            check_target(section, target.get_ref(), targets);
+        }
+        names.extend(name.clone());
+        let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
+        let (topics, exclude) = (plain(topics), plain(exclude));
+        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner() })
+    });
+    routes.into_iter().flatten().flatten().collect()
+}
+
+fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Spanned<String>]) {
+    if let Err(wrong) = values::check_name(name.get_ref()) {
+        section.wrong("name", wrong);
+    }
+    if let Some(other) = names.iter().find(|other| other.get_ref() == name.get_ref()) {
+        let line = section.report().line(other.span());
+        let message = format!("\"{}\" is used already, on line {line}", name.get_ref().escape_debug());
+        section.wrong("name", Wrong::new(message).help("give each route a name of its own"));
+    }
+}
+
+fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
+    if targets.iter().any(|known| known == target) {
+        return;
+    }
+    let shown = target.escape_debug();
+    let help = match values::nearest(target, targets.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if targets.is_empty() => format!("add [targets.{shown}] with a url"),
+        None => format!("there are: {}", targets.join(", ")),
+    };
+    section.wrong("target", Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
+}
+
+fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {
+    let filter = value.as_str().ok_or_else(|| values::unexpected("a topic filter in quotes", value))?;
+    check_filter(filter, levels_max).map_err(|why| {
+        let message = format!("has {}, which a route cannot have: {why}", values::describe(value));
+        Wrong::new(message).help("write a topic filter like \"plant/+/temperature\" or \"plant/#\"")
+    })?;
+    Ok(filter.to_owned())
+}
+
+/// Why a route cannot have this topic filter.
+fn check_filter(filter: &str, levels_max: u16) -> Result<(), String> {
+    if filter.is_empty() || filter.len() > FILTER_BYTES_MAX {
+        return Err(format!("it must have 1 to {FILTER_BYTES_MAX} bytes"));
+    }
+    if filter.contains('\0') {
+        return Err("it must not hold the null character".into());
+    }
+    if filter.starts_with("$share/") {
+        return Err("a route takes every message itself and shares none".into());
+    }
+    let levels = filter.split('/').count();
+    if levels > usize::from(levels_max) {
+        return Err(format!("it has {levels} levels, more than limits.topic_levels ({levels_max})"));
+    }
+    for (index, level) in filter.split('/').enumerate() {
+        if level.len() > 1 && level.contains(['+', '#']) {
+            return Err("\"+\" and \"#\" must stand alone between two \"/\"".into());
+        }
+        if level == "#" && index + 1 < levels {
+            return Err("\"#\" must be the last level".into());
+        }
+    }
+    Ok(())
+}

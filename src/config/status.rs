@@ -1,0 +1,71 @@
+//! What an HTTP status means for the message it answers.
+
+use std::ops::RangeInclusive;
+
+/// What becomes of a message after an answer with a certain status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusClass {
+    /// Delivered.
+    Complete,
+    /// Tried again later.
+    Retry,
+    /// Trying again would not help: the message becomes a dead letter at once.
+    DeadLetter,
+    /// Trying again would not help, and nobody wants to see it: counted and gone.
+    Drop,
+}
+
+/// Which status means what: the operator's ranges, and the defaults for everything else.
+///
+/// By default 2xx completes; 404, 408, 409, 425, 429 and 5xx without 501 and 505 are retried; the rest,
+/// redirects among them, is a dead letter. 401 and 403 are not retried: the same credentials fail again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusRules {
+    /// Ranges that do not overlap.
+    pub overrides: Vec<(RangeInclusive<u16>, StatusClass)>,
+}
+
+impl StatusRules {
+    /// What this status means.
+    pub fn class(&self, status: u16) -> StatusClass {
+        let overridden = self.overrides.iter().find(|(range, _)| range.contains(&status));
+        overridden.map_or_else(|| default_class(status), |(_, class)| *class)
+    }
+}
+
+fn default_class(status: u16) -> StatusClass {
+    match status {
+        200..=299 => StatusClass::Complete,
+        501 | 505 => StatusClass::DeadLetter,
+        404 | 408 | 409 | 425 | 429 | 500..=599 => StatusClass::Retry,
+        _ => StatusClass::DeadLetter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_classes() {
+        let rules = StatusRules::default();
+        for status in [200, 202, 204, 299] {
+            assert_eq!(rules.class(status), StatusClass::Complete, "{status}");
+        }
+        for status in [404, 408, 409, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(rules.class(status), StatusClass::Retry, "{status}");
+        }
+        for status in [100, 301, 307, 400, 401, 403, 410, 413, 415, 422, 501, 505, 600] {
+            assert_eq!(rules.class(status), StatusClass::DeadLetter, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_override_wins_and_leaves_the_rest() {
+        let rules = StatusRules { overrides: vec![(401..=403, StatusClass::Complete)] };
+        assert_eq!(rules.class(401), StatusClass::Complete);
+        assert_eq!(rules.class(403), StatusClass::Complete);
+        assert_eq!(rules.class(400), StatusClass::DeadLetter);
+        assert_eq!(rules.class(404), StatusClass::Retry);
+    }
+}

@@ -1,0 +1,251 @@
+//! The mistakes that people make: what is written, and what is said about it (`line:column: message = help`).
+
+use super::*;
+
+#[test]
+fn syntax_and_unknown_keys() {
+    assert_refused(&[
+        ("[store\npath = \"x\"", &["1:7: ", "unclosed table"]),
+        ("[store]\npath = \"a\"\npath = \"b\"", &["3:1: ", "duplicate key"]),
+        ("pth = 1", &["1:1: unknown key \"pth\" = known here: store"]),
+        ("listener = 1", &["1:1: unknown key \"listener\" = did you mean \"listeners\"?"]),
+        (
+            "[limits]\npacketsize = 1",
+            &["2:1: unknown key \"packetsize\" in limits = did you mean \"packet_size\"?"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nTLS = true",
+            &["3:1: unknown key \"TLS\" in listeners", "\"tls\""],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = { certificate = \"c\", keys = \"k\", key = \"k\" }",
+            &["3:28: unknown key \"keys\" in listeners.tls", "did you mean \"key\"?"],
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\n[targets.a.retry]\nattempt = 3",
+            &["4:1: unknown key \"attempt\" in targets.a.retry", "did you mean \"attempts\"?"],
+        ),
+        ("store = 5", &["1:9: store must be a table, not 5", "write [store]"]),
+        (
+            "[listeners]\naddress = \"127.0.0.1:1\"",
+            &["1:1: listeners must be a list of tables, not a table", "[[listeners]]"],
+        ),
+        (
+            "[[store]]\npath = \"x\"",
+            &["1:1: store must be a table, not a list", "write [store], with one bracket"],
+        ),
+        ("listeners = [1]", &["1:14: listeners must be a list of tables, not 1"]),
+        ("[targets]\na = \"http://h\"", &["2:5: targets.a must be a table, not \"http://h\"", "[targets.a]"]),
+    ]);
+}
+
+#[test]
+fn values_of_the_wrong_kind_or_size() {
+    assert_refused(&[
+        (
+            "[limits]\nconnect_timeout = 10",
+            &["2:19: limits.connect_timeout must be a duration, not 10", "\"10s\""],
+        ),
+        ("[limits]\nwrite_timeout = \"10 parsecs\"", &["2:17: ", "not \"10 parsecs\"", "\"24h\""]),
+        (
+            "[limits]\nwrite_timeout = \"0s\"",
+            &["2:17: limits.write_timeout must be between 1ms and 1d, not 0s"],
+        ),
+        (
+            "[limits]\nkeep_alive_max = \"500ms\"",
+            &["2:18: limits.keep_alive_max must be at least 1s", "no limit"],
+        ),
+        ("[limits]\nkeep_alive_max = \"1d\"", &["between 0s and 65535s, not 1d"]),
+        ("[limits]\nsession_expiry = \"100000d\"", &["between 1s and 3650d, not 100000d"]),
+        (
+            "[limits]\npacket_size = \"1 MiBs\"",
+            &["2:15: limits.packet_size must be a size in bytes", "64 KiB"],
+        ),
+        ("[limits]\npacket_size = 0", &["limits.packet_size must be between 64 B and 256.0 MiB, not 0 B"]),
+        (
+            "[limits]\nreceive_maximum = 0",
+            &["2:19: limits.receive_maximum must be between 1 and 65535, not 0"],
+        ),
+        ("[limits]\nreceive_maximum = 70000", &["between 1 and 65535, not 70000"]),
+        ("[limits]\nconnections = -1", &["limits.connections must be a whole number, not -1"]),
+        ("[limits]\nconnections = 1.5", &["must be a whole number, not 1.5"]),
+        ("[limits]\nconnections = \"many\"", &["must be a whole number, not \"many\"", "without quotes"]),
+        (
+            "[limits]\noutbox_bytes = \"64 KiB\"",
+            &["2:16: limits.outbox_bytes has room for 64.0 KiB", "1.0 MiB"],
+        ),
+        ("[store]\npath = \"\"", &["2:8: store.path must not be empty"]),
+        ("[store]\npath = 5", &["2:8: store.path must be text in quotes, not 5"]),
+        ("[store]\ncommit_interval = \"2m\"", &["between 0s and 1m, not 2m"]),
+        (
+            "[admin]\nenabled = \"yes\"",
+            &["2:11: admin.enabled must be true or false, not \"yes\"", "without quotes"],
+        ),
+        ("[log]\nformat = \"xml\"", &["2:10: log.format must be \"text\" or \"json\", not \"xml\""]),
+        (
+            "[log]\nlevel = \"inof\"",
+            &["2:9: log.level must be one of", "not \"inof\"", "did you mean \"info\"?"],
+        ),
+        ("[log]\nlevel = \"info,causeway=loud\"", &["2:9: log.level cannot be used"]),
+    ]);
+}
+
+#[test]
+fn listeners_and_who_may_use_them() {
+    assert_refused(&[
+        ("listeners = []", &["1:13: listeners is empty: no client could ever connect"]),
+        ("[[listeners]]", &["1:1: listeners needs address", "add address = \"127.0.0.1:1883\""]),
+        (
+            "[[listeners]]\naddress = \"localhost:1883\"",
+            &["2:11: listeners.address must be an IP address and a port"],
+        ),
+        (
+            "[[listeners]]\naddress = \"0.0.0.0:1883\"",
+            &[
+                "2:11: listeners.address 0.0.0.0:1883 is open to the network",
+                "password_file",
+                "anonymous = true",
+            ],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"127.0.0.1:1\"",
+            &["4:11: listeners.address 127.0.0.1:1 is taken already, on line 2"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\n[admin]\naddress = \"127.0.0.1:1\"",
+            &["4:11: admin.address 127.0.0.1:1 is taken already, on line 2"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:9883\"",
+            &["2:11: listeners.address 127.0.0.1:9883 is taken already, by the default of admin.address"],
+        ),
+        (
+            "[admin]\naddress = \"127.0.0.1:1883\"",
+            &["2:11: admin.address 127.0.0.1:1883 is taken already, by the default of listeners.address"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = { key = \"k\" }",
+            &["3:7: listeners.tls needs certificate"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true",
+            &["3:7: listeners.tls must be a table, not true"],
+        ),
+        ("[[listeners]]\naddress = \"127.0.0.1:1\"\nconnections_max = 0", &["3:19: ", "between 1 and"]),
+        ("[auth]\nanonymous = false", &["2:13: auth.anonymous is false and there is no password_file"]),
+        ("[admin]\naddress = \"0.0.0.0:9883\"", &["2:11: admin.address must be a loopback address", "proxy"]),
+    ]);
+    let two_free_ports = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"";
+    assert!(Config::parse(two_free_ports, "a.toml").is_ok());
+    let open = "[auth]\nanonymous = true\n[[listeners]]\naddress = \"0.0.0.0:1883\"";
+    assert!(Config::parse(open, "a.toml").is_ok());
+}
+
+#[test]
+fn targets() {
+    let at = |line: &str| format!("[targets.a]\n{line}");
+    let with = |line: &str| at(&format!("url = \"http://h\"\n{line}"));
+    assert_refused(&[
+        (at(""), &["1:10: targets.a needs url", "add url = "]),
+        (
+            at("url = \"h:80/x\""),
+            &["2:7: targets.a.url must be a URL with a scheme, not \"h:80/x\"", "http://"],
+        ),
+        (at("url = \"ftp://h\""), &["2:7: targets.a.url must be an http or https URL, not \"ftp\""]),
+        (at("url = \"http://\""), &["2:7: targets.a.url must be a URL"]),
+        (at("url = \"http://h:99999/\""), &["2:7: targets.a.url must be a URL"]),
+        (at("url = \"http://h/a b\""), &["2:7: targets.a.url must be a URL"]),
+        (at("url = \"http://h/#x\""), &["2:7: targets.a.url must not have a fragment"]),
+        (
+            at("url = \"http://u:hunter2@h/\""),
+            &["2:7: targets.a.url must not hold a user name", "authorization"],
+        ),
+        (with("concurrency = 0"), &["3:15: targets.a.concurrency must be between 1 and 1024, not 0"]),
+        (with("ca_file = \"ca.pem\""), &["3:11: targets.a.ca_file is of no use: the url is http"]),
+        (with("headers = 5"), &["3:11: targets.a.headers must be a table"]),
+        (
+            with("headers = { \"a b\" = \"x\" }"),
+            &["3:13: targets.a.headers has \"a b\", which cannot be the name"],
+        ),
+        (
+            with("headers = { host = \"x\" }"),
+            &["3:13: targets.a.headers has \"host\", which the HTTP client sets"],
+        ),
+        (with("headers = { x = 5 }"), &["3:17: targets.a.headers x must be text in quotes, not 5"]),
+        (with("headers = { x = \"a\\nb\" }"), &["3:17: targets.a.headers x has characters"]),
+        (with("headers = { x = \"a\", X = \"b\" }"), &["has this header twice"]),
+        (
+            with("headers = { x = \"${env:CAUSEWAY_TEST_NOT_SET}\" }"),
+            &["3:17: targets.a.headers x needs the environment variable CAUSEWAY_TEST_NOT_SET"],
+        ),
+        (with("retry = { initial = \"10m\" }"), &["3:21: targets.a.retry.initial is longer than max (5m)"]),
+        (with("retry = { attempts = 0 }"), &["3:22: targets.a.retry.attempts must be between 1 and"]),
+        (
+            with("breaker = { probe_interval_max = \"100ms\" }"),
+            &["3:11: targets.a.breaker.probe_interval is longer than probe_interval_max (100ms)"],
+        ),
+        (with("status = { retry = \"404\" }"), &["3:20: targets.a.status.retry must be a list, not \"404\""]),
+        (
+            with("status = { retry = [\"600-500\"] }"),
+            &["3:21: targets.a.status.retry must be an HTTP status"],
+        ),
+        (with("status = { retry = [100] }"), &["3:21: ", "a final status is 200 or more"]),
+        (
+            with("status = { retry = [\"4xx\"], drop = [\n404] }"),
+            &["4:1: targets.a.status.drop overlaps with what stands on line 3"],
+        ),
+        ("[targets.\"a b\"]\nurl = \"http://h\"".into(), &["1:10: \"a b\" is not a name", "1 to 64"]),
+    ]);
+}
+
+#[test]
+fn routes() {
+    let target = "[targets.shore]\nurl = \"http://h\"\n";
+    let after = |text: &str| format!("{target}[[routes]]\n{text}");
+    let topics = |topics: &str| after(&format!("name = \"r\"\ntarget = \"shore\"\ntopics = [{topics}]"));
+    let long = format!("\"{}a\"", "a/".repeat(200));
+    assert_refused(&[
+        (after("name = \"r\"\ntopics = [\"a\"]"), &["3:1: routes needs target"]),
+        (after("target = \"shore\"\ntopics = [\"a\"]"), &["3:1: routes needs name"]),
+        (
+            after("name = \"r\"\ntarget = \"shore\""),
+            &["3:1: routes needs topics", "add topics = [\"plant/#\"]"],
+        ),
+        (topics(""), &["6:10: routes needs topics"]),
+        (topics("5"), &["6:11: routes.topics must be a topic filter in quotes, not 5"]),
+        (topics("\"\""), &["6:11: ", "1 to 65535 bytes"]),
+        (topics("\"ok\", \"a/#/b\""), &["6:17: routes.topics has \"a/#/b\"", "\"#\" must be the last level"]),
+        (topics("\"a+/b\""), &["6:11: ", "must stand alone"]),
+        (topics("\"$share/g/a\""), &["6:11: ", "shares none"]),
+        (topics(&long), &["6:11: ", "it has 201 levels, more than limits.topic_levels (200)"]),
+        (
+            after("name = \"r\"\ntarget = \"shor\"\ntopics = [\"a\"]"),
+            &["5:10: routes.target names \"shor\", but there is no such target", "did you mean \"shore\"?"],
+        ),
+        (after("name = \"r\"\ntarget = \"elsewhere\"\ntopics = [\"a\"]"), &["5:10: ", "there are: shore"]),
+        (
+            "[[routes]]\nname = \"r\"\ntarget = \"t\"\ntopics = [\"a\"]".into(),
+            &["3:10: routes.target names \"t\"", "add [targets.t] with a url"],
+        ),
+        (after("name = \"a b\"\ntarget = \"shore\"\ntopics = [\"a\"]"), &["4:8: routes.name is not a name"]),
+        (
+            after(
+                "name = \"r\"\ntarget = \"shore\"\ntopics = [\"a\"]\n\
+                 [[routes]]\nname = \"r\"\ntarget = \"shore\"\ntopics = [\"b\"]",
+            ),
+            &["8:8: routes.name \"r\" is used already, on line 4"],
+        ),
+    ]);
+}
+
+#[track_caller]
+fn assert_refused<T: AsRef<str>>(table: &[(T, &[&str])]) {
+    for (text, expected) in table {
+        let text = text.as_ref();
+        let found = mistakes(text);
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        for fragment in *expected {
+            assert!(found[0].contains(fragment), "{text}\nexpected: {fragment}\nfound:    {}", found[0]);
+        }
+    }
+}
