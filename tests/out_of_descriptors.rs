@@ -5,7 +5,8 @@
 use std::{fs::File, net::SocketAddr, time::Duration};
 
 use causeway::{
-    auth::{AuthSettings, Authenticator},
+    auth::Authenticator,
+    config::AuthConfig,
     topic::TopicName,
     transport::{ConnectionLimit, Listener},
 };
@@ -21,11 +22,11 @@ async fn a_process_without_descriptors_keeps_its_rules_and_accepts_again_later()
     let folder = tempfile::tempdir().unwrap();
     let acl_file = folder.path().join("acl");
     std::fs::write(&acl_file, "topic read a").unwrap();
-    let settings = AuthSettings { acl_file: Some(acl_file), ..Default::default() };
-    let auth = Authenticator::load(settings).unwrap();
-    let nobody = auth.authenticate(true, None, None).unwrap();
-
+    let config = AuthConfig { acl_file: Some(acl_file), ..Default::default() };
+    let auth = Authenticator::load(config).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let nobody = auth.authenticate(any, None, None).unwrap();
+
     let limit = ConnectionLimit::new(10);
     let mut listener = Listener::bind(any, None, limit.clone(), limit).unwrap();
     rlimit::setrlimit(rlimit::Resource::NOFILE, 64, rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap().1)

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Write},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -21,8 +22,8 @@ pub struct Identity {
 pub(super) enum Proof {
     /// The password matched this hash.
     Password(Arc<PasswordHash>),
-    /// None was asked for; on what kind of listener that was.
-    Nothing { listener_is_loopback: bool },
+    /// None was asked for, at this listener.
+    Nothing { listener: SocketAddr },
 }
 
 impl Identity {

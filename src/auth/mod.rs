@@ -20,7 +20,7 @@ mod rights;
 mod text_file;
 
 pub use acl::Acl;
-pub use authenticator::{AuthSettings, Authenticator};
+pub use authenticator::Authenticator;
 pub use identity::{Escaped, Identity};
 pub use password_edit::{Change, PasswordEditError, remove_user, set_password};
 pub use password_file::PasswordFile;

@@ -13,4 +13,4 @@ mod tls;
 pub use limits::{ConnectionLimit, ConnectionPermit, raise_nofile};
 pub use listener::{Accepted, BindError, Listener};
 pub use stream::{Stream, handshake};
-pub use tls::{TlsError, TlsFiles, TlsSettings};
+pub use tls::{TlsError, TlsSettings};

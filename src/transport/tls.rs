@@ -19,25 +19,16 @@ use rustls::{
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
+use crate::config::TlsConfig;
+
 /// The protocol name of MQTT in the TLS handshake. A client that names protocols, but not this one, is
 /// refused; one that names none is not.
 const ALPN: &[u8] = b"mqtt";
 
-/// The PEM files of a TLS listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate chain, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// The private key of the first certificate.
-    pub key: PathBuf,
-    /// With this a client must present a certificate that one of these authorities has signed.
-    pub client_ca: Option<PathBuf>,
-}
-
 /// What new connections of a TLS listener are handled with; replaced by a reload.
 #[derive(Debug)]
 pub struct TlsSettings {
-    files: TlsFiles,
+    files: TlsConfig,
     config: ArcSwap<ServerConfig>,
 }
 
@@ -85,7 +76,7 @@ pub enum TlsError {
 
 impl TlsSettings {
     /// Reads the files.
-    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
         let config = ArcSwap::from(load(&files)?);
         Ok(Self { files, config })
     }
@@ -125,7 +116,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let chain = certificates(&files.certificate)?;
     let key = private_key(&files.key)?;
@@ -186,9 +177,9 @@ mod tests {
         folder
     }
 
-    fn files(folder: &TempDir) -> TlsFiles {
+    fn files(folder: &TempDir) -> TlsConfig {
         let path = |name| folder.path().join(name);
-        TlsFiles { certificate: path("server.pem"), key: path("server.key"), client_ca: None }
+        TlsConfig { certificate: path("server.pem"), key: path("server.key"), client_ca: None }
     }
 
     /// A client that trusts the authority in the folder; with a certificate that `signer` has signed.
@@ -294,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_certificate_is_needed_when_an_authority_is_named() {
         let folder = folder();
-        let files = TlsFiles { client_ca: Some(folder.path().join("ca.pem")), ..files(&folder) };
+        let files = TlsConfig { client_ca: Some(folder.path().join("ca.pem")), ..files(&folder) };
         let settings = TlsSettings::load(files).unwrap();
         let with = Arc::new(client(&folder, Some(&folder)));
         assert!(connect(&settings, &with, "localhost").await.1.is_ok());
@@ -309,7 +300,7 @@ mod tests {
         let (folder, authority) = (folder(), folder());
         let client_ca = folder.path().join("clients.pem");
         fs::copy(authority.path().join("ca.pem"), &client_ca).unwrap();
-        let files = TlsFiles { client_ca: Some(client_ca.clone()), ..files(&folder) };
+        let files = TlsConfig { client_ca: Some(client_ca.clone()), ..files(&folder) };
         let settings = TlsSettings::load(files).unwrap();
         let config = Arc::new(client(&folder, Some(&authority)));
 
@@ -329,13 +320,13 @@ mod tests {
         let (folder, other) = (folder(), folder());
         let good = files(&folder);
         let problem = |files| TlsSettings::load(files).unwrap_err().to_string();
-        let none = TlsFiles { certificate: "/nowhere/x.pem".into(), ..good.clone() };
+        let none = TlsConfig { certificate: "/nowhere/x.pem".into(), ..good.clone() };
         assert!(problem(none).starts_with("cannot read /nowhere/x.pem: "));
-        let swapped = TlsFiles { certificate: good.key.clone(), ..good.clone() };
+        let swapped = TlsConfig { certificate: good.key.clone(), ..good.clone() };
         assert!(problem(swapped).ends_with("server.key holds no certificate in PEM form"));
-        let swapped = TlsFiles { key: good.certificate.clone(), ..good.clone() };
+        let swapped = TlsConfig { key: good.certificate.clone(), ..good.clone() };
         assert!(problem(swapped).ends_with("server.pem holds no private key in PEM form"));
-        let foreign = TlsFiles { key: files(&other).key, ..good };
+        let foreign = TlsConfig { key: files(&other).key, ..good };
         assert!(problem(foreign).contains("cannot be used with the key"));
     }
 }
