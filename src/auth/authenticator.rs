@@ -104,6 +104,19 @@ impl Authenticator {
         Ok(rights.at_version(rules.version))
     }
 
+    /// What a client that is not there may do, by its user name: for its will.
+    ///
+    /// # Errors
+    /// [`ReasonCode::NotAuthorized`] when its user was removed.
+    pub fn rights_of_absent(&self, user: Option<&str>, client_id: &str) -> Result<Rights, ReasonCode> {
+        let rules = self.rules.load();
+        let removed = |user| rules.passwords.as_ref().is_some_and(|file| file.hash(user).is_none());
+        if user.is_some_and(removed) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        Ok(rules.acl.as_ref().map_or_else(Rights::all, |acl| acl.rights(user, client_id)))
+    }
+
     fn replace(&self, config: AuthConfig) -> Result<(), AuthFileError> {
         let version = self.version() + 1;
         self.rules.store(Arc::new(RuleSet::load(config, version)?));

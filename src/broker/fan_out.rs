@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::groups::Pick;
+use super::groups::SharedDelivery;
 use super::matching::{Matches, SessionMatch};
 use super::publish::{Routed, refused};
 use super::slot::Pushed;
-use super::{Broker, Link};
+use super::{Broker, DurableSlot, Link};
 use crate::codec::{Qos, ReasonCode};
-use crate::record::{DeadLetterReason, Leg, Lsn, Message, Publication, RecipientNo, Record, SubscriptionIds};
+use crate::record::{
+    Addressee, DeadLetterReason, Leg, Lsn, Message, Publication, RecipientNo, Record, SubscriptionIds,
+};
 use crate::session::{Claim, Delivery, Receipt};
 use crate::store::{Backlog, Entry};
 
 /// Recipients whose queue is full: their leg has become a dead letter.
-type Full = SmallVec<[RecipientNo; 2]>;
+type Full = SmallVec<[(RecipientNo, Addressee); 1]>;
 
 /// Whom a message is owed to, before it has a number.
 #[derive(Default)]
 struct Plan {
     legs: SmallVec<[Leg; 1]>,
     full: Full,
-    picks: SmallVec<[Pick; 1]>,
 }
 
 impl Broker {
@@ -41,8 +42,8 @@ impl Broker {
             return refused(error);
         }
         let mut safe_at = Lsn::ZERO;
-        for recipient in &plan.full {
-            match self.give_up_unsent(&message, *recipient, DeadLetterReason::QueueFull) {
+        for (_, addressee) in &plan.full {
+            match self.give_up_unsent(&message, addressee.clone(), DeadLetterReason::QueueFull) {
                 Ok(lsn) => safe_at = lsn,
                 Err(error) => return refused(error),
             }
@@ -58,7 +59,7 @@ impl Broker {
             }
         }
         self.push_all(matches, (&message, &entry), &plan.full, touched);
-        self.push_picks(plan.picks, (&message, &entry), touched);
+        self.push_to_groups(matches, (&message, &entry), &plan.full, touched);
         // What a QoS 0 publish makes durable, nobody waits for.
         if qos == Qos::AtMostOnce || safe_at == Lsn::ZERO {
             return Receipt::Safe(reason);
@@ -80,7 +81,6 @@ impl Broker {
     fn plan(&self, matches: &Matches, message: &Message) -> Plan {
         let mut plan = Plan::default();
         let qos = message.head().qos;
-        plan.picks.extend(matches.groups.iter().map(|group| group.pick(message)));
         if qos == Qos::AtMostOnce {
             return plan;
         }
@@ -89,28 +89,31 @@ impl Broker {
             let qos = qos.min(session.qos);
             if qos > Qos::AtMostOnce {
                 let (retain, ids) = (session.retains(message), session.ids.clone());
-                self.owe(&mut plan, &durable.backlog, leg(durable.recipient, qos, retain, ids));
+                let leg = leg(durable.recipient, qos, retain, ids);
+                self.owe(&mut plan, &durable.backlog, leg, || session.slot.addressee());
             }
         }
         for route in &matches.routes {
             let retain = message.head().retain;
-            self.owe(&mut plan, &route.backlog, leg(route.recipient, qos, retain, SubscriptionIds::new()));
+            let leg = leg(route.recipient, qos, retain, SubscriptionIds::new());
+            self.owe(&mut plan, &route.backlog, leg, || route.addressee());
         }
-        for index in 0..plan.picks.len() {
-            if let Some((owner, backlog)) = plan.picks[index].owner().cloned() {
-                self.owe(&mut plan, &backlog, leg(owner, qos, false, SubscriptionIds::new()));
+        for group in &matches.groups {
+            if let Some(DurableSlot { recipient, backlog }) = group.durable() {
+                let leg = leg(*recipient, qos, false, SubscriptionIds::new());
+                self.owe(&mut plan, backlog, leg, || group.addressee());
             }
         }
         plan
     }
 
-    fn owe(&self, plan: &mut Plan, backlog: &Backlog, leg: Leg) {
+    fn owe(&self, plan: &mut Plan, backlog: &Backlog, leg: Leg, addressee: impl FnOnce() -> Addressee) {
         let has_room =
             backlog.count() < self.limits.queued_messages && backlog.bytes() < self.limits.queued_bytes;
         if has_room {
             plan.legs.push(leg);
         } else {
-            plan.full.push(leg.recipient);
+            plan.full.push((leg.recipient, addressee()));
         }
     }
 
@@ -124,7 +127,7 @@ impl Broker {
         for session in &matches.sessions {
             let qos = message.head().qos.min(session.qos);
             let durable = session.slot.durable().filter(|_| qos > Qos::AtMostOnce);
-            if durable.is_some_and(|durable| full.contains(&durable.recipient)) {
+            if durable.is_some_and(|durable| is_full(full, durable.recipient)) {
                 continue;
             }
             let owner = durable.map(|durable| durable.recipient);
@@ -151,17 +154,21 @@ impl Broker {
         }
     }
 
-    fn push_picks(
+    fn push_to_groups(
         &self,
-        picks: SmallVec<[Pick; 1]>,
+        matches: &Matches,
         (message, entry): (&Message, &Option<Arc<Entry>>),
+        full: &Full,
         touched: &mut Vec<Arc<Link>>,
     ) {
-        for pick in picks {
-            let owner = pick.owner().map(|(owner, _)| *owner).filter(|_| message.head().qos > Qos::AtMostOnce);
-            let claim = claim(entry, owner);
-            let pushed = pick.push(message, not_before(message, entry), claim, self.limits.outbox_bytes, touched);
-            self.count_pushed(pushed);
+        for group in &matches.groups {
+            let durable = group.durable().filter(|_| message.head().qos > Qos::AtMostOnce);
+            if durable.is_some_and(|durable| is_full(full, durable.recipient)) {
+                continue;
+            }
+            let claim = claim(entry, durable.map(|durable| durable.recipient));
+            let shared = SharedDelivery { message, not_before: not_before(message, entry), claim };
+            self.count_pushed(group.push(shared, self.limits.outbox_bytes, touched));
         }
     }
 
@@ -179,6 +186,10 @@ impl SessionMatch {
     fn retains(&self, message: &Message) -> bool {
         message.head().retain && self.retain_as_published
     }
+}
+
+fn is_full(full: &Full, recipient: RecipientNo) -> bool {
+    full.iter().any(|(known, _)| *known == recipient)
 }
 
 fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {

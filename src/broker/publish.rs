@@ -62,7 +62,7 @@ impl Broker {
             return self.publish_retained(context, source, publish, topic, now);
         }
         let PublishContext { memory, touched, scratch } = context;
-        let may_publish = (source.rights_version, || source.rights.may_publish(topic.as_str()));
+        let may_publish = (source.rights_version, || source.rights.may_publish(topic));
         let (matches, allowed) = memory.look_up(self, topic, Some(source.slot), may_publish);
         if !allowed {
             return self.not_authorized();
@@ -85,7 +85,7 @@ impl Broker {
         topic: &TopicName<'_>,
         now: UnixMillis,
     ) -> Receipt {
-        if !source.rights.may_publish(topic.as_str()) {
+        if !source.rights.may_publish(topic) {
             return self.not_authorized();
         }
         if let Err(error) = self.store.admits_publish() {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::matching::Target;
 use super::{Broker, Subscription};
 use crate::codec::SubscribeOptions;
-use crate::record::{Change, Lsn, Message, RecipientNo, Record};
+use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::store::{Backlog, Bell, StoreError};
 use crate::topic::{TopicFilter, TopicName};
 
@@ -45,6 +45,11 @@ impl Route {
     /// Takes a QoS 0 message that waits.
     pub fn take_unstored(&self) -> Option<Message> {
         self.unstored.lock().pop_front()
+    }
+
+    /// Whom a dead letter of this route was for.
+    pub fn addressee(&self) -> Addressee {
+        Addressee::Route { route: self.name.to_string(), target: self.target.to_string() }
     }
 
     pub(super) fn excludes(&self, topic: &TopicName<'_>) -> bool {

@@ -12,10 +12,13 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
-use crate::record::{Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
+use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
 use crate::store::{Backlog, Bell};
 use crate::topic::SubscriptionFilter;
+
+/// Messages that a session may be owed before no more retained ones are added, while it reads its backlog.
+const RETAINED_OWED_MAX: u64 = 1024;
 
 /// What a subscription asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +160,11 @@ impl Slot {
         self.durable.as_ref()
     }
 
+    /// Whom a dead letter of this session was for.
+    pub(super) fn addressee(&self) -> Addressee {
+        Addressee::Session { client_id: self.client_id.to_string() }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, SlotInner> {
         self.inner.lock()
     }
@@ -213,6 +221,24 @@ impl Slot {
         inner.mode = Mode::Live;
         inner.floor = durable;
         Ok(())
+    }
+
+    /// Whether a frame would be taken now, with some room to spare.
+    pub(super) fn has_room(&self, bytes_max: usize) -> bool {
+        let inner = self.inner.lock();
+        inner.mode == Mode::Live && inner.outbox_bytes <= bytes_max / 2
+    }
+
+    /// Whether more retained messages may be handed over: they wait for the client like everything else.
+    pub fn has_room_for_retained(&self, bytes_max: usize) -> bool {
+        let owed = self.durable.as_ref().map_or(0, |durable| durable.backlog.count());
+        let inner = self.inner.lock();
+        inner.outbox_bytes <= bytes_max / 2 && (inner.mode == Mode::Live || owed < RETAINED_OWED_MAX)
+    }
+
+    /// How the connection is reached, when there is one.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.inner.lock().link.clone()
     }
 
     /// Whether a connection has the session.

@@ -1,0 +1,345 @@
+//! Who has which session: CONNECT finds, takes over or makes one, and the end of a connection gives it back.
+//!
+//! Invariant: one connection speaks for a session. The epoch is drawn under the slot's lock and the newest
+//! wins; a connection that was overtaken never gets the session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dashmap::Entry;
+
+use super::slot::{SlotInner, SlotWill};
+use super::{Broker, DurableSlot, Link, Mode, Slot};
+use crate::codec::ReasonCode;
+use crate::record::{Change, Epoch, Record, SessionOpened, UnixMillis, WillRecord};
+use crate::session::{Durable, Terms};
+use crate::store::Progress;
+
+/// What a connection asks for after its CONNECT was accepted.
+#[derive(Debug)]
+pub struct AttachRequest<'a> {
+    /// What was agreed on.
+    pub terms: &'a Terms,
+    /// The user name, if somebody has checked it.
+    pub user_name: Option<Arc<str>>,
+    /// The will.
+    pub will: Option<WillRecord>,
+    /// How the connection is reached.
+    pub link: Arc<Link>,
+}
+
+/// A session in the hands of a connection.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Its place.
+    pub slot: Arc<Slot>,
+    /// Its name in the store, when it is durable.
+    pub durable: Option<Durable>,
+    /// What an earlier connection left, when there was one.
+    pub progress: Option<Progress>,
+    /// The earlier connection did not end in order.
+    pub torn: bool,
+}
+
+impl Attachment {
+    /// Session Present [MQTT-3.2.2-3].
+    pub fn session_present(&self) -> bool {
+        self.progress.is_some()
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Departure {
+    /// DISCONNECT with reason 0x00 (or any DISCONNECT before 5.0): the will is void [MQTT-3.14.4-3].
+    pub without_will: bool,
+    /// The Session Expiry Interval of the DISCONNECT, seconds.
+    pub expiry: Option<u32>,
+}
+
+/// A slot that was found or made, with the epoch drawn for this connection.
+struct Drawn {
+    slot: Arc<Slot>,
+    epoch: Epoch,
+    made: bool,
+}
+
+impl Broker {
+    /// Gives the connection its session: a new one, the one it had, or the one another connection still
+    /// has, which is told to leave. Returns when everything about it is durable.
+    ///
+    /// # Errors
+    /// The reason code for the CONNACK.
+    pub async fn attach(&self, request: AttachRequest<'_>) -> Result<Attachment, ReasonCode> {
+        let drawn = loop {
+            let drawn = self.draw(&request)?;
+            if drawn.made {
+                break drawn;
+            }
+            self.wait_until_left(&drawn).await?;
+            if self.is_resumed(&drawn, &request) {
+                break drawn;
+            }
+            self.end_session(&drawn.slot);
+        };
+        let Drawn { slot, epoch, made } = drawn;
+        let torn = self.take_seat(&slot, epoch, &request)?;
+        let Some(recipient) = slot.durable().map(|durable| durable.recipient) else {
+            return Ok(Attachment { slot, durable: None, progress: None, torn: false });
+        };
+        let attachment = Attachment {
+            durable: Some(Durable { recipient, epoch }),
+            progress: None,
+            torn: torn && !made,
+            slot: Arc::clone(&slot),
+        };
+        match self.open(&attachment, &request, made).await {
+            Ok(progress) => Ok(Attachment { progress, ..attachment }),
+            Err(reason) => {
+                self.detach(&slot, &request.link, Departure::default());
+                Err(reason)
+            }
+        }
+    }
+
+    /// The connection has ended. What was in its outbox is owed by the store, or lost with the session.
+    pub fn detach(&self, slot: &Arc<Slot>, link: &Arc<Link>, departure: Departure) {
+        let mut inner = slot.lock();
+        if !inner.link.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, link)) {
+            return;
+        }
+        self.vacate(slot, &mut inner, departure);
+        inner.torn = false;
+        let ends = inner.expiry == 0;
+        drop(inner);
+        if ends {
+            self.end_session(slot);
+        }
+        self.metrics.connections.decrement(1.0);
+        slot.left.notify_waiters();
+    }
+
+    /// The session of a client id.
+    pub fn find(&self, client_id: &str) -> Option<Arc<Slot>> {
+        self.directory.get(client_id).map(|slot| Arc::clone(slot.value()))
+    }
+
+    /// All sessions, for those who list them.
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        self.directory.iter().map(|slot| Arc::clone(slot.value())).collect()
+    }
+
+    /// Ends a session: its subscriptions and what it is owed are void, and its will is published.
+    pub(super) fn end_session(&self, slot: &Arc<Slot>) {
+        let mut inner = slot.lock();
+        if inner.mode == Mode::Ended {
+            return;
+        }
+        inner.mode = Mode::Ended;
+        let will = inner.will.take();
+        inner.drop_frames();
+        drop(inner);
+        self.withdraw_all(slot);
+        self.directory.remove_if(&slot.client_id, |_, known| known.id == slot.id);
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
+        match (will, discarded) {
+            (Some(will), discarded) => self.publish_will(slot, will, discarded),
+            // Refused only when the store has failed, and then nothing is acknowledged any more.
+            (None, Some(discarded)) => drop(self.store.submit(Record::of([discarded]))),
+            (None, None) => {}
+        }
+    }
+
+    /// Finds the slot of the client id, or makes one, and draws an epoch: whoever has the slot is told to
+    /// leave.
+    fn draw(&self, request: &AttachRequest<'_>) -> Result<Drawn, ReasonCode> {
+        let client_id = &request.terms.client_id;
+        match self.directory.entry(Arc::clone(client_id)) {
+            Entry::Occupied(entry) => {
+                let slot = Arc::clone(entry.get());
+                let mut inner = slot.lock();
+                inner.epoch.0 += 1;
+                let epoch = inner.epoch;
+                if let Some(link) = &inner.link {
+                    link.evict(ReasonCode::SessionTakenOver);
+                }
+                drop(inner);
+                Ok(Drawn { slot, epoch, made: false })
+            }
+            Entry::Vacant(entry) => {
+                if self.sessions.fetch_add(1, Ordering::Relaxed) >= self.limits.sessions {
+                    self.sessions.fetch_sub(1, Ordering::Relaxed);
+                    return Err(ReasonCode::QuotaExceeded);
+                }
+                let slot = Arc::new(self.make_slot(request));
+                entry.insert(Arc::clone(&slot));
+                Ok(Drawn { slot, epoch: Epoch(1), made: true })
+            }
+        }
+    }
+
+    fn make_slot(&self, request: &AttachRequest<'_>) -> Slot {
+        let terms = request.terms;
+        let durable = (terms.session_expiry > 0).then(|| {
+            let (recipient, backlog) = self.store.new_recipient();
+            DurableSlot { recipient, backlog }
+        });
+        let slot = Slot::new(Arc::clone(&terms.client_id), self.new_id(), durable, terms.session_expiry);
+        slot.lock().epoch = Epoch(1);
+        slot
+    }
+
+    /// Waits for the connection that has the slot to leave; at the deadline it is taken from it. A takeover
+    /// is obeyed between packets, so that this is a matter of microseconds.
+    ///
+    /// # Errors
+    /// When a newer connection has drawn a later epoch.
+    async fn wait_until_left(&self, drawn: &Drawn) -> Result<(), ReasonCode> {
+        let Drawn { slot, epoch, .. } = drawn;
+        let left = async {
+            loop {
+                let notified = slot.left.notified();
+                if !slot.is_online() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let in_time = tokio::time::timeout(self.limits.takeover_timeout, left).await;
+        let mut inner = slot.lock();
+        if inner.epoch != *epoch {
+            return Err(ReasonCode::SessionTakenOver);
+        }
+        if in_time.is_err() && inner.link.is_some() {
+            tracing::warn!(client_id = %slot.client_id, "a connection did not leave its session in time");
+            self.vacate(slot, &mut inner, Departure::default());
+            inner.torn = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the connection goes on with the session it found.
+    fn is_resumed(&self, drawn: &Drawn, request: &AttachRequest<'_>) -> bool {
+        let ended = drawn.slot.lock().mode == Mode::Ended;
+        !ended && !request.terms.clean_start && drawn.slot.durable().is_some()
+    }
+
+    /// Takes the seat. Says whether the connection before did not end in order.
+    fn take_seat(
+        &self,
+        slot: &Arc<Slot>,
+        epoch: Epoch,
+        request: &AttachRequest<'_>,
+    ) -> Result<bool, ReasonCode> {
+        let mut inner = slot.lock();
+        if inner.epoch != epoch || inner.mode == Mode::Ended {
+            return Err(ReasonCode::SessionTakenOver);
+        }
+        inner.link = Some(Arc::clone(&request.link));
+        // The client is back: the old will is void, whatever its delay was [MQTT-3.1.3-9].
+        inner.will = request.will.clone().map(|record| SlotWill {
+            record,
+            user_name: request.user_name.clone(),
+            due: None,
+        });
+        inner.expiry = request.terms.session_expiry;
+        inner.closed_at = None;
+        inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
+        self.metrics.connections.increment(1.0);
+        Ok(std::mem::replace(&mut inner.torn, true))
+    }
+
+    /// Makes it durable that the session was created or resumed, and reads what it left.
+    async fn open(
+        &self,
+        attachment: &Attachment,
+        request: &AttachRequest<'_>,
+        made: bool,
+    ) -> Result<Option<Progress>, ReasonCode> {
+        let Some(Durable { recipient, epoch }) = attachment.durable else { return Ok(None) };
+        let opened = SessionOpened {
+            recipient,
+            epoch,
+            client_id: Arc::clone(&request.terms.client_id),
+            user_name: request.user_name.clone(),
+            expiry: request.terms.session_expiry,
+            will: request.will.clone(),
+            at: self.clock.now(),
+        };
+        let record = Record::of([Change::SessionOpened(Box::new(opened))]);
+        let submitted = self.store.submit(record).map_err(|_| ReasonCode::ServerUnavailable)?;
+        self.store.durable(submitted.lsn).await.map_err(|_| ReasonCode::ServerUnavailable)?;
+        if made {
+            return Ok(None);
+        }
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.progress(recipient)).await;
+        match read {
+            Ok(Ok(progress)) => Ok(Some(progress)),
+            Ok(Err(error)) => {
+                tracing::error!(client_id = %attachment.slot.client_id, %error, "a session cannot be read");
+                Err(ReasonCode::UnspecifiedError)
+            }
+            Err(_) => Err(ReasonCode::ServerUnavailable),
+        }
+    }
+
+    /// The seat is free again: the connection has left, or it is taken from it.
+    fn vacate(&self, slot: &Arc<Slot>, inner: &mut SlotInner, departure: Departure) {
+        let now = self.clock.now();
+        inner.link = None;
+        inner.mode = Mode::Offline;
+        inner.drop_frames();
+        inner.closed_at = Some(now);
+        if let Some(expiry) = departure.expiry {
+            inner.expiry = expiry;
+        }
+        if departure.without_will {
+            inner.will = None;
+        }
+        let expires = now.plus(Duration::from_secs(inner.expiry.into()));
+        if let Some(will) = &mut inner.will {
+            // The end of the session publishes the will too, whichever is first [MQTT-3.1.2-8].
+            let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
+            will.due = Some(due);
+            self.timers.schedule(due, slot);
+        }
+        if inner.expiry == 0 {
+            return;
+        }
+        self.timers.schedule(expires, slot);
+        if let Some(durable) = slot.durable() {
+            let closed = Change::SessionClosed {
+                recipient: durable.recipient,
+                epoch: inner.opened_epoch(),
+                at: now,
+                expiry: inner.expiry,
+                keep_will: inner.will.is_some(),
+            };
+            // Nobody waits for it: a crash before the commit costs nothing but the exact time.
+            drop(self.store.submit(Record::of([closed])));
+        }
+    }
+
+    /// Whether something is due in this slot, and does it.
+    pub(super) fn on_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
+        let mut inner = slot.lock();
+        if inner.link.is_some() || inner.mode == Mode::Ended {
+            return;
+        }
+        let expiry = Duration::from_secs(inner.expiry.into());
+        let expired = inner.closed_at.is_some_and(|closed_at| closed_at.plus(expiry) <= now);
+        let will = inner.will.take_if(|will| !expired && will.due.is_some_and(|due| due <= now));
+        drop(inner);
+        if let Some(will) = will {
+            self.publish_will(slot, will, None);
+        }
+        if expired {
+            tracing::debug!(client_id = %slot.client_id, "session expired");
+            self.end_session(slot);
+        }
+    }
+}
+

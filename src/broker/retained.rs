@@ -1,0 +1,140 @@
+//! Retained messages: what a new subscription is given first.
+
+use std::sync::Arc;
+
+use super::slot::Pushed;
+use super::{Broker, Link, Slot, Subscription};
+use crate::codec::{Qos, RetainHandling};
+use crate::record::{Leg, Lsn, Message, Publication, Record, UnixMillis};
+use crate::session::{Claim, Delivery};
+use crate::store::SubmitError;
+use crate::topic::{SubscriptionFilter, TopicFilter, TopicName};
+
+/// Retained messages that are handed over under one look at the tree.
+const CHUNK: usize = 64;
+
+/// How much the retained messages are, all together. Its lock also keeps tree and store in one order.
+#[derive(Debug, Default)]
+pub(super) struct RetainedTotals {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+/// A subscription that is still to be given retained messages.
+#[derive(Debug)]
+pub struct RetainedScan {
+    filter: TopicFilter,
+    subscription: Subscription,
+    cursor: Option<String>,
+}
+
+impl RetainedScan {
+    /// What a SUBSCRIBE starts, if anything: shared subscriptions get nothing, and the client may not want
+    /// any [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11].
+    pub(super) fn for_subscription(
+        filter: &SubscriptionFilter,
+        subscription: Subscription,
+        is_new: bool,
+    ) -> Option<Self> {
+        let wanted = match subscription.options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        let scan = Self { filter: filter.filter.clone(), subscription, cursor: None };
+        Some(scan).filter(|_| wanted && !filter.is_shared())
+    }
+}
+
+impl Broker {
+    /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
+    /// is no room for it.
+    pub(super) fn retain(&self, totals: &mut RetainedTotals, topic: &TopicName<'_>, message: &Message) -> bool {
+        let old = if message.payload().is_empty() {
+            self.retained.remove(topic)
+        } else {
+            let size = message.size() as u64;
+            let replaced = self.retained.get(topic).map_or(0, |old| old.size() as u64);
+            let messages = totals.messages + u64::from(replaced == 0);
+            let bytes = totals.bytes - replaced + size;
+            if messages > self.limits.retained_messages || bytes > self.limits.retained_bytes {
+                return false;
+            }
+            totals.messages += 1;
+            totals.bytes += size;
+            self.retained.put(topic, message.clone())
+        };
+        if let Some(old) = old {
+            totals.messages -= 1;
+            totals.bytes -= old.size() as u64;
+        }
+        self.metrics.retained(totals.messages, totals.bytes);
+        true
+    }
+
+    /// Hands over the next retained messages, a chunk at a time. `None` when that was all; otherwise the
+    /// scan to go on with, once the outbox has room again.
+    ///
+    /// The messages are put into the outbox under the tree's lock: a publish changes the tree before it
+    /// looks for subscribers, so that nothing newer can be in front of them.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn send_retained(
+        &self,
+        slot: &Slot,
+        mut scan: RetainedScan,
+        now: UnixMillis,
+        may_receive: impl Fn(&TopicName<'_>) -> bool,
+        touched: &mut Vec<Arc<Link>>,
+    ) -> Result<Option<RetainedScan>, SubmitError> {
+        let mut outcome = Ok(());
+        let bytes_max = self.limits.outbox_bytes;
+        let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, message| {
+            let expired = message.head().expires_at <= now;
+            let allowed = TopicName::parse(topic, u16::MAX).is_ok_and(|topic| may_receive(&topic));
+            if !expired && allowed {
+                match self.push_retained(slot, message, &scan.subscription, touched) {
+                    Ok(pushed) => self.count_pushed(pushed),
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            outcome.is_ok() && slot.has_room_for_retained(bytes_max)
+        });
+        outcome?;
+        scan.cursor = cursor;
+        Ok(Some(scan).filter(|scan| scan.cursor.is_some()))
+    }
+
+    /// A retained message for a durable session is owed to it like any other, under a number of its own.
+    fn push_retained(
+        &self,
+        slot: &Slot,
+        message: &Message,
+        subscription: &Subscription,
+        touched: &mut Vec<Arc<Link>>,
+    ) -> Result<Pushed, SubmitError> {
+        let qos = message.head().qos.min(subscription.options.qos);
+        let mut delivery = Delivery {
+            message: message.clone(),
+            qos,
+            retain: true,
+            subscription_ids: subscription.id.into_iter().collect(),
+            not_before: Lsn::ZERO,
+            claim: None,
+        };
+        if let Some(durable) = slot.durable().filter(|_| qos > Qos::AtMostOnce) {
+            let leg = Leg {
+                recipient: durable.recipient,
+                qos,
+                retain: true,
+                subscription_ids: delivery.subscription_ids.clone(),
+            };
+            let publication =
+                Publication { message: message.clone(), legs: [leg].into(), inbound: None, retain: false };
+            let entry = self.store.submit(Record { publication: Some(publication), changes: Vec::new() })?;
+            delivery.claim = Some(Claim { lsn: entry.lsn, owner: durable.recipient, entry: Some(entry) });
+        }
+        Ok(slot.push(delivery, self.limits.outbox_bytes, touched))
+    }
+}
