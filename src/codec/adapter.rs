@@ -172,6 +172,21 @@ macro_rules! same_name {
     };
 }
 
+/// The reason codes that PUBACK and PUBREC have.
+macro_rules! published {
+    ($reason:expr, $to:ty) => {
+        same_name!($reason, $to: Success NoMatchingSubscribers UnspecifiedError ImplementationSpecificError
+            NotAuthorized TopicNameInvalid PacketIdentifierInUse QuotaExceeded PayloadFormatInvalid)
+    };
+}
+
+/// The reason codes that PUBREL and PUBCOMP have.
+macro_rules! released {
+    ($reason:expr, $to:ty) => {
+        same_name!($reason, $to: Success PacketIdentifierNotFound)
+    };
+}
+
 /// Properties that hold a reason string, of a type of mqttbytes; `None` without one.
 macro_rules! reason_properties {
     ($properties:ident, $reason_string:expr) => {
@@ -198,26 +213,22 @@ fn append_ack(packet_type: PacketType, ack: Ack, reason_string: Option<&str>, ou
     let pkid = ack.packet_id.get();
     match packet_type {
         PacketType::Puback => {
-            let reason = same_name!(ack.reason, v5::PubAckReason: Success NoMatchingSubscribers UnspecifiedError
-                ImplementationSpecificError NotAuthorized TopicNameInvalid PacketIdentifierInUse QuotaExceeded
-                PayloadFormatInvalid)?;
+            let reason = published!(ack.reason, v5::PubAckReason)?;
             let properties = reason_properties!(PubAckProperties, reason_string);
             append!(v5::PubAck { pkid, reason, properties }, out)
         }
         PacketType::Pubrec => {
-            let reason = same_name!(ack.reason, v5::PubRecReason: Success NoMatchingSubscribers UnspecifiedError
-                ImplementationSpecificError NotAuthorized TopicNameInvalid PacketIdentifierInUse QuotaExceeded
-                PayloadFormatInvalid)?;
+            let reason = published!(ack.reason, v5::PubRecReason)?;
             let properties = reason_properties!(PubRecProperties, reason_string);
             append!(v5::PubRec { pkid, reason, properties }, out)
         }
         PacketType::Pubrel => {
-            let reason = same_name!(ack.reason, v5::PubRelReason: Success PacketIdentifierNotFound)?;
+            let reason = released!(ack.reason, v5::PubRelReason)?;
             let properties = reason_properties!(PubRelProperties, reason_string);
             append!(v5::PubRel { pkid, reason, properties }, out)
         }
         _ => {
-            let reason = same_name!(ack.reason, v5::PubCompReason: Success PacketIdentifierNotFound)?;
+            let reason = released!(ack.reason, v5::PubCompReason)?;
             let properties = reason_properties!(PubCompProperties, reason_string);
             append!(v5::PubComp { pkid, reason, properties }, out)
         }

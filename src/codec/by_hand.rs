@@ -95,7 +95,8 @@ pub(super) fn disconnect(body: &[u8], sender: Sender) -> Result<Disconnect, Deco
     Ok(disconnect)
 }
 
-/// Judges and reads an AUTH. Only a success may come without a method, and then without any property (3.15.2).
+/// Judges and reads an AUTH. Only a success may come without a method, and then it has no property at all
+/// (3.15.2.1).
 pub(super) fn auth(body: &[u8]) -> Result<Auth, DecodeError> {
     let mut reader = Reader::new(body);
     if reader.is_empty() {

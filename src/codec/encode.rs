@@ -15,7 +15,8 @@ pub fn connect(connect: &Connect<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
     super::connect::encode(connect, out)
 }
 
-/// Appends a CONNACK. Session Present is written for a success only [MQTT-3.2.2-6]. Before 5.0 the reason has to have a return code ([`ReasonCode::connack_v3`]).
+/// Appends a CONNACK. Session Present is written for a success only [MQTT-3.2.2-6]. Before 5.0 the reason
+/// has to have a return code ([`ReasonCode::connack_v3`]).
 pub fn connack(
     version: Version,
     connack: &Connack,

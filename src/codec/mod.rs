@@ -4,7 +4,10 @@
 //! somebody keeps it. Encoding appends to a `Vec<u8>` that the caller owns and reuses. There is no I/O
 //! here, and no state but the version of the connection.
 //!
-//! Invariant: every byte of a frame is judged once, by the guard, before anything else reads it.
+//! Own code reads what is frequent or what mqttbytes gets wrong; mqttbytes reads the rest, behind `guard`,
+//! and none of its types leave `adapter`.
+//!
+//! Invariant: a packet that comes out of here breaks no rule that can be checked without a session.
 
 mod adapter;
 mod by_hand;

@@ -25,6 +25,21 @@ enum Kind {
     Pair,
 }
 
+impl Kind {
+    /// Passes over a value by its length alone.
+    fn skip(self, reader: &mut Reader<'_>, detail: &'static str) -> Result<(), DecodeError> {
+        match self {
+            Self::Flag => reader.take(1, detail),
+            Self::U16 | Self::NonZeroU16 | Self::Alias => reader.take(2, detail),
+            Self::U32 | Self::NonZeroU32 => reader.take(4, detail),
+            Self::NonZeroVarint => return reader.varint(detail).map(drop),
+            Self::Text | Self::TopicName | Self::Binary => reader.binary(detail),
+            Self::Pair => reader.binary(detail).and_then(|_| reader.binary(detail)),
+        }
+        .map(drop)
+    }
+}
+
 /// A packet, or a part of one, that has properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -88,11 +103,15 @@ macro_rules! properties {
             }
 
             fn cut_short(self) -> &'static str {
-                match self { $(Self::$name => concat!("property ", stringify!($name), " is cut short, or its text is wrong")),+ }
+                match self {
+                    $(Self::$name => concat!("property ", stringify!($name), " is cut short or not text")),+
+                }
             }
 
             fn out_of_range(self) -> &'static str {
-                match self { $(Self::$name => concat!("the value of property ", stringify!($name), " is out of range")),+ }
+                match self {
+                    $(Self::$name => concat!("property ", stringify!($name), " is out of range")),+
+                }
             }
         }
     };
@@ -175,21 +194,12 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         const UNKNOWN: &str = "an unknown property identifier";
-        let before = reader.rest().len();
         let id = PropertyId::from_u8(reader.u8(UNKNOWN)?).ok_or(DecodeError::malformed(UNKNOWN))?;
-        let mut value = *reader;
-        let cut_short = id.cut_short();
-        match id.kind() {
-            Kind::Flag => drop(reader.take(1, cut_short)?),
-            Kind::U16 | Kind::NonZeroU16 | Kind::Alias => drop(reader.take(2, cut_short)?),
-            Kind::U32 | Kind::NonZeroU32 => drop(reader.take(4, cut_short)?),
-            Kind::NonZeroVarint => drop(reader.varint(cut_short)?),
-            Kind::Text | Kind::TopicName | Kind::Binary => drop(reader.binary(cut_short)?),
-            Kind::Pair => drop((reader.binary(cut_short)?, reader.binary(cut_short)?)),
-        }
-        let wire_len = before - reader.rest().len();
-        value = Reader::new(value.take(wire_len - 1, cut_short)?);
-        Ok(Self { id, wire_len, value })
+        let from_value = reader.rest();
+        id.kind().skip(reader, id.cut_short())?;
+        let value_len = from_value.len() - reader.rest().len();
+        let value = Reader::new(from_value.get(..value_len).unwrap_or_default());
+        Ok(Self { id, wire_len: 1 + value_len, value })
     }
 
     /// Judges the value and gives it.

@@ -252,6 +252,7 @@ fn auth_needs_a_method_unless_it_is_a_bare_success() {
     assert_eq!(decode(&[0xF0, 0]), Ok(Packet::Auth(success.clone())));
     assert_eq!(decode(&[0xF0, 2, 0, 0]), Ok(Packet::Auth(success)));
     refused(From::Client, Version::V5, &[0xF0, 2, 0x18, 0], PROTOCOL);
+    refused(From::Client, Version::V5, &[0xF0, 6, 0, 4, 0x1F, 0, 1, b'x'], PROTOCOL);
     refused(From::Client, Version::V5, &[0xF0, 1, 0x18], MALFORMED);
     refused(From::Client, Version::V5, &[0xF0, 6, 0x18, 4, 0x16, 0, 1, 7], PROTOCOL);
     refused(From::Client, Version::V311, &[0xF0, 0], MALFORMED);

@@ -117,7 +117,13 @@ fn the_limit_counts_the_fixed_header_and_is_known_from_it() {
 
 #[test]
 fn variable_byte_integers_are_short_and_minimal() {
-    for remaining_length in [&[0x80, 0][..], &[0x81, 0], &[0xFF, 0x80, 0], &[0x80, 0x80, 0x80, 0x80]] {
+    for remaining_length in [
+        &[0x80, 0][..],
+        &[0x81, 0],
+        &[0xFF, 0x80, 0],
+        &[0x80, 0x80, 0x80, 0x80],
+        &[0x80, 0x80, 0x80, 0x80, 1],
+    ] {
         let bytes = [&[0x30], remaining_length].concat();
         let error = Decoder::client(Version::V5, 100).decode(&bytes).unwrap_err();
         assert_eq!(error.reason, MALFORMED, "{bytes:02x?}");

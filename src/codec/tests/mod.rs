@@ -1,5 +1,6 @@
 //! The codec judged from outside: golden packets, matrices, round trips, mutations.
 
+mod encoding;
 mod golden;
 mod limits;
 mod matrix;
