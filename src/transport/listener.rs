@@ -180,6 +180,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::{config::TlsConfig, transport::dev_certs};
 
     fn listener(everywhere: &ConnectionLimit, here: u32) -> Listener {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -219,6 +220,25 @@ mod tests {
         drop(first);
         let third = TcpStream::connect(address).await.unwrap();
         assert_eq!(listener.accept().await.peer, third.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_tls_listener_gives_each_connection_the_settings_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        dev_certs::ensure(folder.path()).unwrap();
+        let path = |name| folder.path().join(name);
+        let files = TlsConfig { certificate: path("server.pem"), key: path("server.key"), client_ca: None };
+        let settings = Arc::new(TlsSettings::load(files).unwrap());
+        let limit = ConnectionLimit::new(2);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut listener =
+            Listener::bind(any, Some(Arc::clone(&settings)), limit.clone(), limit.clone()).unwrap();
+        let before = settings.current();
+        let _one = TcpStream::connect(listener.address()).await.unwrap();
+        assert!(Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
+        settings.reload().unwrap();
+        let _two = TcpStream::connect(listener.address()).await.unwrap();
+        assert!(!Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
     }
 
     #[tokio::test]
