@@ -59,7 +59,8 @@ pub enum BindError {
     InUse(SocketAddr),
     /// A port below 1024, mostly.
     #[error(
-        "{0} is not allowed for this user: ports below 1024 need a privilege; the ports of MQTT are 1883 and 8883"
+        "{0} is not allowed for this user: ports below 1024 need a privilege; the ports of MQTT are 1883 \
+         and 8883"
     )]
     NotPermitted(SocketAddr),
     /// The machine has no such address.
@@ -115,7 +116,8 @@ impl Listener {
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     if let Some(times) = self.failed.due(Instant::now()) {
-                        tracing::warn!(address = %self.address, times, "cannot accept connections: {error}");
+                        let address = self.address;
+                        tracing::warn!(%address, times, "cannot accept connections: {error}");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -127,7 +129,8 @@ impl Listener {
     fn admit(&mut self, tcp: TcpStream, peer: SocketAddr) -> Option<Accepted> {
         let Some(permit) = ConnectionPermit::take(&self.everywhere, &self.here) else {
             if let Some(times) = self.refused.due(Instant::now()) {
-                tracing::warn!(address = %self.address, times, %peer, "connection limit reached: closed new ones");
+                let address = self.address;
+                tracing::warn!(%address, times, %peer, "connection limit reached: closed new connections");
             }
             return None;
         };

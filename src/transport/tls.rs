@@ -52,7 +52,7 @@ pub enum TlsError {
         wanted: &'static str,
     },
     /// Key and certificate are not a pair, or one of them is not understood.
-    #[error("the certificate {} cannot be used with the key {}: {source}", certificate.display(), key.display())]
+    #[error("cannot use the certificate {} with the key {}: {source}", certificate.display(), key.display())]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
@@ -329,7 +329,7 @@ mod tests {
         let swapped = TlsConfig { key: good.certificate.clone(), ..good.clone() };
         assert!(problem(swapped).ends_with("server.pem holds no private key in PEM form"));
         let foreign = TlsConfig { key: files(&other).key, ..good.clone() };
-        assert!(problem(foreign).contains("cannot be used with the key"));
+        assert!(problem(foreign).contains("with the key"));
         let broken = folder.path().join("clients.pem");
         fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").unwrap();
         let broken = TlsConfig { client_ca: Some(broken), ..good };
