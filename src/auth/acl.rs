@@ -139,6 +139,8 @@ fn split_word(text: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{auth::Subscribe, topic::TopicName};
 
@@ -274,5 +276,27 @@ pattern deny devices/%c/firmware
                 && !rights.may_publish(&name("b"))
                 && rights.may_publish(&name("c"))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_pattern_allows_holds_the_own_name(
+            id in "[a+#/$%cu]{0,4}",
+            topic in "devices/[a/$%cu]{0,4}/x",
+        ) {
+            let rights = acl("pattern readwrite devices/%c/x").rights(None, &id);
+            let own = format!("devices/{id}/x");
+            prop_assert_eq!(rights.may_publish(&name(&topic)), topic == own && !id.contains('/'));
+        }
+
+        #[test]
+        fn any_text_is_rules_or_an_error(
+            text in "((user|topic|pattern|deny|read|#|%c|%u|/|\\+|\\$|\\n|\\PC) ?){0,30}",
+            id in any::<String>(),
+        ) {
+            if let Ok(acl) = Acl::parse(&text) {
+                acl.rights(Some(&id), &id).may_subscribe(&filter("#"));
+            }
+        }
     }
 }

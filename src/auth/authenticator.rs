@@ -62,8 +62,14 @@ impl Authenticator {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Whether [`authenticate`](Self::authenticate) will check a password for this user, and so block.
+    pub fn checks_password(&self, user: Option<&str>) -> bool {
+        user.is_some() && self.rules.load().passwords.is_some()
+    }
+
     /// Decides about a CONNECT. Checking a password blocks for some 20 ms: call this on a bounded blocking
-    /// pool. `listener` is the address that the listener is bound to, never what a client or a proxy says.
+    /// pool then. `listener` is the address that the listener is bound to, never what a client or a proxy
+    /// says. A password without a user name is not looked at.
     ///
     /// # Errors
     /// [`ReasonCode::BadUserNameOrPassword`] for an unknown user or a wrong or missing password,
@@ -224,6 +230,7 @@ mod tests {
         assert_eq!(auth.authenticate(INSIDE, Some(""), PASSWORD).err(), refused);
         assert_eq!(auth.authenticate(INSIDE, None, None).err(), REFUSED);
         assert_eq!(auth.authenticate(INSIDE, None, PASSWORD).err(), REFUSED);
+        assert!(auth.checks_password(Some("eve")) && !auth.checks_password(None));
 
         let both = AuthConfig { anonymous: Some(true), ..config };
         let auth = Authenticator::load(both).unwrap();

@@ -110,7 +110,9 @@ fn create(folder: &Path) -> Result<DevCerts, DevCertsError> {
     let certificate = params.self_signed(&key)?;
     write(&folder.join(CA_KEY), &key.serialize_pem(), 0o600)?;
     write(&folder.join(CA), &certificate.pem(), 0o644)?;
-    write_server(folder, &Issuer::new(params, key))?;
+    let server_key = KeyPair::generate()?;
+    write(&folder.join(SERVER_KEY), &server_key.serialize_pem(), 0o600)?;
+    write_server(folder, &server_key, &Issuer::new(params, key))?;
     Ok(DevCerts::Created)
 }
 
@@ -128,7 +130,8 @@ fn reuse_or_renew(folder: &Path) -> Result<DevCerts, DevCertsError> {
         fs::read_to_string(&path).map_err(|source| DevCertsError::File { path, source })
     };
     let issuer = Issuer::from_ca_cert_pem(&read(CA)?, KeyPair::from_pem(&read(CA_KEY)?)?)?;
-    write_server(folder, &issuer)?;
+    // The key stays: one file is replaced in one step, and a crash leaves a pair.
+    write_server(folder, &KeyPair::from_pem(&read(SERVER_KEY)?)?, &issuer)?;
     Ok(DevCerts::Renewed)
 }
 
@@ -162,15 +165,13 @@ fn ca_params() -> Result<CertificateParams, DevCertsError> {
     Ok(params)
 }
 
-fn write_server(folder: &Path, issuer: &Issuer<'_, KeyPair>) -> Result<(), DevCertsError> {
+fn write_server(folder: &Path, key: &KeyPair, issuer: &Issuer<'_, KeyPair>) -> Result<(), DevCertsError> {
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     let mut params = params(SERVER_DAYS, "Causeway development server", names)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, issuer)?;
-    write(&folder.join(SERVER_KEY), &key.serialize_pem(), 0o600)?;
+    let certificate = params.signed_by(key, issuer)?;
     write(&folder.join(SERVER), &certificate.pem(), 0o644)
 }
 
@@ -189,15 +190,18 @@ fn now() -> Duration {
     Duration::from_secs(UnixTime::now().as_secs().max(DAY.as_secs()))
 }
 
-/// Writes a file that nobody could have opened before with wider rights.
+/// Writes or replaces a file in one step; nobody could have opened it before with wider rights.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevCertsError> {
     let failed = |source| DevCertsError::File { path: path.to_owned(), source };
-    match fs::remove_file(path) {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new);
+    file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -244,15 +248,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         ensure(folder).unwrap();
-        let [ca, ca_key, ..] = texts(folder);
+        let [ca, ca_key, _, server_key] = texts(folder);
         let old = params(DAYS_LEFT_MIN, "old", vec!["localhost".to_owned()]).unwrap();
-        let key = KeyPair::from_pem(&texts(folder)[3]).unwrap();
+        let key = KeyPair::from_pem(&server_key).unwrap();
         let old = old.signed_by(&key, &issuer(folder)).unwrap().pem();
         fs::write(folder.join(SERVER), &old).unwrap();
 
         assert_eq!(ensure(folder).unwrap(), DevCerts::Renewed);
-        let [same_ca, same_key, new, _] = texts(folder);
-        assert!((same_ca, same_key) == (ca, ca_key) && new != old);
+        let [same_ca, same_ca_key, new, same_key] = texts(folder);
+        assert_eq!((same_ca, same_ca_key, same_key), (ca, ca_key, server_key));
+        assert_ne!(new, old);
         assert_eq!(ensure(folder).unwrap(), DevCerts::Reused);
     }
 

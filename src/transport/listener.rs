@@ -59,7 +59,8 @@ pub enum BindError {
     InUse(SocketAddr),
     /// A port below 1024, mostly.
     #[error(
-        "{0} is not allowed for this user: ports below 1024 need a privilege; the ports of MQTT are 1883 and 8883"
+        "{0} is not allowed for this user: ports below 1024 need a privilege; the ports of MQTT are 1883 \
+         and 8883"
     )]
     NotPermitted(SocketAddr),
     /// The machine has no such address.
@@ -115,7 +116,8 @@ impl Listener {
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     if let Some(times) = self.failed.due(Instant::now()) {
-                        tracing::warn!(address = %self.address, times, "cannot accept connections: {error}");
+                        let address = self.address;
+                        tracing::warn!(%address, times, "cannot accept connections: {error}");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -127,7 +129,8 @@ impl Listener {
     fn admit(&mut self, tcp: TcpStream, peer: SocketAddr) -> Option<Accepted> {
         let Some(permit) = ConnectionPermit::take(&self.everywhere, &self.here) else {
             if let Some(times) = self.refused.due(Instant::now()) {
-                tracing::warn!(address = %self.address, times, %peer, "connection limit reached: closed new ones");
+                let address = self.address;
+                tracing::warn!(%address, times, %peer, "connection limit reached: closed new connections");
             }
             return None;
         };
@@ -180,6 +183,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::{config::TlsConfig, transport::dev_certs};
 
     fn listener(everywhere: &ConnectionLimit, here: u32) -> Listener {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -219,6 +223,25 @@ mod tests {
         drop(first);
         let third = TcpStream::connect(address).await.unwrap();
         assert_eq!(listener.accept().await.peer, third.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_tls_listener_gives_each_connection_the_settings_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        dev_certs::ensure(folder.path()).unwrap();
+        let path = |name| folder.path().join(name);
+        let files = TlsConfig { certificate: path("server.pem"), key: path("server.key"), client_ca: None };
+        let settings = Arc::new(TlsSettings::load(files).unwrap());
+        let limit = ConnectionLimit::new(2);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut listener =
+            Listener::bind(any, Some(Arc::clone(&settings)), limit.clone(), limit.clone()).unwrap();
+        let before = settings.current();
+        let _one = TcpStream::connect(listener.address()).await.unwrap();
+        assert!(Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
+        settings.reload().unwrap();
+        let _two = TcpStream::connect(listener.address()).await.unwrap();
+        assert!(!Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
     }
 
     #[tokio::test]

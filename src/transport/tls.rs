@@ -16,7 +16,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use crate::config::TlsConfig;
@@ -52,7 +52,7 @@ pub enum TlsError {
         wanted: &'static str,
     },
     /// Key and certificate are not a pair, or one of them is not understood.
-    #[error("the certificate {} cannot be used with the key {}: {source}", certificate.display(), key.display())]
+    #[error("cannot use the certificate {} with the key {}: {source}", certificate.display(), key.display())]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
@@ -61,13 +61,13 @@ pub enum TlsError {
         /// What is wrong with them.
         source: rustls::Error,
     },
-    /// The authorities for client certificates are not usable.
+    /// An authority for client certificates is not usable.
     #[error("the client authorities in {} cannot be used: {source}", path.display())]
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
-        source: VerifierBuilderError,
+        /// What is wrong with the first bad one.
+        source: rustls::Error,
     },
     /// The TLS library cannot be set up; not a matter of the files.
     #[error("TLS cannot be set up: {0}")]
@@ -149,9 +149,11 @@ fn client_verifier(
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         // One that is skipped would be found out when its devices stay away.
-        roots.add(certificate).map_err(|_| unusable(VerifierBuilderError::NoRootAnchors))?;
+        roots.add(certificate).map_err(unusable)?;
     }
-    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider)).build().map_err(unusable)
+    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
+        .build()
+        .map_err(|error| unusable(rustls::Error::General(error.to_string())))
 }
 
 #[cfg(test)]
@@ -326,7 +328,11 @@ mod tests {
         assert!(problem(swapped).ends_with("server.key holds no certificate in PEM form"));
         let swapped = TlsConfig { key: good.certificate.clone(), ..good.clone() };
         assert!(problem(swapped).ends_with("server.pem holds no private key in PEM form"));
-        let foreign = TlsConfig { key: files(&other).key, ..good };
-        assert!(problem(foreign).contains("cannot be used with the key"));
+        let foreign = TlsConfig { key: files(&other).key, ..good.clone() };
+        assert!(problem(foreign).contains("with the key"));
+        let broken = folder.path().join("clients.pem");
+        fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").unwrap();
+        let broken = TlsConfig { client_ca: Some(broken), ..good };
+        assert!(problem(broken).contains("clients.pem cannot be used: invalid peer certificate"));
     }
 }
