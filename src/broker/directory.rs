@@ -238,6 +238,7 @@ impl Broker {
             return Err(ReasonCode::SessionTakenOver);
         }
         inner.link = Some(Arc::clone(&request.link));
+        inner.seat_epoch = epoch;
         // The client is back: the old will is void, whatever its delay was [MQTT-3.1.3-9].
         inner.will = request.will.clone().map(|record| SlotWill {
             record,
@@ -313,7 +314,7 @@ impl Broker {
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
-                epoch: inner.opened_epoch(),
+                epoch: inner.seat_epoch,
                 at: now,
                 expiry: inner.expiry,
                 keep_will: inner.will.is_some(),
@@ -342,4 +343,3 @@ impl Broker {
         }
     }
 }
-

@@ -32,8 +32,7 @@ impl Broker {
     pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Vec<Arc<Link>>) -> Receipt {
         let qos = routed.message.head().qos;
         let plan = self.plan(matches, &routed.message);
-        let reason =
-            if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let reason = if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         let message = routed.message.clone();
         let needs_disk = routed.inbound.is_some() || !plan.legs.is_empty() || !plan.full.is_empty();
         if (needs_disk || routed.retain)

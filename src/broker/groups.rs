@@ -219,7 +219,11 @@ impl SharedDelivery<'_> {
             qos,
             retain: head.retain && subscription.options.retain_as_published,
             subscription_ids: subscription.id.into_iter().collect(),
-            not_before: if qos == Qos::AtMostOnce && self.claim.is_none() { Lsn::ZERO } else { self.not_before },
+            not_before: if qos == Qos::AtMostOnce && self.claim.is_none() {
+                Lsn::ZERO
+            } else {
+                self.not_before
+            },
             claim: self.claim.clone(),
         }
     }
@@ -255,9 +259,10 @@ impl Broker {
 
     /// The group with this number, among those a session belongs to.
     pub fn group_by_number(&self, recipient: RecipientNo) -> Option<Arc<Group>> {
-        let found = self.groups.iter().find(|group| {
-            group.durable().is_some_and(|durable| durable.recipient == recipient)
-        });
+        let found = self
+            .groups
+            .iter()
+            .find(|group| group.durable().is_some_and(|durable| durable.recipient == recipient));
         found.map(|group| Arc::clone(group.value()))
     }
 }

@@ -8,6 +8,7 @@
 
 mod admin;
 mod clock;
+mod dead_letters;
 mod directory;
 mod fan_out;
 mod groups;
@@ -74,7 +75,6 @@ pub struct BrokerLimits {
 }
 
 /// The switchboard.
-#[derive(Debug)]
 pub struct Broker {
     /// Durable state.
     pub store: Store,

@@ -132,7 +132,10 @@ impl Broker {
 }
 
 /// The QoS 2 exchange that has to become durable with the message.
-fn inbound(source: &Source<'_>, publish: &Publish<'_>) -> Option<(RecipientNo, Epoch, crate::codec::PacketId)> {
+fn inbound(
+    source: &Source<'_>,
+    publish: &Publish<'_>,
+) -> Option<(RecipientNo, Epoch, crate::codec::PacketId)> {
     let durable = source.durable.filter(|_| publish.qos == Qos::ExactlyOnce)?;
     Some((durable.recipient, durable.epoch, publish.packet_id?))
 }

@@ -49,7 +49,12 @@ impl RetainedScan {
 impl Broker {
     /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
     /// is no room for it.
-    pub(super) fn retain(&self, totals: &mut RetainedTotals, topic: &TopicName<'_>, message: &Message) -> bool {
+    pub(super) fn retain(
+        &self,
+        totals: &mut RetainedTotals,
+        topic: &TopicName<'_>,
+        message: &Message,
+    ) -> bool {
         let old = if message.payload().is_empty() {
             self.retained.remove(topic)
         } else {

@@ -76,6 +76,8 @@ pub(super) struct SlotInner {
     pub(super) link: Option<Arc<Link>>,
     /// Drawn at each CONNECT; the newest wins.
     pub(super) epoch: Epoch,
+    /// The epoch of the connection that has, or last had, the session.
+    pub(super) seat_epoch: Epoch,
     pub(super) subscriptions: HashMap<SubscriptionFilter, Subscription, RandomState>,
     pub(super) will: Option<SlotWill>,
     /// Seconds that the session outlives its connection.
@@ -146,6 +148,7 @@ impl Slot {
             parked: false,
             link: None,
             epoch: Epoch::default(),
+            seat_epoch: Epoch::default(),
             subscriptions: HashMap::default(),
             will: None,
             expiry,

@@ -81,7 +81,10 @@ impl Inbound {
             return Ok(Topic::Sent(publish.topic));
         };
         if alias.get() > self.aliases_max {
-            return Err(Close::because(ReasonCode::TopicAliasInvalid, "the topic alias is above the maximum"));
+            return Err(Close::because(
+                ReasonCode::TopicAliasInvalid,
+                "the topic alias is above the maximum",
+            ));
         }
         let index = usize::from(alias.get()) - 1;
         if publish.topic.is_empty() {

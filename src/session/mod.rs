@@ -135,9 +135,10 @@ impl Session {
     /// When the client has been silent for too long.
     pub fn handle_time(&mut self, now: UnixMillis) -> Result<(), Close> {
         match self.silence_max_ms {
-            Some(ms) if now.0 >= self.heard_at.0 + ms => {
-                Err(Close::because(ReasonCode::KeepAliveTimeout, "nothing was heard for 1.5 times the keep-alive"))
-            }
+            Some(ms) if now.0 >= self.heard_at.0 + ms => Err(Close::because(
+                ReasonCode::KeepAliveTimeout,
+                "nothing was heard for 1.5 times the keep-alive",
+            )),
             _ => Ok(()),
         }
     }

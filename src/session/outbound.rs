@@ -236,7 +236,8 @@ impl Session {
 
     /// Sends the QoS 2 messages whose identifiers are durable.
     pub fn write_held(&mut self, now: UnixMillis, watermark: Lsn, out: &mut Outgoing) {
-        while let Some(held) = self.outbound.held.pop_front_if(|h| h.report.is_some_and(|at| at <= watermark)) {
+        while let Some(held) = self.outbound.held.pop_front_if(|h| h.report.is_some_and(|at| at <= watermark))
+        {
             self.send(now, (held.delivery, Some(held.packet_id)), false, out);
         }
     }
@@ -259,7 +260,13 @@ impl Session {
     }
 
     /// Repeats the PUBLISH of an exchange, with its identifier and DUP [MQTT-4.4.0-1].
-    pub fn redeliver(&mut self, now: UnixMillis, packet_id: PacketId, delivery: Delivery, out: &mut Outgoing) {
+    pub fn redeliver(
+        &mut self,
+        now: UnixMillis,
+        packet_id: PacketId,
+        delivery: Delivery,
+        out: &mut Outgoing,
+    ) {
         self.outbound.quota = self.outbound.quota.saturating_sub(1);
         self.send(now, (delivery, Some(packet_id)), true, out);
     }
@@ -388,7 +395,8 @@ impl Session {
             properties: message.properties(),
             payload_len: message.payload().len(),
         };
-        if self.max_packet_size != u32::MAX && frame.encoded_len(self.version) > self.max_packet_size as usize {
+        if self.max_packet_size != u32::MAX && frame.encoded_len(self.version) > self.max_packet_size as usize
+        {
             match packet_id {
                 Some(packet_id) => self.finish(packet_id),
                 None => self.outbound.settled.extend(delivery.claim),
@@ -413,4 +421,3 @@ fn seconds_left(message: &Message, now: UnixMillis) -> Option<u32> {
     let seconds = expires_at.since(now).as_millis().div_ceil(1000);
     Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
 }
-

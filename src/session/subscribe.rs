@@ -27,9 +27,11 @@ impl Session {
         let mut requests = Vec::with_capacity(subscribe.filters.len());
         for entry in &subscribe.filters {
             let options = entry.options;
-            let request = self
-                .parse_filter(&entry.filter)
-                .map(|filter| SubscribeRequest { filter, options, id: subscribe.subscription_id });
+            let request = self.parse_filter(&entry.filter).map(|filter| SubscribeRequest {
+                filter,
+                options,
+                id: subscribe.subscription_id,
+            });
             if options.no_local && request.as_ref().is_ok_and(|request| request.filter.is_shared()) {
                 // [MQTT-3.8.3-4]
                 return Err(Close::protocol_error("No Local on a shared subscription"));
@@ -49,8 +51,11 @@ impl Session {
 
     /// A client before 5.0 knows no shared subscriptions, but those of 5.0 are of use to it all the same.
     fn parse_filter(&self, filter: &str) -> Result<SubscriptionFilter, ReasonCode> {
-        let refused =
-            if self.version == Version::V5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::UnspecifiedError };
+        let refused = if self.version == Version::V5 {
+            ReasonCode::TopicFilterInvalid
+        } else {
+            ReasonCode::UnspecifiedError
+        };
         SubscriptionFilter::parse(filter, self.topic_levels).map_err(|_| refused)
     }
 }

@@ -31,9 +31,11 @@ impl Bell {
 
     /// Waits for the next ring.
     pub async fn heard(&self) {
-        std::future::poll_fn(|cx: &mut Context<'_>| {
-            if self.poll_heard(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }
-        })
+        std::future::poll_fn(
+            |cx: &mut Context<'_>| {
+                if self.poll_heard(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }
+            },
+        )
         .await;
     }
 }

@@ -5,7 +5,7 @@ use redb::ReadableDatabase as _;
 use super::rows::{self, Progress};
 use super::tables::{DEAD_LETTERS, MESSAGES};
 use super::{Store, StoreError};
-use crate::record::{Leg, Lsn, Message, RecipientNo};
+use crate::record::{Exchange, Leg, Lsn, Message, RecipientNo, UnixMillis};
 
 /// Bytes of messages that one page holds at most (one message at least).
 const PAGE_BYTES_MAX: usize = 256 * 1024;
@@ -54,6 +54,16 @@ impl Store {
         Ok(page)
     }
 
+    /// When a message that is still owed was published. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn published_at(&self, lsn: Lsn) -> Result<Option<UnixMillis>, StoreError> {
+        let table = self.database.begin_read()?.open_table(MESSAGES)?;
+        let row = table.get(lsn.0)?;
+        row.map(|row| Ok(rows::message(row.value())?.message.head().published_at)).transpose()
+    }
+
     /// Dead letters after `cursor`, oldest first, `max` at most. Blocks on the disk.
     ///
     /// # Errors
@@ -76,7 +86,7 @@ fn missing(lsn: Lsn, recipient: RecipientNo) -> StoreError {
 impl Progress {
     /// Outbound exchanges in the order of their messages, which is the order they began in for each
     /// publisher.
-    pub fn exchanges_in_order(&self) -> Vec<crate::record::Exchange> {
+    pub fn exchanges_in_order(&self) -> Vec<Exchange> {
         let mut exchanges: Vec<_> = self.exchanges.values().copied().collect();
         exchanges.sort_unstable_by_key(|exchange| exchange.lsn);
         exchanges

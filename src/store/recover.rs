@@ -40,7 +40,8 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Result<Opened, StoreError> {
-    let database = Database::builder().set_cache_size(cache_size).create(path).map_err(|e| explain(path, e))?;
+    let database =
+        Database::builder().set_cache_size(cache_size).create(path).map_err(|e| explain(path, e))?;
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
@@ -134,11 +135,7 @@ fn subscriptions(tables: &Tables<'_>) -> Result<HashMap<u64, Vec<SubscriptionRow
 
 /// Rebuilds who is owed what, and drops the messages that nobody is owed any more: those whose last leg was
 /// settled in memory only when the process ended.
-fn messages(
-    tables: &mut Tables<'_>,
-    state: &mut State,
-    recovered: &mut Recovered,
-) -> Result<(), StoreError> {
+fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovered) -> Result<(), StoreError> {
     let mut nobodys = Vec::new();
     for row in tables.messages.iter()? {
         let (number, row) = row?;

@@ -11,9 +11,7 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{
-    Change, Epoch, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis,
-};
+use crate::record::{Change, Epoch, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.

@@ -1,0 +1,75 @@
+//! From what was found on disk to a switchboard that can be reached.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::slot::SlotWill;
+use super::{Broker, DurableSlot, Slot};
+use crate::record::{ExchangeState, SubscriptionRow};
+use crate::store::{Recovered, SessionRow};
+use crate::topic::TopicName;
+
+impl Broker {
+    pub(super) fn recover(&self, recovered: Recovered) {
+        for message in &recovered.retained {
+            if let Ok(topic) = TopicName::parse(message.topic(), u16::MAX) {
+                self.retain(&mut self.retained_totals.lock(), &topic, message);
+            }
+        }
+        for (name, recipient) in &recovered.groups {
+            self.group(name).set_durable(*recipient, self);
+        }
+        let groups = !recovered.groups.is_empty();
+        for (row, subscriptions) in recovered.sessions {
+            let slot = self.restore_session(row, &subscriptions);
+            if groups {
+                self.restore_shared(&slot);
+            }
+        }
+    }
+
+    /// A session that was online at the end counts as disconnected now: its will and its expiry begin.
+    fn restore_session(&self, row: SessionRow, subscriptions: &[SubscriptionRow]) -> Arc<Slot> {
+        let now = self.clock.now();
+        let opened = row.opened;
+        let durable =
+            DurableSlot { recipient: opened.recipient, backlog: self.store.backlog(opened.recipient) };
+        let slot =
+            Arc::new(Slot::new(Arc::clone(&opened.client_id), self.new_id(), Some(durable), opened.expiry));
+        let closed_at = row.closed_at.unwrap_or(now);
+        let expires = closed_at.plus(Duration::from_secs(opened.expiry.into()));
+        {
+            let mut inner = slot.lock();
+            inner.epoch = opened.epoch;
+            inner.seat_epoch = opened.epoch;
+            inner.closed_at = Some(closed_at);
+            inner.torn = row.closed_at.is_none();
+            inner.will = opened.will.map(|record| {
+                let due = closed_at.plus(Duration::from_secs(record.delay.into())).min(expires);
+                self.timers.schedule(due, &slot);
+                SlotWill { record, user_name: opened.user_name.clone(), due: Some(due) }
+            });
+        }
+        self.timers.schedule(expires, &slot);
+        subscriptions.iter().for_each(|row| self.restore_subscription(&slot, row));
+        self.directory.insert(Arc::clone(&slot.client_id), Arc::clone(&slot));
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        slot
+    }
+
+    /// QoS 2 that a member of a group has begun stays with it [MQTT-4.8.2-4].
+    fn restore_shared(&self, slot: &Arc<Slot>) {
+        let Some(recipient) = slot.durable().map(|durable| durable.recipient) else { return };
+        let Ok(progress) = self.store.progress(recipient) else { return };
+        for exchange in progress.exchanges.values() {
+            let begun = exchange.state != ExchangeState::AwaitingPuback;
+            if begun
+                && exchange.owner != recipient
+                && let Some(group) = self.group_by_number(exchange.owner)
+            {
+                group.holds(slot, exchange.lsn);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! When wills and session expiries are due. The slot owns them; this only knows when to look.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{Broker, Slot};
+use crate::record::UnixMillis;
+use crate::store::Bell;
+
+/// How long the timers sleep at most, so that a machine that was suspended is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Slots to look at, by time. A slot may be in here several times, and for nothing.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    due: Mutex<BTreeMap<(UnixMillis, u64), Weak<Slot>>>,
+    bell: Bell,
+}
+
+impl Timers {
+    /// Has the slot looked at when `at` has come.
+    pub(super) fn schedule(&self, at: UnixMillis, slot: &Arc<Slot>) {
+        let mut due = self.due.lock();
+        let is_first = due.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        due.insert((at, slot.id), Arc::downgrade(slot));
+        drop(due);
+        if is_first {
+            self.bell.ring();
+        }
+    }
+
+    fn take_due(&self, now: UnixMillis) -> Vec<Arc<Slot>> {
+        let mut due = self.due.lock();
+        let later = due.split_off(&(UnixMillis(now.0 + 1), 0));
+        let now_due = std::mem::replace(&mut *due, later);
+        now_due.into_values().filter_map(|slot| slot.upgrade()).collect()
+    }
+
+    fn first(&self) -> Option<UnixMillis> {
+        self.due.lock().first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+impl Broker {
+    /// Publishes wills and ends sessions when they are due: never early, and within a second. Runs for as
+    /// long as the broker.
+    pub async fn run_timers(&self) {
+        loop {
+            let now = self.clock.now();
+            for slot in self.timers.take_due(now) {
+                self.on_time(&slot, now);
+            }
+            let sleep = self.timers.first().map_or(SLEEP_MAX, |at| at.since(now).min(SLEEP_MAX));
+            // A bell that rings before the time says that something earlier was scheduled.
+            let _ = tokio::time::timeout(sleep, self.timers.bell.heard()).await;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Wills: published when their connection is gone and their delay has passed, and at most once.
+
+use std::sync::Arc;
+
+use super::slot::SlotWill;
+use super::{Broker, Slot};
+use crate::record::{Change, Message, MessageParts, Record, WillRecord, expiry};
+use crate::topic::TopicName;
+
+impl Broker {
+    /// Publishes a will that was taken out of its slot. In one record with it: the will leaves the session,
+    /// or the session itself ends.
+    pub(super) fn publish_will(&self, slot: &Arc<Slot>, will: SlotWill, ended: Option<Change>) {
+        let removed = slot.durable().map(|durable| Change::WillRemoved(durable.recipient));
+        let changes: Vec<_> = ended.or(removed).into_iter().collect();
+        if !self.may_publish_will(slot, &will) {
+            tracing::warn!(client_id = %slot.client_id, "a will was not published: its client has lost the right");
+            self.metrics.dropped.not_authorized.increment(1);
+            if !changes.is_empty() {
+                // Refused only when the store has failed, and then nothing is acknowledged any more.
+                drop(self.store.submit(Record::of(changes)));
+            }
+            return;
+        }
+        let mut touched = Vec::new();
+        let message = self.will_message(&will.record);
+        if self.publish_own(message, changes, &mut touched).is_none() {
+            tracing::error!(client_id = %slot.client_id, "a will could not be stored");
+        }
+        touched.iter().for_each(|link| link.bell.ring());
+    }
+
+    /// Rights are asked for when the will is published, not only when it was left: a client that was locked
+    /// out since has nothing to say.
+    fn may_publish_will(&self, slot: &Slot, will: &SlotWill) -> bool {
+        let message = &will.record.message;
+        let Ok(topic) = TopicName::parse(message.topic(), u16::MAX) else { return false };
+        let rights = self.auth.rights_of_absent(will.user_name.as_deref(), &slot.client_id);
+        rights.is_ok_and(|rights| rights.may_publish(&topic))
+    }
+
+    /// The will as a message of now: its expiry counts from its publication.
+    fn will_message(&self, will: &WillRecord) -> Message {
+        let now = self.clock.now();
+        let stored = &will.message;
+        let parts = MessageParts {
+            qos: stored.head().qos,
+            retain: stored.head().retain,
+            published_at: now,
+            expires_at: expiry(now, will.message_expiry),
+            topic: stored.topic(),
+            properties: stored.properties(),
+            payload: stored.payload(),
+            publisher: stored.publisher(),
+        };
+        Message::new(&parts, &mut Vec::new())
+    }
+}
