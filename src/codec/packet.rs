@@ -59,35 +59,35 @@ impl PacketId {
 /// One control packet. It borrows from the frame it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
-    #[allow(missing_docs)]
+    /// Client to server, once and first.
     Connect(Box<Connect<'a>>),
-    #[allow(missing_docs)]
+    /// Server to client, in answer to CONNECT.
     Connack(Box<Connack>),
-    #[allow(missing_docs)]
+    /// A message, either way.
     Publish(Publish<'a>),
-    #[allow(missing_docs)]
+    /// Ends QoS 1.
     Puback(Ack),
-    #[allow(missing_docs)]
+    /// The first answer of QoS 2.
     Pubrec(Ack),
-    #[allow(missing_docs)]
+    /// The answer to PUBREC.
     Pubrel(Ack),
-    #[allow(missing_docs)]
+    /// Ends QoS 2.
     Pubcomp(Ack),
-    #[allow(missing_docs)]
+    /// Client to server.
     Subscribe(Subscribe),
-    #[allow(missing_docs)]
+    /// The answer to SUBSCRIBE.
     Suback(Suback),
-    #[allow(missing_docs)]
+    /// Client to server.
     Unsubscribe(Unsubscribe),
-    #[allow(missing_docs)]
+    /// The answer to UNSUBSCRIBE.
     Unsuback(Suback),
-    #[allow(missing_docs)]
+    /// Client to server, to say that it is there.
     Pingreq,
-    #[allow(missing_docs)]
+    /// The answer to PINGREQ.
     Pingresp,
-    #[allow(missing_docs)]
+    /// The last packet; from a server in 5.0 only.
     Disconnect(Disconnect),
-    #[allow(missing_docs)]
+    /// A step of enhanced authentication; 5.0 only.
     Auth(Auth),
 }
 
@@ -129,13 +129,13 @@ pub struct Connect<'a> {
 /// The will of a CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will<'a> {
-    #[allow(missing_docs)]
+    /// The QoS it is published with.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// Whether it is published as a retained message.
     pub retain: bool,
-    #[allow(missing_docs)]
+    /// The topic name: not empty, no wildcards.
     pub topic: &'a str,
-    #[allow(missing_docs)]
+    /// Any bytes, at most 65 535.
     pub payload: &'a [u8],
     /// 0x18, seconds.
     pub delay: u32,
@@ -146,7 +146,7 @@ pub struct Will<'a> {
 /// CONNACK (3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connack {
-    #[allow(missing_docs)]
+    /// Whether the server goes on with a session it had; never in a refusal [MQTT-3.2.2-6].
     pub session_present: bool,
     /// For 3.1 and 3.1.1 the encoder writes [`ReasonCode::connack_v3`]; the decoder maps back.
     pub reason: ReasonCode,
@@ -196,19 +196,19 @@ pub struct ConnackProperties {
 /// PUBLISH (3.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    #[allow(missing_docs)]
+    /// Whether it was sent before; never with QoS 0 [MQTT-3.3.1-2].
     pub dup: bool,
-    #[allow(missing_docs)]
+    /// The QoS of this delivery.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// The RETAIN flag.
     pub retain: bool,
     /// Empty when an alias stands for it.
     pub topic: &'a str,
     /// Present exactly when the QoS is above 0.
     pub packet_id: Option<PacketId>,
-    #[allow(missing_docs)]
+    /// 5.0 only; empty for older versions.
     pub properties: PublishProperties<'a>,
-    #[allow(missing_docs)]
+    /// Any bytes.
     pub payload: &'a [u8],
 }
 
@@ -230,7 +230,7 @@ pub struct PublishProperties<'a> {
 /// PUBACK, PUBREC, PUBREL, PUBCOMP (3.4 to 3.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    #[allow(missing_docs)]
+    /// That of the PUBLISH it belongs to.
     pub packet_id: PacketId,
     /// Success for 3.1.1 and for the short forms.
     pub reason: ReasonCode,
@@ -239,7 +239,7 @@ pub struct Ack {
 /// SUBSCRIBE (3.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    #[allow(missing_docs)]
+    /// Repeated by the SUBACK.
     pub packet_id: PacketId,
     /// 0x0B: 1 to 268 435 455.
     pub subscription_id: Option<u32>,
@@ -252,20 +252,20 @@ pub struct Subscribe {
 pub struct SubscribeFilter {
     /// As sent: not yet judged as a topic filter.
     pub filter: String,
-    #[allow(missing_docs)]
+    /// What the client asks of this subscription.
     pub options: SubscribeOptions,
 }
 
 /// The options byte of a subscription (3.8.3.1). For 3.1.1 only `qos` is on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
-    #[allow(missing_docs)]
+    /// The highest QoS of a delivery.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// Not to get back what the same client id has published.
     pub no_local: bool,
-    #[allow(missing_docs)]
+    /// To keep the RETAIN flag as it was published.
     pub retain_as_published: bool,
-    #[allow(missing_docs)]
+    /// When retained messages are sent.
     pub retain_handling: RetainHandling,
 }
 
@@ -285,7 +285,7 @@ pub enum RetainHandling {
 /// SUBACK (3.9), and UNSUBACK (3.11).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suback {
-    #[allow(missing_docs)]
+    /// That of the SUBSCRIBE or UNSUBSCRIBE.
     pub packet_id: PacketId,
     /// One for each filter, in its order. An UNSUBACK of 3.1.1 has none.
     pub reasons: Vec<ReasonCode>,
@@ -294,16 +294,16 @@ pub struct Suback {
 /// UNSUBSCRIBE (3.10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsubscribe {
-    #[allow(missing_docs)]
+    /// Repeated by the UNSUBACK.
     pub packet_id: PacketId,
     /// At least one, as sent.
     pub filters: Vec<String>,
 }
 
-/// DISCONNECT (3.14).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// DISCONNECT (3.14). The default is the normal end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disconnect {
-    #[allow(missing_docs)]
+    /// Success for 3.1.1 and for the short form: the will is not published.
     pub reason: ReasonCode,
     /// 0x11, seconds; from clients only.
     pub session_expiry: Option<u32>,
@@ -316,21 +316,10 @@ pub struct Disconnect {
 /// AUTH (3.15).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
-    #[allow(missing_docs)]
+    /// Success, Continue Authentication or Re-authenticate.
     pub reason: ReasonCode,
     /// 0x15: required once there are properties; empty only in the short form.
     pub method: String,
     /// 0x16.
     pub data: Option<Vec<u8>>,
-}
-
-impl<'a> PublishProperties<'a> {
-    /// Calls `keep` with each run of bytes that is forwarded, in order.
-    pub fn forwarded(&self, mut keep: impl FnMut(&'a [u8])) {
-        if self.forwarded_len == self.raw.len() {
-            return keep(self.raw);
-        }
-        // replaced by the property walk of the decoder
-        let _ = keep;
-    }
 }

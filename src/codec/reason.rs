@@ -1,9 +1,11 @@
-//! The reason codes of MQTT 5.0, and what an older client is told instead.
+//! The reason codes of MQTT 5.0, which packet has which, and what an older client is told instead.
+
+use super::frame::PacketType;
 
 macro_rules! reason_codes {
     ($($(#[$doc:meta])* $name:ident = $value:literal),+ $(,)?) => {
         /// A reason code of MQTT 5.0 (section 2.4).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[allow(missing_docs, reason = "the names are those of the specification's table")]
         pub enum ReasonCode { $($(#[$doc])* $name = $value),+ }
@@ -19,6 +21,7 @@ macro_rules! reason_codes {
 
 reason_codes! {
     /// Also: normal disconnection, granted QoS 0.
+    #[default]
     Success = 0x00,
     GrantedQos1 = 0x01,
     GrantedQos2 = 0x02,
@@ -81,6 +84,44 @@ impl ReasonCode {
             Self::BadUserNameOrPassword => Some(4),
             Self::NotAuthorized | Self::Banned => Some(5),
             _ => None,
+        }
+    }
+
+    /// What a CONNACK return code of 3.1 or 3.1.1 means.
+    pub fn from_connack_v3(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            1 => Self::UnsupportedProtocolVersion,
+            2 => Self::ClientIdentifierNotValid,
+            3 => Self::ServerUnavailable,
+            4 => Self::BadUserNameOrPassword,
+            5 => Self::NotAuthorized,
+            _ => return None,
+        })
+    }
+
+    /// Whether the table of that packet has the code ([MQTT-3.4.2-1] and its like). 0x8C is in a
+    /// DISCONNECT by table 2.4, though not by the one in 3.14.2.1.
+    pub(super) fn is_in(self, packet_type: PacketType) -> bool {
+        let code = self as u8;
+        match packet_type {
+            PacketType::Connack => {
+                matches!(code, 0 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
+            }
+            PacketType::Puback | PacketType::Pubrec => {
+                matches!(code, 0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+            }
+            PacketType::Pubrel | PacketType::Pubcomp => matches!(code, 0 | 0x92),
+            PacketType::Suback => {
+                matches!(code, 0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2)
+            }
+            PacketType::Unsuback => matches!(code, 0 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
+            PacketType::Disconnect => {
+                let for_both = matches!(code, 0 | 4 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B..=0x90);
+                for_both || matches!(code, 0x93..=0xA2)
+            }
+            PacketType::Auth => matches!(code, 0 | 0x18 | 0x19),
+            _ => false,
         }
     }
 }
