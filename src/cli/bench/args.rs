@@ -23,7 +23,7 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 /// Puts load on an MQTT broker and measures what comes of it.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 when the run went through (also with losses, which are reported), \
-    1 when a client could not connect or go on, 2 for wrong options, 3 with --strict when messages were refused, lost, \
+    1 when a client could not connect or go on, 2 for wrong options, 3 with --strict when a run stalled or messages were refused, lost, \
     duplicated or out of order.")]
 pub struct BenchArgs {
     /// What to do.

@@ -278,9 +278,8 @@ impl Client {
             return Ok(Due::Now);
         }
         let due = role.fill(context, now, &mut self.out)?;
-        if due == Due::Ping {
-            self.ping(now)?;
-        } else if self.ping_every_ns > 0 && now >= self.next_ping_ns {
+        let keep_alive = self.ping_every_ns > 0 && now >= self.next_ping_ns;
+        if keep_alive || due == Due::Ping {
             self.ping(now)?;
         }
         Ok(due)

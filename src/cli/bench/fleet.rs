@@ -97,13 +97,13 @@ impl Bench {
         stage.advance(Phase::Run);
         let until = duration.map(|duration| stage.started_ns().saturating_add(nanos(duration)));
         let ended = stage.wait(self.limits(until), &mut self.progress, &done).await;
-        if ended != Ended::Duration {
+        if !matches!(ended, Ended::Duration | Ended::Interrupted) {
             return ended;
         }
         stage.advance(Phase::Drain);
         match stage.wait(self.limits(None), &mut self.progress, &done).await {
-            Ended::Complete => Ended::Duration,
-            ended => ended,
+            Ended::Complete => ended,
+            drained => drained,
         }
     }
 

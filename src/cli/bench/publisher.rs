@@ -114,8 +114,10 @@ pub async fn publish(
     stage.client_ready();
     let window = plan.window.min(client.connack().properties.receive_maximum.unwrap_or(u16::MAX));
     let mut publisher = Publisher::new(&stage, plan, window, &latencies)?;
-    if stage.started().await {
-        client.drive(&stage, &mut publisher).await?;
+    if stage.started().await
+        && let Err(error) = client.drive(&stage, &mut publisher).await
+    {
+        stage.client_failed(error);
     }
     client.close().await;
     Ok(publisher.published)
@@ -310,5 +312,114 @@ impl Role for Publisher<'_> {
         let room = BATCH_BYTES.saturating_sub(out.len()) / self.messages.message_bytes().max(1);
         self.send(allowed.min(room.max(1) as u64), now_ns, out);
         Ok(Due::Now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::codec::{PacketId, Version};
+
+    const START: u64 = 1_000;
+
+    fn plan(qos: Qos, count: u64) -> PublisherPlan {
+        let message = MessagePlan {
+            version: Version::V5,
+            qos,
+            retain: false,
+            payload_bytes: 64,
+            topic: "t".to_owned(),
+            topics: 1,
+            run: 1,
+            publisher: 0,
+        };
+        PublisherPlan { message, count, window: 2, pace: None, flows: None }
+    }
+
+    fn ack(id: u16, reason: ReasonCode) -> Ack {
+        Ack { packet_id: PacketId::new(id).unwrap(), reason }
+    }
+
+    /// Asks for what is due; gives how many bytes that was.
+    fn fill(publisher: &mut Publisher<'_>) -> (Due, usize) {
+        let mut out = Vec::new();
+        let due = publisher.fill(&Context::from_waker(Waker::noop()), START, &mut out).unwrap();
+        (due, out.len())
+    }
+
+    fn running() -> Stage {
+        let stage = Stage::new(1);
+        stage.advance(Phase::Run);
+        stage
+    }
+
+    #[test]
+    fn qos_1_sends_a_window_and_goes_on_with_each_acknowledgement() {
+        let (stage, latencies) = (running(), Latencies::new(1));
+        let mut publisher = Publisher::new(&stage, plan(Qos::AtLeastOnce, 3), 2, &latencies).unwrap();
+        assert_eq!(fill(&mut publisher).0, Due::Now);
+        assert_eq!(fill(&mut publisher), (Due::Input, 0), "the window is full");
+        for id in [1, 2] {
+            let packet = Packet::Puback(ack(id, ReasonCode::Success));
+            publisher.handle(&packet, START + 500, &mut Vec::new()).unwrap();
+        }
+        publisher.handled(START + 500);
+        assert_eq!(fill(&mut publisher).0, Due::Now);
+        assert_eq!(fill(&mut publisher), (Due::Input, 0), "the last is unacknowledged");
+        let refusal = Packet::Puback(ack(1, ReasonCode::QuotaExceeded));
+        publisher.handle(&refusal, START + 900, &mut Vec::new()).unwrap();
+        assert_eq!(fill(&mut publisher), (Due::Finished, 0));
+        let Published { sent, acknowledged, refused, .. } = publisher.published;
+        assert_eq!((sent, acknowledged, refused), (3, 2, 1));
+        let latency = latencies.summary().unwrap();
+        assert_eq!((latency.count, latency.max_us), (2, 0.5), "a refusal is no latency");
+    }
+
+    #[test]
+    fn qos_2_is_acknowledged_by_pubcomp_alone() {
+        let (stage, latencies) = (running(), Latencies::new(1));
+        let mut publisher = Publisher::new(&stage, plan(Qos::ExactlyOnce, 1), 2, &latencies).unwrap();
+        fill(&mut publisher);
+        let mut out = Vec::new();
+        publisher.handle(&Packet::Pubrec(ack(1, ReasonCode::Success)), START, &mut out).unwrap();
+        assert_eq!(out.first(), Some(&0x62), "PUBREL");
+        assert_eq!(fill(&mut publisher), (Due::Input, 0));
+        publisher.handle(&Packet::Pubcomp(ack(1, ReasonCode::Success)), START, &mut out).unwrap();
+        assert_eq!(fill(&mut publisher), (Due::Finished, 0));
+        assert_eq!(publisher.published.acknowledged, 1);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_nothing_is_an_error() {
+        let (stage, latencies) = (running(), Latencies::new(1));
+        let mut publisher = Publisher::new(&stage, plan(Qos::AtLeastOnce, 1), 2, &latencies).unwrap();
+        let packet = Packet::Puback(ack(1, ReasonCode::Success));
+        assert!(publisher.handle(&packet, START, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn qos_0_counts_as_taken_once_a_ping_is_answered() {
+        let (stage, latencies) = (running(), Latencies::new(1));
+        let mut publisher = Publisher::new(&stage, plan(Qos::AtMostOnce, 5), 2, &latencies).unwrap();
+        publisher.handle(&Packet::Pingresp, START, &mut Vec::new()).unwrap();
+        assert_eq!(fill(&mut publisher).0, Due::Now, "a keep-alive is no end");
+        assert_eq!(fill(&mut publisher).0, Due::Ping);
+        assert_eq!(fill(&mut publisher).0, Due::Input, "one ping is enough");
+        publisher.handle(&Packet::Pingresp, START, &mut Vec::new()).unwrap();
+        assert_eq!(fill(&mut publisher).0, Due::Finished);
+        assert_eq!(publisher.published.acknowledged, 5);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_the_end_of_the_run_ends_the_sending() {
+        let (stage, latencies) = (running(), Latencies::new(1));
+        let mut publisher = Publisher::new(&stage, plan(Qos::AtMostOnce, u64::MAX), 2, &latencies).unwrap();
+        let (due, bytes) = fill(&mut publisher);
+        assert_eq!(due, Due::Now);
+        assert!(bytes <= BATCH_BYTES && bytes > BATCH_BYTES / 2, "{bytes}");
+        stage.advance(Phase::Drain);
+        assert_eq!(fill(&mut publisher), (Due::Ping, 0));
     }
 }

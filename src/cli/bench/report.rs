@@ -154,11 +154,12 @@ pub struct ProcessReport {
 }
 
 impl Report {
-    /// Whether every message was taken, and came once and in order.
+    /// Whether nothing stalled, every message was taken, and came once and in order.
     pub fn is_flawless(&self) -> bool {
         let publish = self.publish.as_ref();
         let receive = self.receive.as_ref();
-        publish.is_none_or(|report| report.refused + report.unacknowledged == 0)
+        self.ended != Ended::Stalled
+            && publish.is_none_or(|report| report.refused + report.unacknowledged == 0)
             && receive.is_none_or(|report| report.lost + report.duplicates + report.reordered == 0)
     }
 }
@@ -416,4 +417,101 @@ fn write_latency(out: &mut fmt::Formatter<'_>, what: &str, latency: Option<&Late
         ms(latency.p999_us),
         ms(latency.max_us)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receive(totals: SequenceTotals, expected: Option<u64>) -> ReceiveReport {
+        let span = Span::default();
+        span.note(3_000_000_000);
+        ReceiveReport::new(&totals, expected, 1_000_000_000, &span, None)
+    }
+
+    fn report(receive: ReceiveReport) -> Report {
+        let usage = Usage {
+            user_seconds: 1.0,
+            system_seconds: 3.0,
+            written_bytes: Some(4_000),
+            rss_before_bytes: 0,
+            rss_bytes: 1024 * 1024,
+            rss_peak_bytes: 2 * 1024 * 1024,
+        };
+        let scenario = Scenario {
+            mode: "pair",
+            broker: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            mqtt: "5.0",
+            tls: false,
+            publishers: 2,
+            subscribers: 2,
+            qos: Some(1),
+            payload_bytes: Some(64),
+            rate: Some(0),
+            durable: true,
+        };
+        Report {
+            scenario,
+            ended: Ended::Complete,
+            connect: None,
+            publish: None,
+            receive: Some(receive),
+            broker: Some(ProcessReport::new(7, usage, 2_000)),
+            generator: ProcessReport::new(8, usage, 0),
+            failures: Failures::default().into(),
+        }
+    }
+
+    #[test]
+    fn loss_is_what_was_expected_and_never_came() {
+        let totals = SequenceTotals { unique: 90, gaps: 4, duplicates: 5, reordered: 2, untracked: 1 };
+        let known = receive(totals, Some(100));
+        assert_eq!((known.lost, known.received), (10, 96), "also the end of a stream, where no gap shows");
+        assert!((known.per_second - 48.0).abs() < 1e-9);
+        assert_eq!(receive(totals, None).lost, 4, "only gaps, where the publishers are not known");
+    }
+
+    #[test]
+    fn each_kind_of_flaw_counts_and_untracked_messages_do_not() {
+        let good = SequenceTotals { unique: 10, untracked: 3, ..SequenceTotals::default() };
+        assert!(report(receive(good, Some(10))).is_flawless());
+        assert!(!report(receive(good, Some(11))).is_flawless());
+        assert!(!report(receive(SequenceTotals { duplicates: 1, ..good }, Some(10))).is_flawless());
+        assert!(!report(receive(SequenceTotals { reordered: 1, ..good }, Some(10))).is_flawless());
+        let stalled = Report { ended: Ended::Stalled, ..report(receive(good, Some(10))) };
+        assert!(!stalled.is_flawless());
+    }
+
+    #[test]
+    fn people_read_costs_per_message() {
+        let totals = SequenceTotals { unique: 1_234_567, ..SequenceTotals::default() };
+        let text = report(receive(totals, Some(1_234_567))).to_string();
+        assert!(
+            text.contains("2 publishing, 2 subscribing (durable), QoS 1, 64 B payload, flat out"),
+            "{text}"
+        );
+        assert!(text.contains("received       1 234 567 of 1 234 567 in 2.00 s: 617 284/s"), "{text}");
+        assert!(text.contains("2000.00 us CPU each (4.00 s, 3.00 of it system), 2 B written each"), "{text}");
+        assert!(text.contains("generator      4.00 s CPU, RSS 1.0 MiB (peak 2.0)"), "{text}");
+        assert!(!text.contains("ended early"), "{text}");
+    }
+
+    #[test]
+    fn machines_read_the_same_figures() {
+        let totals = SequenceTotals { unique: 8, gaps: 2, ..SequenceTotals::default() };
+        let json = serde_json::to_value(report(receive(totals, None))).unwrap();
+        assert_eq!(json["receive"]["lost"], 2);
+        assert_eq!(json["broker"]["cpu_us_per_message"], 2000.0);
+        assert_eq!(json["broker"]["rss_bytes"], 1024 * 1024);
+        assert_eq!(json["ended"], "complete");
+        assert!(json.get("publish").is_none());
+        assert!(json["generator"]["cpu_us_per_message"].is_null(), "no messages, no quotient");
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!(thousands(7), "7");
+        assert_eq!(thousands(1_000), "1 000");
+        assert_eq!(thousands(123_456_789), "123 456 789");
+    }
 }

@@ -180,7 +180,7 @@ impl Stage {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// A client could not go on.
+    /// A client could not go on; what it counted until then still counts.
     pub fn client_failed(&self, error: BenchError) {
         let mut failures = self.failures.lock();
         failures.count += 1;
@@ -224,7 +224,8 @@ impl Stage {
     }
 
     fn ended(&self, limits: &Limits, now: u64, moved_ns: u64) -> Option<Ended> {
-        if self.interrupted.load(Ordering::Acquire) {
+        // Taken, so that a first Ctrl-C ends the sending and a second one the waiting for what is under way.
+        if self.interrupted.swap(false, Ordering::AcqRel) {
             return Some(Ended::Interrupted);
         }
         if limits.failures_end && self.failed() > 0 {
@@ -263,5 +264,65 @@ impl Span {
     /// The last time, or 0.
     pub fn last_ns(&self) -> u64 {
         self.last.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn phases_never_go_back() {
+        let stage = Stage::new(1);
+        stage.advance(Phase::End);
+        stage.advance(Phase::Drain);
+        assert_eq!(stage.phase(), Phase::End);
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_time_or_when_nothing_moves() {
+        let stage = Stage::new(1);
+        let limits = Limits {
+            until_ns: Some(50 * SECOND_NS),
+            stall: Some(Duration::from_secs(10)),
+            failures_end: true,
+        };
+        let now = 20 * SECOND_NS;
+        assert_eq!(stage.ended(&limits, now, now), None);
+        assert_eq!(stage.ended(&limits, now, 10 * SECOND_NS + 1), None);
+        assert_eq!(stage.ended(&limits, now, 10 * SECOND_NS), Some(Ended::Stalled));
+        assert_eq!(stage.ended(&limits, 50 * SECOND_NS, 50 * SECOND_NS), Some(Ended::Duration));
+    }
+
+    #[test]
+    fn a_failure_ends_a_wait_only_where_it_should() {
+        let stage = Stage::new(1);
+        stage.client_failed(BenchError::Closed);
+        stage.client_failed(BenchError::Protocol("later".to_owned()));
+        assert_eq!(stage.ended(&Limits::default(), 1, 1), None);
+        let limits = Limits { failures_end: true, ..Limits::default() };
+        assert_eq!(stage.ended(&limits, 1, 1), Some(Ended::Failed));
+        let failures = stage.take_failures();
+        assert_eq!(failures.count, 2);
+        assert!(matches!(failures.first, Some(BenchError::Closed)));
+    }
+
+    #[test]
+    fn each_interrupt_ends_one_wait() {
+        let stage = Stage::new(1);
+        stage.interrupt();
+        assert_eq!(stage.ended(&Limits::default(), 1, 1), Some(Ended::Interrupted));
+        assert_eq!(stage.ended(&Limits::default(), 1, 1), None);
+    }
+
+    #[test]
+    fn a_span_keeps_its_ends() {
+        let span = Span::default();
+        for now in [5, 9, 7] {
+            span.note(now);
+        }
+        assert_eq!((span.first_ns(), span.last_ns()), (5, 9));
     }
 }

@@ -88,7 +88,9 @@ pub async fn subscribe(
     let mut client = Client::open(&target, &identity, &stage).await?;
     encode::subscribe(plan.version, &subscribe_packet(&plan)?, client.out())?;
     let mut subscriber = Subscriber::new(&stage, plan, &latencies);
-    client.drive(&stage, &mut subscriber).await?;
+    if let Err(error) = client.drive(&stage, &mut subscriber).await {
+        stage.client_failed(error);
+    }
     client.close().await;
     Ok(subscriber.book.totals())
 }
@@ -210,4 +212,92 @@ fn subscribe_packet(plan: &SubscriberPlan) -> Result<Subscribe, BenchError> {
         subscription_id: None,
         filters: vec![SubscribeFilter { filter: plan.filter.clone(), options }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::cli::bench::message::{MessagePlan, MessageWriter};
+    use crate::cli::bench::progress::Progress;
+    use crate::cli::bench::stage::{Limits, Phase};
+
+    fn messages(count: u64, now_ns: u64) -> Vec<u8> {
+        let plan = MessagePlan {
+            version: Version::V311,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            payload_bytes: 64,
+            topic: "t".to_owned(),
+            topics: 1,
+            run: 1,
+            publisher: 0,
+        };
+        let mut writer = MessageWriter::new(plan).unwrap();
+        let mut bytes = Vec::new();
+        for number in 0..count {
+            writer.append(number, PacketId::new(number as u16 + 1), now_ns, &mut bytes);
+        }
+        bytes
+    }
+
+    /// Plays a broker that resumes a session: messages come with the CONNACK, and cut anywhere.
+    async fn resume(listener: TcpListener, now_ns: u64) {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut scratch = [0; 256];
+        assert!(peer.read(&mut scratch).await.unwrap() > 0, "CONNECT");
+        let mut bytes = vec![0x20, 2, 1, 0];
+        bytes.extend(messages(3, now_ns));
+        let (first, rest) = bytes.split_at(30);
+        peer.write_all(first).await.unwrap();
+        assert!(peer.read(&mut scratch).await.unwrap() > 0, "SUBSCRIBE");
+        peer.write_all(rest).await.unwrap();
+        peer.write_all(&[0x90, 3, 0, 1, 1]).await.unwrap();
+        // PUBACKs, DISCONNECT, and the end.
+        while peer.read(&mut scratch).await.unwrap() > 0 {}
+    }
+
+    #[tokio::test]
+    async fn messages_that_come_with_the_connack_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stage = Arc::new(Stage::new(1));
+        let target = Target {
+            address: listener.local_addr().unwrap(),
+            version: Version::V311,
+            tls: None,
+            user_name: None,
+            password: None,
+            keep_alive: 0,
+            timeout: Duration::from_secs(10),
+            handshakes: Arc::new(Semaphore::new(1)),
+        };
+        let identity =
+            Identity { client_id: "s".to_owned(), session_expiry: None, clean_start: false, from: None };
+        let plan = SubscriberPlan {
+            version: Version::V311,
+            number: 0,
+            filter: "t".to_owned(),
+            qos: Qos::AtLeastOnce,
+            only_run: Some(1),
+            flows: None,
+        };
+        let broker = tokio::spawn(resume(listener, stage.clock.now_ns()));
+        let latencies = Arc::new(Latencies::new(1));
+        let client = subscribe(Arc::clone(&stage), Arc::new(target), identity, plan, Arc::clone(&latencies));
+        let client = tokio::spawn(client);
+        let limits = Limits { stall: Some(Duration::from_secs(10)), failures_end: true, until_ns: None };
+        let arrived = || stage.ready() == 1 && stage.counters.distinct.load(Ordering::Acquire) == 3;
+        stage.wait(limits, &mut Progress::new(true), arrived).await;
+        stage.advance(Phase::End);
+        let totals = client.await.unwrap().unwrap();
+        broker.await.unwrap();
+        assert_eq!(totals, SequenceTotals { unique: 3, ..SequenceTotals::default() });
+        assert_eq!(stage.failed(), 0);
+        assert_eq!(latencies.summary().unwrap().count, 3);
+    }
 }
