@@ -196,7 +196,7 @@ pub struct CommonArgs {
     /// Show no progress
     #[arg(long)]
     pub quiet: bool,
-    /// Exit with status 3 when messages were lost, duplicated or out of order
+    /// Exit with status 3 when the run stalled or messages were refused, lost, duplicated or out of order
     #[arg(long)]
     pub strict: bool,
 }
@@ -216,7 +216,7 @@ pub struct LoadArgs {
     /// QoS 1 and 2: unacknowledged messages per publisher, at most the broker's Receive Maximum
     #[arg(long, short, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     pub window: u16,
-    /// Messages per second of all publishers together; 0 is flat out
+    /// Messages per second of all publishers together, in bursts of a millisecond; 0 is flat out
     #[arg(long, short, default_value_t = 0)]
     pub rate: u64,
     /// Bytes of payload; the first 24 number and stamp the message

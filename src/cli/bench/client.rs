@@ -248,10 +248,8 @@ impl Client {
             if stage.phase() == Phase::End {
                 return Poll::Ready(Ok(()));
             }
-            let read = match self.unsent() < UNSENT_MAX {
-                true => self.poll_read(context, stage, role)?,
-                false => Poll::Pending,
-            };
+            let may_read = self.unsent() < UNSENT_MAX;
+            let read = if may_read { self.poll_read(context, stage, role)? } else { Poll::Pending };
             let now = stage.clock.now_ns();
             let due = self.fill(context, now, role)?;
             let wrote = self.poll_write(context)?;
@@ -293,7 +291,9 @@ impl Client {
     }
 
     fn wake_at(&self, due: Due) -> u64 {
-        let ping = if self.ping_every_ns > 0 { self.next_ping_ns } else { u64::MAX };
+        // A PINGREQ cannot overtake what is still unwritten; when that is written, this is asked again.
+        let may_ping = self.ping_every_ns > 0 && self.out.is_empty();
+        let ping = if may_ping { self.next_ping_ns } else { u64::MAX };
         match due {
             Due::At(at) => at.min(ping),
             _ => ping,

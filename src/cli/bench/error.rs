@@ -74,6 +74,9 @@ pub enum BenchError {
     /// A packet that does not belong there.
     #[error("the broker broke the protocol: {0}")]
     Protocol(String),
+    /// Ctrl-C before anything was measured.
+    #[error("interrupted")]
+    Interrupted,
     /// Nothing came for too long.
     #[error("no {what} within {after:?} (--timeout)")]
     Timeout {

@@ -86,7 +86,7 @@ impl Bench {
         match (ended, stage.take_failures().first) {
             (_, Some(error)) => Err(error),
             (Ended::Complete, None) => Ok(()),
-            (Ended::Interrupted, None) => Err(BenchError::Argument("interrupted".to_owned())),
+            (Ended::Interrupted, None) => Err(BenchError::Interrupted),
             (_, None) => Err(BenchError::Timeout { what: "SUBACK", after: self.target.timeout }),
         }
     }

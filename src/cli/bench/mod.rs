@@ -38,7 +38,7 @@ use report::Report;
 /// A client could not connect or go on, or the run was not possible.
 const EXIT_FAILED: u8 = 1;
 
-/// With `--strict`: messages were lost, duplicated or out of order.
+/// With `--strict`: the run stalled, or messages were refused, lost, duplicated or out of order.
 const EXIT_FLAWED: u8 = 3;
 
 /// Runs a load and prints its report. The exit codes are those that the help text names.
@@ -75,7 +75,7 @@ async fn load(mode: &BenchMode) -> Result<Report, BenchError> {
     let stage = Arc::clone(&bench.stage);
     let ctrl_c = tokio::spawn(async move {
         // Without a handler Ctrl-C ends the process as ever.
-        if tokio::signal::ctrl_c().await.is_ok() {
+        while tokio::signal::ctrl_c().await.is_ok() {
             stage.interrupt();
         }
     });
@@ -113,8 +113,6 @@ fn exit_code(report: &Report, strict: bool) -> ExitCode {
     if report.failures.count > 0 {
         return ExitCode::from(EXIT_FAILED);
     }
-    match strict && !report.is_flawless() {
-        true => ExitCode::from(EXIT_FLAWED),
-        false => ExitCode::SUCCESS,
-    }
+    let flawed = strict && !report.is_flawless();
+    if flawed { ExitCode::from(EXIT_FLAWED) } else { ExitCode::SUCCESS }
 }

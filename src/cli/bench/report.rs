@@ -294,7 +294,9 @@ impl fmt::Display for Report {
         self.generator.write("generator", out)?;
         match self.ended {
             Ended::Complete | Ended::Duration => {}
-            Ended::Stalled => writeln!(out, "  ended early    nothing moved for the time --timeout allows")?,
+            Ended::Stalled => {
+                writeln!(out, "  gave up        nothing moved any more for the time that --timeout allows")?
+            }
             Ended::Failed => writeln!(out, "  ended early    a client failed")?,
             Ended::Interrupted => writeln!(out, "  ended early    interrupted")?,
         }
