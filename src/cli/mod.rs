@@ -45,8 +45,8 @@ pub fn main() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Passwd(args)) => passwd::run(&args),
-        Some(Command::Acl(args)) => acl::run(&args),
+        Some(Command::Passwd(args)) => passwd::run(args),
+        Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::DemoTarget(args)) => demo_target::run(args),
     }
