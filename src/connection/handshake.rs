@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use super::backlog::BacklogReader;
-use super::{Connection, ConnectionContext};
+use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{AttachRequest, Attachment, Link, PublishContext};
 use crate::codec::{
@@ -24,7 +25,7 @@ pub(super) async fn establish(
     context: Arc<ConnectionContext>,
     mut stream: Stream,
     peer: SocketAddr,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
     let mut buffer = Vec::new();
     let received = receive_connect(&mut stream, &mut decoder, &mut buffer);
@@ -71,11 +72,16 @@ async fn receive_connect(
     decoder: &mut Decoder,
     buffer: &mut Vec<u8>,
 ) -> Result<bool, DecodeError> {
-    let mut chunk = vec![0; FIRST_READ];
     loop {
-        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut chunk)).await;
-        let Ok(read @ 1..) = read else { return Ok(false) };
-        buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        let read = std::future::poll_fn(|cx| {
+            scratch::with(|scratch| {
+                let chunk = scratch.read.get_mut(..FIRST_READ).unwrap_or_default();
+                let read = ready!(stream.poll_read(cx, chunk))?;
+                buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                Poll::Ready(std::io::Result::Ok(read))
+            })
+        });
+        let Ok(1..) = read.await else { return Ok(false) };
         if decoder.decode(buffer)?.is_some() {
             return Ok(true);
         }
@@ -189,7 +195,7 @@ impl Accepted {
         peer: SocketAddr,
         decoder: Decoder,
         partial: Vec<u8>,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         let Self { terms, identity, rights, attachment, link } = self;
         let broker = &context.broker;
         let mut bytes = Vec::new();
@@ -206,7 +212,7 @@ impl Accepted {
         let now = broker.clock.now();
         let progress = attachment.progress.as_ref();
         let session = Session::new(&terms, attachment.durable, progress, attachment.torn, now);
-        Some(Connection {
+        Some(Box::new(Connection {
             stream,
             peer,
             decoder,
@@ -229,6 +235,6 @@ impl Accepted {
             outbound: Default::default(),
             departure: Default::default(),
             context,
-        })
+        }))
     }
 }
