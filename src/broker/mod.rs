@@ -31,8 +31,8 @@ use parking_lot::Mutex;
 
 pub use admin::SessionSummary;
 pub use clock::Clock;
-pub use groups::Group;
 pub use directory::{AttachRequest, Attachment, Departure};
+pub use groups::Group;
 pub use publish::{PublishContext, Source};
 pub use retained::RetainedScan;
 pub use route::Route;
