@@ -54,10 +54,13 @@ struct Filter {
     reason: Option<DeadLetterReason>,
 }
 
+/// A letter and its number.
+type Filed = (Lsn, Result<DeadLetter, DeadLetterError>);
+
 /// A part of the letters, oldest first.
 #[derive(Debug)]
 struct Page {
-    letters: Vec<(Lsn, Result<DeadLetter, DeadLetterError>)>,
+    letters: Vec<Filed>,
     /// Where to go on; `None` when all were looked at.
     next: Option<Lsn>,
 }
@@ -76,10 +79,22 @@ enum LetterView<'a> {
 }
 
 /// How many letters something was done to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// Letters that are gone, or on their way again.
     pub done: u64,
+    /// Letters that are still there because it could not be done.
+    pub left: u64,
+    /// Why, for the first of those.
+    pub why: Option<String>,
+}
+
+impl Done {
+    /// Counts a letter that it could not be done to.
+    pub fn leave(&mut self, why: &str) {
+        self.left += 1;
+        self.why.get_or_insert_with(|| why.to_owned());
+    }
 }
 
 impl Default for ListQuery {
@@ -126,33 +141,87 @@ pub(super) async fn discard(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn replay(
+    State(app): Shared,
+    id: Result<Path<u64>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let Path(id) = id?;
+    let replayed = app.blocking(move |broker| {
+        let letter = find(&broker.store, Lsn(id))?;
+        Ok::<_, ApiError>(owe_again(broker, Lsn(id), &letter)?)
+    });
+    app.state.broker.store.durable(replayed.await??).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn discard_all(
     State(app): Shared,
     query: Result<Query<FilterQuery>, QueryRejection>,
 ) -> Result<Json<Done>, ApiError> {
-    let Query(FilterQuery { route, reason }) = query?;
-    let filter = Filter::new(route, reason)?;
-    // Letters that are filed from now on are not meant.
-    let last = app.state.broker.store.watermark();
-    let (mut done, mut next) = (Done::default(), Some(Lsn::ZERO));
-    while let Some(after) = next.filter(|after| *after < last) {
-        let meant = filter.clone();
-        let page = app.blocking(move |broker| read_page(&broker.store, &meant, after, PAGE_MAX)).await??;
-        let ids: Vec<_> = page.letters.iter().map(|(id, _)| *id).filter(|id| *id <= last).collect();
+    let filter = Filter::try_from(query?.0)?;
+    let mut done = Done::default();
+    let mut meant = Meant::new(&app, filter);
+    while let Some(letters) = meant.next_page().await? {
+        let ids: Vec<_> = letters.iter().map(|(id, _)| *id).collect();
         done.done += ids.len() as u64;
-        if !ids.is_empty() {
-            app.discard(ids).await?;
-        }
-        next = page.next;
+        app.discard(ids).await?;
     }
     Ok(Json(done))
+}
+
+pub(super) async fn replay_all(
+    State(app): Shared,
+    query: Result<Query<FilterQuery>, QueryRejection>,
+) -> Result<Json<Done>, ApiError> {
+    let filter = Filter::try_from(query?.0)?;
+    let mut done = Done::default();
+    let mut meant = Meant::new(&app, filter);
+    while let Some(letters) = meant.next_page().await? {
+        let mut last = Lsn::ZERO;
+        for (id, letter) in &letters {
+            match letter {
+                Ok(letter) => match owe_again(&app.state.broker, *id, letter) {
+                    Ok(replayed) => (last, done.done) = (last.max(replayed), done.done + 1),
+                    Err(error) => done.leave(&error.to_string()),
+                },
+                Err(error) => done.leave(&error.to_string()),
+            }
+        }
+        app.state.broker.store.durable(last).await?;
+    }
+    Ok(Json(done))
+}
+
+/// Goes through all letters that are meant, page by page.
+struct Meant<'a> {
+    app: &'a App,
+    filter: Filter,
+    /// Letters that are filed after the beginning are not meant: a replay can end in a new one.
+    last: Lsn,
+    next: Option<Lsn>,
+}
+
+impl<'a> Meant<'a> {
+    fn new(app: &'a App, filter: Filter) -> Self {
+        Self { app, filter, last: app.state.broker.store.watermark(), next: Some(Lsn::ZERO) }
+    }
+
+    /// Some of the letters; `None` when all were given.
+    async fn next_page(&mut self) -> Result<Option<Vec<Filed>>, ApiError> {
+        let Some(after) = self.next.filter(|after| *after < self.last) else { return Ok(None) };
+        let (filter, last) = (self.filter.clone(), self.last);
+        let page = self.app.blocking(move |broker| read_page(&broker.store, &filter, after, PAGE_MAX));
+        let Page { mut letters, next } = page.await??;
+        self.next = next;
+        letters.retain(|(id, _)| *id <= last);
+        Ok(Some(letters))
+    }
 }
 
 impl App {
     async fn discard(&self, ids: Vec<Lsn>) -> Result<(), ApiError> {
         let store = &self.state.broker.store;
-        let record = Record::of([Change::DeadLettersDiscarded(ids)]);
-        let discarded = store.submit(record)?.lsn;
+        let discarded = store.submit(Record::of([Change::DeadLettersDiscarded(ids)]))?.lsn;
         Ok(store.durable(discarded).await?)
     }
 }
@@ -177,9 +246,17 @@ impl Filter {
     }
 }
 
+impl TryFrom<FilterQuery> for Filter {
+    type Error = ApiError;
+
+    fn try_from(FilterQuery { route, reason }: FilterQuery) -> Result<Self, ApiError> {
+        Self::new(route, reason)
+    }
+}
+
 impl<'a> PageView<'a> {
     fn new(page: &'a Page) -> Self {
-        let view = |(id, letter): &'a (Lsn, Result<DeadLetter, DeadLetterError>)| match letter {
+        let view = |(id, letter): &'a Filed| match letter {
             Ok(letter) => LetterView::Letter(Box::new(DeadLetterView::new(*id, letter))),
             Err(error) => LetterView::Unreadable { id: id.0, error: error.to_string() },
         };

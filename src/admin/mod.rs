@@ -25,13 +25,15 @@ use axum::{
     extract::State,
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::Semaphore};
 
+pub use dead_letters::Done;
 pub use health::{Phase, Readiness};
+pub use sessions::{SessionDetail, SessionList};
 
 use crate::broker::Broker;
 use error::ApiError;
@@ -71,8 +73,12 @@ fn router(app: Arc<App>) -> Router {
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
         .route("/routes", get(routes::list))
-        .route("/dead-letters", get(dead_letters::list).delete(dead_letters::discard_all))
-        .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::discard));
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/replay-all", post(dead_letters::replay_all))
+        .route("/dead-letters/discard-all", post(dead_letters::discard_all))
+        .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::discard))
+        .route("/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/dead-letters/{id}/discard", post(dead_letters::discard));
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

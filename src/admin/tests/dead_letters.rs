@@ -110,7 +110,7 @@ async fn all_that_a_filter_keeps_are_discarded() {
     let admin = Admin::start().await;
     let filed = file(&admin).await;
     let discard = async |query: &str| {
-        admin.ask(Method::DELETE, &format!("/api/v1/dead-letters{query}"), &[]).await.json()["done"].clone()
+        admin.ask(Method::POST, &format!("/api/v1/dead-letters/discard-all{query}"), &[]).await.json()["done"].clone()
     };
     assert_eq!(discard("?route=orders&reason=max_age").await, 2);
     assert_eq!(ids(&admin.get("/api/v1/dead-letters").await.json()), [filed[1], filed[2]]);
