@@ -35,7 +35,10 @@ pub use dead_letters::Done;
 pub use health::{Phase, Readiness};
 pub use sessions::{SessionDetail, SessionList};
 
-use crate::broker::Broker;
+use crate::{
+    bridge::{Bridge, DeadLetters},
+    broker::Broker,
+};
 use error::ApiError;
 use gauges::Gauges;
 
@@ -44,6 +47,8 @@ use gauges::Gauges;
 pub struct AdminState {
     /// The switchboard, and through it the store.
     pub broker: Arc<Broker>,
+    /// The routes.
+    pub bridge: Arc<Bridge>,
     /// What [`crate::telemetry::install_metrics`] gave.
     pub metrics: PrometheusHandle,
     /// How far the server is, as the server says.
@@ -55,6 +60,7 @@ pub struct AdminState {
 /// What the handlers share.
 struct App {
     state: AdminState,
+    dead_letters: DeadLetters,
     gauges: Gauges,
     /// One permit: a scan of a million sessions is not done twice at a time.
     scans: Arc<Semaphore>,
@@ -64,7 +70,12 @@ type Shared = State<Arc<App>>;
 
 /// Answers requests until `shutdown` is ready; those that have begun then may finish within a few seconds.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
-    let app = App { state, gauges: Gauges::new(), scans: Arc::new(Semaphore::new(1)) };
+    let app = App {
+        dead_letters: DeadLetters::new(Arc::clone(&state.broker)),
+        state,
+        gauges: Gauges::new(),
+        scans: Arc::new(Semaphore::new(1)),
+    };
     listener::serve(listener, router(Arc::new(app)), shutdown).await;
 }
 
@@ -77,8 +88,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
         .route("/dead-letters/discard-all", post(dead_letters::discard_all))
         .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::discard))
-        .route("/dead-letters/{id}/replay", post(dead_letters::replay))
-        .route("/dead-letters/{id}/discard", post(dead_letters::discard));
+        .route("/dead-letters/{id}/replay", post(dead_letters::replay));
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

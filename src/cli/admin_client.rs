@@ -2,7 +2,7 @@
 
 use std::{error::Error, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use http::{Method, Request, StatusCode, Uri, uri::Authority};
+use http::{Method, Request, StatusCode, uri::Authority};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::{
@@ -43,7 +43,9 @@ pub enum AdminError {
     Config(#[from] ConfigError),
     #[error("{0} switches the admin listener off: set admin.enabled, or name another address with --admin")]
     Disabled(String),
-    #[error("--admin {0:?} is no address of an admin listener: write 127.0.0.1:9883 or http://127.0.0.1:9883")]
+    #[error(
+        "--admin {0:?} is no address of an admin listener: write 127.0.0.1:9883 or http://127.0.0.1:9883"
+    )]
     Address(String),
     #[error(
         "no broker answers at {0}: start it with `causeway serve`, or name its admin address with --admin"
@@ -57,7 +59,9 @@ pub enum AdminError {
     Refused { error: String, help: Option<String> },
     #[error("{0}")]
     Partly(String),
-    #[error("what answers at {0} is not a Causeway broker of this version: name its admin address with --admin")]
+    #[error(
+        "what answers at {0} is not a Causeway broker of this version: name its admin address with --admin"
+    )]
     NotCauseway(Authority),
     #[error("the command cannot run: {0}")]
     Runtime(#[from] std::io::Error),
@@ -72,7 +76,11 @@ pub struct AdminClient {
 
 /// Runs a subcommand: prints what it gives, or says on standard error what went wrong. The exit code is 0
 /// when it was done and 1 when it was not.
-pub fn run(name: &str, admin: &AdminArgs, command: impl AsyncFnOnce(AdminClient) -> Result<String, AdminError>) -> ExitCode {
+pub fn run(
+    name: &str,
+    admin: &AdminArgs,
+    command: impl AsyncFnOnce(AdminClient) -> Result<String, AdminError>,
+) -> ExitCode {
     let result = AdminClient::new(admin).and_then(|client| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(command(client))
@@ -113,7 +121,8 @@ impl AdminClient {
     pub async fn ask(&self, method: Method, path: &str) -> Result<Value, AdminError> {
         let at = || self.authority.clone();
         let request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
-        let request = request.body(Empty::new()).map_err(|error| AdminError::Broken(at(), error.to_string()))?;
+        let request =
+            request.body(Empty::new()).map_err(|error| AdminError::Broken(at(), error.to_string()))?;
         let (status, body) = timeout(ANSWER_TIME_MAX, self.exchange(request))
             .await
             .map_err(|_| AdminError::TimedOut(at()))??;
@@ -129,14 +138,6 @@ impl AdminClient {
             Some(error) => AdminError::Refused { error, help: text("help") },
             None => AdminError::NotCauseway(at()),
         })
-    }
-
-    /// As [`AdminClient::ask`], read as a value that the broker of this version gives.
-    ///
-    /// # Errors
-    /// As there, and when it is something else.
-    pub async fn ask_for<T: serde::de::DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, AdminError> {
-        self.read(self.ask(method, path).await?)
     }
 
     /// Reads an answer as a value that the broker of this version gives.
@@ -175,8 +176,7 @@ fn authority(args: &AdminArgs) -> Result<Authority, AdminError> {
 /// `http://127.0.0.1:9883`, with a slash at the end, or without the scheme.
 fn parse_url(url: &str) -> Option<Authority> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
-    let uri: Uri = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
-    let authority = uri.into_parts().authority?;
+    let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
     // A password does not belong into a list of processes, and nobody here asks for one.
     (!authority.as_str().contains('@')).then_some(authority)
 }
@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for url in ["", "https://localhost:8", "/x", "http://a b", "user:secret@localhost:8", "localhost:8/x"] {
+        for url in ["", "https://localhost:8", "/x", "http://a b", "user:secret@localhost:8", "localhost:8/x"]
+        {
             let refused = authority(&args(Some(url), None));
             assert!(matches!(refused, Err(AdminError::Address(_))), "{url}: {refused:?}");
         }
@@ -234,7 +235,10 @@ mod tests {
     #[tokio::test]
     async fn refusals_show_their_help_and_strangers_are_told_apart() {
         let router = axum::Router::new()
-            .route("/refused", axum::routing::get((StatusCode::NOT_FOUND, r#"{"error":"none","help":"look"}"#)))
+            .route(
+                "/refused",
+                axum::routing::get((StatusCode::NOT_FOUND, r#"{"error":"none","help":"look"}"#)),
+            )
             .route("/stranger", axum::routing::get("<html>"))
             .route("/empty", axum::routing::get(StatusCode::NO_CONTENT));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

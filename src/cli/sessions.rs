@@ -65,7 +65,9 @@ async fn carry_out(client: &AdminClient, command: SessionsCommand, json: bool) -
     let answer = client.ask(method, &path).await?;
     let now = Timestamp::now();
     Ok(match command {
-        SessionsCommand::Delete { client_id } if json => serde_json::json!({ "deleted": client_id }).to_string(),
+        SessionsCommand::Delete { client_id } if json => {
+            serde_json::json!({ "deleted": client_id }).to_string()
+        }
         SessionsCommand::Delete { client_id } => format!("deleted the session of {}", Escaped(&client_id)),
         _ if json => format!("{answer:#}"),
         SessionsCommand::List { .. } => show_list(&client.read(answer)?, now),
@@ -125,7 +127,8 @@ fn show_one(session: &SessionDetail, now: Timestamp) -> String {
 }
 
 fn state(session: &SessionSummary, now: Timestamp) -> String {
-    let since = session.disconnected_at.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok());
+    let since =
+        session.disconnected_at.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok());
     match (session.online, since) {
         (true, _) => "online".to_owned(),
         (false, Some(since)) => format!("offline {}", age_at(now, since)),

@@ -83,7 +83,7 @@ mod tests {
     fn columns_are_as_wide_as_their_longest_value() {
         let row = |name: &str, number: u64| [name.to_owned(), number.to_string(), "x".to_owned()];
         let columns = [("NAME", Align::Left), ("N", Align::Right), ("", Align::Left)];
-        let expected = "NAME     N\nZoë     12  x\nharbour  3  x\n";
+        let expected = "NAME      N\nZoë      12  x\nharbour   3  x\n";
         assert_eq!(table(columns, &[row("Zoë", 12), row("harbour", 3)]), expected);
         assert_eq!(table(columns, &[]), "NAME  N\n");
     }

@@ -72,6 +72,7 @@ async fn letters_are_listed_page_by_page_and_by_route_and_reason() {
     assert_eq!(found("route=orders").await, [filed[0], filed[1], filed[3]]);
     assert_eq!(found("reason=max_age").await, [filed[0], filed[3]]);
     assert_eq!(found("route=orders&reason=rejected").await, [filed[1]]);
+    assert_eq!(found("client_id=c").await, [filed[2]]);
     assert_eq!(found("route=none").await, [0; 0]);
     let (status, error) = admin.get("/api/v1/dead-letters?reason=bad").await.refusal();
     assert_eq!((status, error.as_str()), (400, "no dead letter has this reason"));
@@ -110,11 +111,40 @@ async fn all_that_a_filter_keeps_are_discarded() {
     let admin = Admin::start().await;
     let filed = file(&admin).await;
     let discard = async |query: &str| {
-        admin.ask(Method::POST, &format!("/api/v1/dead-letters/discard-all{query}"), &[]).await.json()["done"].clone()
+        admin.ask(Method::POST, &format!("/api/v1/dead-letters/discard-all{query}"), &[]).await.json()["done"]
+            .clone()
     };
     assert_eq!(discard("?route=orders&reason=max_age").await, 2);
     assert_eq!(ids(&admin.get("/api/v1/dead-letters").await.json()), [filed[1], filed[2]]);
     assert_eq!(discard("").await, 2);
     assert_eq!(discard("").await, 0);
     assert_eq!(admin.broker.store.dead_letters(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_letter_is_replayed_to_its_route_and_stays_when_that_is_gone() {
+    // A target that nobody listens at: what is replayed waits.
+    let config = "[targets.erp]\nurl = \"http://127.0.0.1:1/\"\n\
+                  [[routes]]\nname = \"orders\"\ntopics = [\"orders/#\"]\ntarget = \"erp\"\n";
+    let admin = Admin::with(&Config::parse(config, "c.toml").unwrap()).await;
+    let filed = file(&admin).await;
+    let replay = async |id: u64| {
+        let path = format!("/api/v1/dead-letters/{id}/replay");
+        admin.ask(Method::POST, &path, &[]).await
+    };
+    assert_eq!(replay(filed[0]).await.status, 204);
+    assert_eq!(replay(filed[0]).await.refusal().0, 404);
+    let (status, error) = replay(filed[2]).await.refusal();
+    assert_eq!(status, 409);
+    assert!(error.starts_with("client \"c\" has no durable session"), "{error}");
+
+    let done = admin.ask(Method::POST, "/api/v1/dead-letters/replay-all", &[]).await.json();
+    assert_eq!((&done["done"], &done["left"]), (&json!(2), &json!(1)));
+    assert!(done["why"].as_str().unwrap().starts_with("client \"c\""));
+    assert_eq!(ids(&admin.get("/api/v1/dead-letters").await.json()), [filed[2]]);
+
+    let routes = admin.get("/api/v1/routes").await.json();
+    let route = &routes["routes"][0];
+    assert_eq!((&route["name"], &route["target"]), (&json!("orders"), &json!("erp")));
+    assert_eq!((&route["queued_messages"], &route["oldest_age_seconds"]), (&json!(3), &json!(0)));
 }

@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     auth::Authenticator,
     broker::BrokerLimits,
+    config::Config,
     session::SessionLimits,
     store::{Store, StoreSettings},
     telemetry::{self, Metrics},
@@ -64,6 +65,11 @@ struct Answer {
 
 impl Admin {
     async fn start() -> Self {
+        Self::with(&Config::default()).await
+    }
+
+    /// With the routes and targets of a configuration.
+    async fn with(config: &Config) -> Self {
         let metrics = telemetry::install_metrics();
         let folder = tempfile::tempdir().unwrap();
         let settings = StoreSettings {
@@ -75,11 +81,13 @@ impl Admin {
         let (store, recovered) = Store::open(folder.path(), &settings).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+        let bridge = Arc::new(Bridge::start(&broker, config, &[]).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());
         let state = AdminState {
             broker: Arc::clone(&broker),
+            bridge,
             metrics,
             readiness: Arc::clone(&readiness),
             data: folder.path().to_owned(),
