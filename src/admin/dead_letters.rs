@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, Shared};
 use crate::{
-    bridge::{DeadLetterFilter, DeadLettersError, FiledLetter},
+    bridge::{DeadLetterFilter, DeadLetterPage, DeadLettersError, FiledLetter},
     broker::ReplayError,
     record::{DeadLetterReason, DeadLetterView, Lsn},
 };
@@ -83,7 +83,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let Query(ListQuery { after, limit, route, client_id, reason }) = query?;
     let filter = FilterQuery { route, client_id, reason }.parse()?;
-    let page = app.dead_letters.list(Lsn(after), limit.clamp(1, PAGE_MAX), filter).await?;
+    let page = app.letters(Lsn(after), limit.clamp(1, PAGE_MAX), filter).await?;
     let view = PageView {
         dead_letters: page.letters.iter().map(FiledLetter::view).collect(),
         next: page.next.map(|next| next.0),
@@ -155,9 +155,23 @@ impl<'a> Meant<'a> {
     /// The numbers of some of the letters; `None` when all were given.
     async fn next_page(&mut self) -> Result<Option<Vec<Lsn>>, ApiError> {
         let Some(after) = self.next.filter(|after| *after < self.last) else { return Ok(None) };
-        let page = self.app.dead_letters.list(after, PAGE_MAX, self.filter.clone()).await?;
+        let page = self.app.letters(after, PAGE_MAX, self.filter.clone()).await?;
         self.next = page.next;
         Ok(Some(page.letters.iter().map(|filed| filed.id).filter(|id| *id <= self.last).collect()))
+    }
+}
+
+impl App {
+    /// One page at a time, because each can hold many megabytes.
+    async fn letters(
+        &self,
+        after: Lsn,
+        max: usize,
+        filter: DeadLetterFilter,
+    ) -> Result<DeadLetterPage, ApiError> {
+        // It is never closed.
+        let _permit = self.scans.acquire().await;
+        Ok(self.dead_letters.list(after, max, filter).await?)
     }
 }
 

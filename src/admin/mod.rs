@@ -16,7 +16,7 @@ mod listener;
 mod routes;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -62,7 +62,7 @@ struct App {
     state: AdminState,
     dead_letters: DeadLetters,
     gauges: Gauges,
-    /// One permit: a scan of a million sessions is not done twice at a time.
+    /// One permit: a million sessions are not gone through twice at a time.
     scans: Arc<Semaphore>,
 }
 

@@ -189,6 +189,14 @@ fn innermost<'a>(mut error: &'a (dyn Error + 'a)) -> &'a (dyn Error + 'a) {
 }
 
 #[cfg(test)]
+impl AdminClient {
+    /// A client of this address, for the tests of the subcommands.
+    pub(super) fn to(address: &str) -> Self {
+        Self::new(&AdminArgs { admin: Some(address.to_owned()), config: None, json: false }).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -222,9 +230,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_broker_that_does_not_run_is_said_to() {
-        // Bound and never accepted from would do; nothing bound is the common case.
+        // Bound for a moment to find a port that is free.
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let client = AdminClient::new(&args(Some(&free.to_string()), None)).unwrap();
+        let client = AdminClient::to(&free.to_string());
         let error = client.ask(Method::GET, "/healthz").await.unwrap_err();
         let expected = format!(
             "no broker answers at {free}: start it with `causeway serve`, or name its admin address with --admin"
@@ -244,7 +252,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let client = AdminClient::new(&args(Some(&address), None)).unwrap();
+        let client = AdminClient::to(&address);
         let error = async |path| client.ask(Method::GET, path).await.unwrap_err().to_string();
         assert_eq!(error("/refused").await, "none\n  help: look");
         assert!(error("/stranger").await.contains("is not a Causeway broker"));

@@ -306,6 +306,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::admin::tests::{Admin, dead_letters::file};
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -389,5 +390,36 @@ payload      {\"n\":1}\\r\\n\\u{1b}[
         let filter = Filter { route: Some("a b".into()), client: None, reason: Some("max_age".into()) };
         assert_eq!(filter.query(), "&route=a%20b&reason=max%5Fage");
         assert_eq!(Filter::default().query(), "");
+    }
+
+    #[tokio::test]
+    async fn a_running_broker_is_asked() {
+        let admin = Admin::start().await;
+        let filed = file(&admin).await;
+        let client = AdminClient::to(&admin.address.to_string());
+        let everything = Filter::default();
+        let orders = Filter { route: Some("orders".into()), ..Filter::default() };
+        let shown = list(&client, 100, 0, &orders, false).await.unwrap();
+        assert!(shown.ends_with("3 dead letters"), "{shown}");
+        let page: Page =
+            serde_json::from_str(&list(&client, 2, 0, &everything, true).await.unwrap()).unwrap();
+        assert_eq!((page.dead_letters.len(), page.next), (2, Some(filed[1])));
+        assert!(show(&client, filed[0], false).await.unwrap().contains("orders -> erp"));
+
+        // No route of this name is configured, and no session of this client is there.
+        let all = |filter: &Filter| Selection { ids: vec![], all: true, filter: filter.clone() };
+        let error = change(&client, Verb::Replay, &all(&orders), false).await.unwrap_err().to_string();
+        let expected = "replayed 0 dead letters; 3 could not be: route \"orders\" is not configured any more";
+        assert!(error.starts_with(expected), "{error}");
+
+        let some = Selection { ids: vec![filed[0], filed[0]], all: false, filter: Filter::default() };
+        let error = change(&client, Verb::Discard, &some, false).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("discarded 1 dead letter; 1 could not be: there is no dead letter"),
+            "{error}"
+        );
+        let done = change(&client, Verb::Discard, &all(&everything), false).await;
+        assert_eq!(done.unwrap(), "discarded 3 dead letters");
+        assert_eq!(list(&client, 100, 0, &everything, false).await.unwrap(), "no dead letters");
     }
 }

@@ -139,6 +139,7 @@ fn state(session: &SessionSummary, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::tests::{Admin, sessions::attach};
 
     fn summary(client_id: &str) -> SessionSummary {
         SessionSummary {
@@ -199,5 +200,28 @@ subscription  b
     fn a_client_id_is_one_part_of_the_path() {
         assert_eq!(path_of("a/b?c=d"), "/api/v1/sessions/a%2Fb%3Fc%3Dd");
         assert_eq!(path_of(".."), "/api/v1/sessions/%2E%2E");
+    }
+
+    #[tokio::test]
+    async fn a_running_broker_is_asked() {
+        let admin = Admin::start().await;
+        let (_attachment, _link) = attach(&admin, "a/b ?", Some("tides/#")).await;
+        let client = AdminClient::to(&admin.address.to_string());
+        let ask = async |command: &SessionsCommand, json| carry_out(&client, command.clone(), json).await;
+
+        let list = SessionsCommand::List { limit: 10, offset: 0 };
+        let shown = ask(&list, false).await.unwrap();
+        assert!(shown.contains("a/b ?      online"), "{shown}");
+        assert!(shown.ends_with("1 of 1 session"), "{shown}");
+        let show = SessionsCommand::Show { client_id: "a/b ?".into() };
+        assert!(ask(&show, false).await.unwrap().contains("subscription  tides/#"));
+        let json: serde_json::Value = serde_json::from_str(&ask(&show, true).await.unwrap()).unwrap();
+        assert_eq!(json["filters"], serde_json::json!(["tides/#"]));
+
+        let delete = SessionsCommand::Delete { client_id: "a/b ?".into() };
+        assert_eq!(ask(&delete, false).await.unwrap(), "deleted the session of a/b ?");
+        let error = ask(&delete, false).await.unwrap_err().to_string();
+        assert!(error.starts_with("no session has this client id\n  help: "), "{error}");
+        assert_eq!(ask(&list, false).await.unwrap(), "0 sessions, none to show");
     }
 }

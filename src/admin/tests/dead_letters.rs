@@ -34,7 +34,7 @@ fn letter(admin: &Admin, route: Option<&str>, reason: DeadLetterReason, payload:
 }
 
 /// Files three letters of route `orders`, of which one was rejected, and one of a session.
-async fn file(admin: &Admin) -> Vec<u64> {
+pub(crate) async fn file(admin: &Admin) -> Vec<u64> {
     let of = [
         (Some("orders"), DeadLetterReason::MaxAge),
         (Some("orders"), DeadLetterReason::Rejected),

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A durable session with a subscription to `filter`, and its connection.
-async fn attach(admin: &Admin, client_id: &str, filter: Option<&str>) -> (Attachment, Arc<Link>) {
+pub(crate) async fn attach(admin: &Admin, client_id: &str, filter: Option<&str>) -> (Attachment, Arc<Link>) {
     let connect = Connect {
         version: Version::V5,
         clean_start: false,
