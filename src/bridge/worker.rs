@@ -167,11 +167,10 @@ impl Worker {
             wake_at = wake_at.min(if now < self.rests_until { self.rests_until } else { self.window.due() });
         }
         self.monitor.waiting(self.window.waiting());
-        Ok(wake_at.min(self.settlement.due()))
+        Ok(wake_at.min(self.window.ready_until()).min(self.settlement.due()))
     }
 
-    /// Starts what may start. Gives the time at which the breaker may let more through, or something
-    /// that waits for it becomes too old.
+    /// Starts what may start. Gives the time at which the breaker may let more through.
     fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
         loop {
             self.drop_overdue(now)?;
@@ -181,7 +180,7 @@ impl Worker {
             };
             let Some(slot) = self.take_slot() else { return Ok(UnixMillis::NEVER) };
             match self.target.admit(now) {
-                Admit::WaitUntil(at) => return Ok(at.min(self.window.ready_until())),
+                Admit::WaitUntil(at) => return Ok(at),
                 Admit::Go(permit) => self.start(stored, slot, permit, now),
             }
         }
