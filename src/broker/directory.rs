@@ -130,6 +130,11 @@ impl Broker {
         self.directory.iter().map(|slot| Arc::clone(slot.value())).collect()
     }
 
+    /// Tells every connection to leave.
+    pub fn evict_all(&self, reason: ReasonCode) {
+        self.slots().iter().filter_map(|slot| slot.link()).for_each(|link| link.evict(reason));
+    }
+
     /// Ends a session: its subscriptions and what it is owed are void, and its will is published.
     pub(super) fn end_session(&self, slot: &Arc<Slot>) {
         let mut inner = slot.lock();

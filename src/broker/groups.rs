@@ -13,10 +13,10 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::slot::Pushed;
-use super::{Broker, DurableSlot, Link, Slot, Subscription};
+use super::{Broker, DurableSlot, Link, PublishContext, Slot, Subscription};
 use crate::codec::Qos;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
-use crate::session::{Claim, Delivery};
+use crate::session::{Claim, Delivery, Session};
 
 /// A share name and a filter, and who takes part.
 #[derive(Debug)]
@@ -254,6 +254,33 @@ impl Broker {
         if let Some(durable) = group.durable() {
             // Refused only when the store has failed, and then nothing matters any more.
             let _ = self.store.submit(Record::of([Change::Discarded(durable.recipient)]));
+        }
+    }
+
+    /// The groups that a session takes part in.
+    pub fn groups_of(&self, slot: &Slot) -> Vec<Arc<Group>> {
+        let shared: Vec<_> = slot.lock().subscriptions.keys().filter(|filter| filter.is_shared()).cloned().collect();
+        let found = shared.iter().filter_map(|filter| self.groups.get(filter.to_string().as_str()));
+        found.map(|group| Arc::clone(group.value())).collect()
+    }
+
+    /// A member has settled a message of a group.
+    pub fn shared_settled(&self, slot: &Slot, claim: &Claim) {
+        let own = slot.durable().map(|durable| durable.recipient);
+        if own != Some(claim.owner)
+            && let Some(group) = self.group_by_number(claim.owner)
+        {
+            group.settled(claim.lsn);
+        }
+    }
+
+    /// A connection has ended: what it had in hand of its groups goes to other members, but for QoS 2 that a
+    /// durable session has begun.
+    pub fn release_shared(&self, slot: &Slot, session: &Session, touched: &mut PublishContext) {
+        for group in self.groups_of(slot) {
+            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
+            let keeps = session.begun_exactly_once(owner);
+            group.let_go(slot, &keeps, &mut touched.touched);
         }
     }
 

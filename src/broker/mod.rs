@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 
 pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
+pub use groups::Group;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;
@@ -44,7 +45,6 @@ use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
-use groups::Group;
 use matching::Target;
 use retained::RetainedTotals;
 use timers::Timers;

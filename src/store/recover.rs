@@ -1,6 +1,7 @@
 //! Opening the database: its checks, and what the broker is told of what was there.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,9 +40,19 @@ pub(super) struct Opened {
     pub(super) reserved: Lsn,
 }
 
-pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Result<Opened, StoreError> {
-    let database =
-        Database::builder().set_cache_size(cache_size).create(path).map_err(|e| explain(path, e))?;
+/// Opens the file, or makes it.
+pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
+    let database = Database::builder().set_cache_size(cache_size).create(path);
+    let database = database.map_err(|e| explain(path, e))?;
+    // A new file is there after a power failure only when its directory says so.
+    let directory = path.parent().unwrap_or(path);
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|e| StoreError::Failed(format!("{}: {e}", directory.display())))?;
+    Ok(database)
+}
+
+/// Checks what the database holds, and makes everything from it. `path` is for messages.
+pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Result<Opened, StoreError> {
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
@@ -51,7 +62,10 @@ pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Resul
         check_schema(path, &mut tables)?;
         store_id = store_id_of(&mut tables)?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
-        reserved = Lsn(first.0 + NUMBERS_RESERVED);
+        reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
+        if first == Lsn::ZERO {
+            return Err(StoreError::Damaged("meta «reserved» is 0".into()));
+        }
         tables.set_meta_number(key::RESERVED, reserved.0)?;
         state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
         recipients(&tables, registry, &mut state, &mut recovered)?;

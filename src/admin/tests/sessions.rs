@@ -63,7 +63,6 @@ async fn publish(admin: &Admin, publisher: &Attachment, topic: &str, payload: &[
         slot: &publisher.slot,
         durable: publisher.durable,
         rights: &rights,
-        rights_version: rights.version(),
     };
     let topic = TopicName::parse(topic, 10).unwrap();
     broker.publish(&mut PublishContext::default(), &source, &publish, &topic, broker.clock.now());
