@@ -32,8 +32,8 @@ use parking_lot::Mutex;
 
 pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
-pub use groups::Group;
 pub use directory::{AttachRequest, Attachment, Departure};
+pub use groups::Group;
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;
 pub use retained::RetainedScan;

@@ -9,8 +9,8 @@ use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{AttachRequest, Attachment, Link, PublishContext};
 use crate::codec::{
-    Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version, Will,
-    encode,
+    Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version,
+    Will, encode,
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Session, Terms, assigned_client_id};
@@ -136,8 +136,7 @@ async fn authenticate(context: &ConnectionContext, connect: &Connect<'_>) -> Res
 
 /// A will is judged like a PUBLISH, and its rights at once, not only when it goes out.
 fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRecord, ReasonCode> {
-    let topic =
-        TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
+    let topic = TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
     if topic.is_system() || !rights.may_publish(&topic) {
         return Err(ReasonCode::NotAuthorized);
     }
@@ -165,7 +164,8 @@ async fn refuse(
     reason: ReasonCode,
 ) {
     context.broker.metrics.connects_refused.increment(1);
-    let Some(version) = version else { return };
+    // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
+    let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else { return };
     let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
     let mut bytes = Vec::new();
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {

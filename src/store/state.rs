@@ -347,7 +347,7 @@ impl State {
 
 impl Progress {
     /// Notes that a leg is settled. `below` and `above` are the nearest that are not: all between them is.
-    fn settle(&mut self, Lsn(lsn): Lsn, (below, above): (Option<Lsn>, Option<Lsn>)) {
+    pub(super) fn settle(&mut self, Lsn(lsn): Lsn, (below, above): (Option<Lsn>, Option<Lsn>)) {
         let last = match (above, self.settled.last_key_value()) {
             (Some(above), _) => above.0 - 1,
             (None, Some((_, last))) => lsn.max(*last),
