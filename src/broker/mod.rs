@@ -30,7 +30,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-pub use admin::SessionSummary;
+pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::Group;
