@@ -257,19 +257,17 @@ impl Broker {
         }
     }
 
-    /// The groups that a session takes part in.
-    pub fn groups_of(&self, slot: &Slot) -> Vec<Arc<Group>> {
-        let shared: Vec<_> = slot.lock().subscriptions.keys().filter(|filter| filter.is_shared()).cloned().collect();
-        let found = shared.iter().filter_map(|filter| self.groups.get(filter.to_string().as_str()));
-        found.map(|group| Arc::clone(group.value())).collect()
-    }
-
     /// A member has settled a message of a group.
     pub fn shared_settled(&self, slot: &Slot, claim: &Claim) {
         let own = slot.durable().map(|durable| durable.recipient);
-        if own != Some(claim.owner)
-            && let Some(group) = self.group_by_number(claim.owner)
-        {
+        if own == Some(claim.owner) {
+            return;
+        }
+        let is_owner =
+            |group: &&Arc<Group>| group.durable().is_some_and(|queue| queue.recipient == claim.owner);
+        // A member that has left settles what it had begun all the same.
+        let member_of = slot.lock().groups.iter().find(is_owner).cloned();
+        if let Some(group) = member_of.or_else(|| self.group_by_number(claim.owner)) {
             group.settled(claim.lsn);
         }
     }
@@ -277,7 +275,8 @@ impl Broker {
     /// A connection has ended: what it had in hand of its groups goes to other members, but for QoS 2 that a
     /// durable session has begun.
     pub fn release_shared(&self, slot: &Slot, session: &Session, touched: &mut PublishContext) {
-        for group in self.groups_of(slot) {
+        let groups = slot.lock().groups.clone();
+        for group in groups {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let keeps = session.begun_exactly_once(owner);
             group.let_go(slot, &keeps, &mut touched.touched);

@@ -35,7 +35,8 @@ impl std::str::FromStr for Listen {
         if text == "none" {
             return Ok(Self::None);
         }
-        let address = text.parse().map_err(|_| "give an address and a port, as in 127.0.0.1:1883, or «none»")?;
+        let address =
+            text.parse().map_err(|_| "give an address and a port, as in 127.0.0.1:1883, or «none»")?;
         Ok(Self::At(address))
     }
 }

@@ -179,7 +179,7 @@ impl Connection {
     /// Fetches what a shared group could give to nobody when it came.
     fn read_shared(&mut self) -> Result<bool, End> {
         let watermark = self.context.broker.store.watermark();
-        for group in self.context.broker.groups_of(&self.slot) {
+        for group in self.slot.groups() {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let mut numbers = Vec::new();
             let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);

@@ -138,7 +138,6 @@ impl Connection {
     }
 }
 
-
 pub(super) fn store_failed() -> Close {
     Close::because(ReasonCode::ServerUnavailable, "the store has failed")
 }

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use super::backlog::BacklogReader;
-use super::{Connection, ConnectionContext};
+use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{AttachRequest, Attachment, Link, PublishContext};
 use crate::codec::{
-    Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version, Will,
-    encode,
+    Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version,
+    Will, encode,
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Session, Terms, assigned_client_id};
@@ -24,7 +25,7 @@ pub(super) async fn establish(
     context: Arc<ConnectionContext>,
     mut stream: Stream,
     peer: SocketAddr,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
     let mut buffer = Vec::new();
     let received = receive_connect(&mut stream, &mut decoder, &mut buffer);
@@ -71,11 +72,16 @@ async fn receive_connect(
     decoder: &mut Decoder,
     buffer: &mut Vec<u8>,
 ) -> Result<bool, DecodeError> {
-    let mut chunk = vec![0; FIRST_READ];
     loop {
-        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut chunk)).await;
-        let Ok(read @ 1..) = read else { return Ok(false) };
-        buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        let read = std::future::poll_fn(|cx| {
+            scratch::with(|scratch| {
+                let chunk = scratch.read.get_mut(..FIRST_READ).unwrap_or_default();
+                let read = ready!(stream.poll_read(cx, chunk))?;
+                buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                Poll::Ready(std::io::Result::Ok(read))
+            })
+        });
+        let Ok(1..) = read.await else { return Ok(false) };
         if decoder.decode(buffer)?.is_some() {
             return Ok(true);
         }
@@ -130,8 +136,7 @@ async fn authenticate(context: &ConnectionContext, connect: &Connect<'_>) -> Res
 
 /// A will is judged like a PUBLISH, and its rights at once, not only when it goes out.
 fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRecord, ReasonCode> {
-    let topic =
-        TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
+    let topic = TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
     if topic.is_system() || !rights.may_publish(&topic) {
         return Err(ReasonCode::NotAuthorized);
     }
@@ -159,7 +164,8 @@ async fn refuse(
     reason: ReasonCode,
 ) {
     context.broker.metrics.connects_refused.increment(1);
-    let Some(version) = version else { return };
+    // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
+    let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else { return };
     let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
     let mut bytes = Vec::new();
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
@@ -189,7 +195,7 @@ impl Accepted {
         peer: SocketAddr,
         decoder: Decoder,
         partial: Vec<u8>,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         let Self { terms, identity, rights, attachment, link } = self;
         let broker = &context.broker;
         let mut bytes = Vec::new();
@@ -206,7 +212,7 @@ impl Accepted {
         let now = broker.clock.now();
         let progress = attachment.progress.as_ref();
         let session = Session::new(&terms, attachment.durable, progress, attachment.torn, now);
-        Some(Connection {
+        Some(Box::new(Connection {
             stream,
             peer,
             decoder,
@@ -229,6 +235,6 @@ impl Accepted {
             outbound: Default::default(),
             departure: Default::default(),
             context,
-        })
+        }))
     }
 }

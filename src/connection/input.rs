@@ -105,8 +105,14 @@ impl Connection {
             Packet::Pingreq => self.session.handle_pingreq(),
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
             // [MQTT-4.12.0-7] No connection here has an authentication method.
-            Packet::Auth(_) => return Err(Close::protocol_error("AUTH without an authentication method").into()),
-            Packet::Connect(_) | Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+            Packet::Auth(_) => {
+                return Err(Close::protocol_error("AUTH without an authentication method").into());
+            }
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => {
                 return Err(Close::protocol_error("a packet that clients do not send here").into());
             }
         }
@@ -140,7 +146,8 @@ impl Connection {
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let filters = self.session.handle_unsubscribe(unsubscribe);
-        let unsubscribed = self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
+        let unsubscribed =
+            self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
         let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: unsubscribed.reasons };
         self.session.answer_later(unsubscribed.safe_at, ReplyPacket::Unsuback(unsuback));
         Ok(())
@@ -163,9 +170,9 @@ impl Connection {
         if auth.version() == self.rights.version() {
             return Ok(());
         }
-        self.rights = auth
-            .rights(&self.identity, self.session.client_id())
-            .map_err(|reason| Close::because(reason, "the client may not stay after the rules have changed"))?;
+        self.rights = auth.rights(&self.identity, self.session.client_id()).map_err(|reason| {
+            Close::because(reason, "the client may not stay after the rules have changed")
+        })?;
         Ok(())
     }
 

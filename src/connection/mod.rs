@@ -105,7 +105,7 @@ pub async fn serve(context: Arc<ConnectionContext>, stream: Stream, peer: Socket
 
 impl Connection {
     /// Says goodbye if there is somebody to hear it, and gives the session back.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         self.log_end(end);
         self.last_report();
         let closed_by_us = matches!(end, End::Closed(_));

@@ -33,8 +33,12 @@ impl Acceptors {
     ) -> Result<(Self, Vec<Arc<TlsSettings>>), StartError> {
         let checks = std::thread::available_parallelism().map_or(1, usize::from);
         let password_checks = Arc::new(Semaphore::new(checks));
-        let mut acceptors =
-            Self { bound: Vec::new(), addresses: Vec::new(), tasks: Vec::new(), stopping: watch::channel(false).0 };
+        let mut acceptors = Self {
+            bound: Vec::new(),
+            addresses: Vec::new(),
+            tasks: Vec::new(),
+            stopping: watch::channel(false).0,
+        };
         let mut all_tls = Vec::new();
         for listener in &config.listeners {
             let tls = listener.tls.clone().map(TlsSettings::load).transpose()?.map(Arc::new);

@@ -2,6 +2,7 @@
 
 mod accept;
 mod banner;
+pub mod disk_watch;
 mod reload;
 mod settings;
 

@@ -286,7 +286,8 @@ impl Session {
     /// Messages of a shared group whose QoS 2 exchange this durable session has begun: they stay with it
     /// [MQTT-4.8.2-4].
     pub fn begun_exactly_once(&self, group: RecipientNo) -> Vec<Lsn> {
-        let begun = self.outbound.in_flight.values().filter(|known| known.saved && is_told_first(known.state));
+        let begun =
+            self.outbound.in_flight.values().filter(|known| known.saved && is_told_first(known.state));
         begun.filter_map(|known| known.claim.as_ref()).filter(|c| c.owner == group).map(|c| c.lsn).collect()
     }
 
@@ -409,7 +410,8 @@ impl Session {
             properties: message.properties(),
             payload_len: message.payload().len(),
         };
-        if self.max_packet_size < MAX_PACKET_SIZE && frame.encoded_len(self.version) > self.max_packet_size as usize
+        if self.max_packet_size < MAX_PACKET_SIZE
+            && frame.encoded_len(self.version) > self.max_packet_size as usize
         {
             match packet_id {
                 Some(packet_id) => self.finish(packet_id),

@@ -17,6 +17,8 @@ mod recover;
 mod rows;
 mod state;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watermark;
 mod writer;
 
@@ -99,17 +101,19 @@ impl Store {
     /// is changed then.
     pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
         let path = directory.join("causeway.redb");
-        let database = recover::open(&path, settings.cache_size)?;
-        Self::start(database, &path, settings)
+        let registry = Registry::default();
+        let opened = recover::guarded(|| {
+            let database = recover::open(&path, settings.cache_size)?;
+            recover::load(database, &path, &registry)
+        })?;
+        Self::start(opened, registry, settings)
     }
 
     fn start(
-        database: redb::Database,
-        path: &Path,
+        opened: recover::Opened,
+        registry: Registry,
         settings: &StoreSettings,
     ) -> Result<(Self, Recovered), StoreError> {
-        let registry = Registry::default();
-        let opened = recover::load(database, path, &registry)?;
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             queue: queue::Queue::new(opened.first, opened.reserved),

@@ -1,7 +1,9 @@
 //! Opening the database: its checks, and what the broker is told of what was there.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,15 +42,42 @@ pub(super) struct Opened {
     pub(super) reserved: Lsn,
 }
 
+/// Turns a panic into an error: redb trusts a file that was closed in order, and panics on one that somebody
+/// else has damaged.
+pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(StoreError::Damaged(text.unwrap_or_else(|| "it cannot be read".into())))
+    })
+}
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let database = Database::builder().set_cache_size(cache_size).create(path);
-    let database = database.map_err(|e| explain(path, e))?;
-    // A new file is there after a power failure only when its directory says so.
-    let directory = path.parent().unwrap_or(path);
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|e| StoreError::Failed(format!("{}: {e}", directory.display())))?;
-    Ok(database)
+    let database = make(path).and_then(|()| Database::builder().set_cache_size(cache_size).open(path));
+    database.map_err(|e| explain(path, e))
+}
+
+/// Makes an empty database when there is none. It gets its name when it is whole: one that was begun when the
+/// power went would be refused as damaged.
+fn make(path: &Path) -> Result<(), DatabaseError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    // Held while this function runs: two processes that start at once do not make it twice.
+    directory.lock()?;
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let begun = path.with_extension("redb.new");
+    match fs::remove_file(&begun) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(Database::create(&begun)?);
+    fs::rename(&begun, path)?;
+    // After a power failure the file is there only when its directory says so.
+    directory.sync_all()?;
+    Ok(())
 }
 
 /// Checks what the database holds, and makes everything from it. `path` is for messages.
@@ -83,6 +112,9 @@ fn explain(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => StoreError::Damaged(what),
+        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            StoreError::Damaged(format!("{}: {error}", path.display()))
+        }
         other => StoreError::Failed(format!("{}: {other}", path.display())),
     }
 }

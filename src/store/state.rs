@@ -117,7 +117,7 @@ impl State {
         legs.sort_unstable_by_key(|leg| leg.recipient);
         if !legs.is_empty() {
             self.row.clear();
-            rows::put_message(&mut self.row, &publication.message, &legs);
+            rows::put_message(&mut self.row, &publication.message, &legs, publication.origin);
             tables.messages.insert(lsn.0, self.row.as_slice())?;
             let bytes = self.row.len() as u32;
             if legs.len() > 1 {
@@ -147,7 +147,7 @@ impl State {
             return Ok(());
         }
         self.row.clear();
-        rows::put_message(&mut self.row, message, &[]);
+        rows::put_message(&mut self.row, message, &[], None);
         tables.retained.insert(message.topic(), self.row.as_slice())?;
         Ok(())
     }
@@ -347,7 +347,7 @@ impl State {
 
 impl Progress {
     /// Notes that a leg is settled. `below` and `above` are the nearest that are not: all between them is.
-    fn settle(&mut self, Lsn(lsn): Lsn, (below, above): (Option<Lsn>, Option<Lsn>)) {
+    pub(super) fn settle(&mut self, Lsn(lsn): Lsn, (below, above): (Option<Lsn>, Option<Lsn>)) {
         let last = match (above, self.settled.last_key_value()) {
             (Some(above), _) => above.0 - 1,
             (None, Some((_, last))) => lsn.max(*last),
