@@ -184,9 +184,12 @@ impl Outbound {
     /// Takes an exchange out; its place in the window is free.
     pub(super) fn end(&mut self, packet_id: PacketId) -> Option<InFlight> {
         let ended = self.in_flight.remove(&packet_id.get())?;
-        if ended.place != Place::Waiting {
-            self.used = self.used.saturating_sub(1);
+        match ended.place {
+            Place::Waiting => return Some(ended),
+            Place::Held => self.held.retain(|held| held.packet_id != packet_id),
+            Place::Sent => {}
         }
+        self.used = self.used.saturating_sub(1);
         Some(ended)
     }
 

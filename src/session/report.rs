@@ -16,7 +16,8 @@ const ENTRIES_MAX: usize = 1024;
 /// The report in the making.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    delta: SessionDelta,
+    /// Boxed, because most sessions have nothing to tell most of the time.
+    delta: Option<Box<SessionDelta>>,
     /// QoS 1 identifiers were given out since the last report.
     unsaved: bool,
     due: Option<UnixMillis>,
@@ -30,12 +31,12 @@ impl Report {
     }
 
     pub(super) fn released(&mut self, packet_id: PacketId) {
-        self.delta.released.push(packet_id);
+        self.delta().released.push(packet_id);
     }
 
     /// An exchange began or moved on, and nothing is sent before that is durable.
     pub(super) fn exchange_first(&mut self, exchange: Exchange) {
-        self.delta.exchanges.push(exchange);
+        self.delta().exchanges.push(exchange);
         self.urgent = true;
     }
 
@@ -47,13 +48,17 @@ impl Report {
 
     /// An exchange that the store knows of ended.
     pub(super) fn ended(&mut self, packet_id: PacketId, now: UnixMillis) {
-        self.delta.ended.push(packet_id);
+        self.delta().ended.push(packet_id);
         self.due_by(now);
     }
 
     fn is_large(&self) -> bool {
-        let delta = &self.delta;
+        let Some(delta) = &self.delta else { return false };
         delta.settled.len() + delta.settled_shared.len() + delta.ended.len() >= ENTRIES_MAX
+    }
+
+    fn delta(&mut self) -> &mut SessionDelta {
+        self.delta.get_or_insert_default()
     }
 
     fn due_by(&mut self, now: UnixMillis) {
@@ -71,8 +76,8 @@ impl Session {
     /// The settlement of this claim has to become durable by the session's report.
     pub fn settle_by_report(&mut self, claim: &Claim, now: UnixMillis) {
         match self.durable {
-            Some(durable) if claim.owner == durable.recipient => self.report.delta.settled.push(claim.lsn),
-            _ => self.report.delta.settled_shared.push((claim.owner, claim.lsn)),
+            Some(durable) if claim.owner == durable.recipient => self.report.delta().settled.push(claim.lsn),
+            _ => self.report.delta().settled_shared.push((claim.owner, claim.lsn)),
         }
         self.report.due_by(now);
     }
@@ -93,7 +98,8 @@ impl Session {
     /// That of a session that ends with its connection names no session: all that is in it are messages of
     /// shared groups, to be settled one by one.
     pub fn take_report(&mut self) -> Option<SessionDelta> {
-        let Report { mut delta, unsaved, .. } = std::mem::take(&mut self.report);
+        let Report { delta, unsaved, .. } = std::mem::take(&mut self.report);
+        let mut delta = delta.map_or_else(SessionDelta::default, |delta| *delta);
         let Some(durable) = self.durable else { return Some(delta).filter(|delta| !delta.is_empty()) };
         if unsaved {
             self.outbound.save(durable.recipient, &mut delta.exchanges);
