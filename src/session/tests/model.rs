@@ -72,8 +72,9 @@ impl Model {
         });
         let mut progress = Progress::default();
         progress.next_packet_id = u16::MAX - 3;
-        let peer = Peer::resumed(&terms, durable, Some(&progress), false);
         let store = Store::owing(&[]);
+        let mut peer = Peer::resumed(&terms, durable, Some(&progress), false);
+        peer.watermark = store.watermark();
         let (open, claims, abandoned, inbound) = Default::default();
         Self { peer, store, open, claims, next_lsn: 1, abandoned, inbound }
     }
