@@ -38,7 +38,7 @@ impl Record {
 pub struct Publication {
     /// The message.
     pub message: Message,
-    /// Whom it is owed to.
+    /// Whom it is owed to, each recipient once.
     pub legs: SmallVec<[Leg; 1]>,
     /// The QoS 2 exchange it came in by, when its publisher's session is durable: stored with the message,
     /// so that a repeat is known also after a crash [MQTT-4.3.3-10].
@@ -96,7 +96,8 @@ pub enum Change {
     GroupOpened(RecipientNo, Box<str>),
     /// A route exists under this name.
     RouteOpened(RecipientNo, Box<str>),
-    /// A delivery was given up; the encoded dead letter, filed under the number of its record.
+    /// A delivery was given up; the encoded dead letter, filed under the number of its record, which holds
+    /// one at most.
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
