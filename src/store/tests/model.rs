@@ -237,11 +237,20 @@ pub(super) fn random_record(dice: &mut Dice, model: &Model, store: &Store) -> Re
             record.changes.push(random_change(dice, model, store));
         }
     }
-    // One letter to a record: it is filed under the record's number.
-    let mut letters = 0;
-    record.changes.retain(|change| {
-        letters += usize::from(matches!(change, Change::DeadLetter(_)));
-        letters < 2 || !matches!(change, Change::DeadLetter(_))
+    // One letter to a record: it is filed under the record's number. And a number that was discarded is never
+    // opened again.
+    let (mut letters, mut discarded) = (0, Vec::new());
+    record.changes.retain(|change| match change {
+        Change::DeadLetter(_) => {
+            letters += 1;
+            letters == 1
+        }
+        Change::Discarded(number) => {
+            discarded.push(*number);
+            true
+        }
+        Change::SessionOpened(opened) => !discarded.contains(&opened.recipient),
+        _ => true,
     });
     record
 }
