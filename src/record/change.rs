@@ -78,7 +78,8 @@ pub enum Change {
         /// Whether the will is still to be published.
         keep_will: bool,
     },
-    /// A session, shared group or route is gone, and everything owed to it is void.
+    /// A session, shared group or route is gone, and everything owed to it is void. Its number is never opened
+    /// again: what is left of its legs in messages for several would be owed once more.
     Discarded(RecipientNo),
     /// A subscription was made or replaced.
     Subscribed(RecipientNo, Box<SubscriptionRow>),
