@@ -1,5 +1,7 @@
 //! The real binary, as a person and as an init system meet it: flags, exit codes, files, signals, messages.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! Rules of form that a reader would otherwise have to watch over.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod source;
 
 use source::{code, file, files, tokens};
