@@ -265,7 +265,7 @@ fn random_publication(dice: &mut Dice, model: &Model) -> Publication {
         (number, epoch_of(dice, model, number), packet_id(dice))
     });
     let message = message(["a", "a/b", "ö"][dice.roll(3)], payload);
-    Publication { message, legs, inbound, retain }
+    Publication { message, legs, inbound, retain, origin: None }
 }
 
 fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {
