@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, starts it, and stops it in order.
 
 mod accept;
+mod background;
 mod banner;
 pub mod disk_watch;
 mod reload;
@@ -13,9 +14,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::{AdminState, Phase, Readiness};
 use crate::auth::Authenticator;
+use crate::bridge::Bridge;
 use crate::broker::Broker;
 use crate::codec::ReasonCode;
 use crate::config::{Config, TlsConfig};
@@ -23,6 +27,7 @@ use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 use crate::transport::{ConnectionLimit, dev_certs, raise_nofile};
 use accept::Acceptors;
+use background::Background;
 use reload::Reloader;
 
 /// How the process ends.
@@ -51,13 +56,15 @@ type StartError = Box<dyn std::error::Error>;
 /// first may be left out when their address is taken.
 pub fn run(config: Config, spare: bool) -> Exit {
     telemetry::init_log(&config.log);
+    // Before anything counts: handles belong to the recorder that is there when they are made.
+    let metrics = telemetry::install_metrics();
     let descriptors = raise_nofile();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cannot_start(&error),
     };
     let exit = runtime.block_on(async {
-        match Server::start(config, spare).await {
+        match Server::start(config, metrics, spare).await {
             Ok(server) => {
                 banner::print(&server, descriptors);
                 server.serve().await
@@ -78,29 +85,42 @@ fn cannot_start(error: &dyn std::error::Error) -> Exit {
 struct Server {
     config: Arc<Config>,
     broker: Arc<Broker>,
+    bridge: Arc<Bridge>,
     acceptors: Acceptors,
+    background: Background,
+    readiness: Arc<Readiness>,
     reloader: Reloader,
     has_dev_certificate: bool,
 }
 
 impl Server {
-    async fn start(config: Config, spare: bool) -> Result<Self, StartError> {
+    /// Opens the store, enters sessions and routes, and binds every address. Nothing is accepted yet.
+    async fn start(config: Config, recorder: PrometheusHandle, spare: bool) -> Result<Self, StartError> {
         let auth = Arc::new(Authenticator::load(config.auth.clone())?);
         make_data_directory(&config.store.path)?;
-        let metrics = Arc::new(Metrics::new());
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
+        let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
-        let broker = Broker::new(store, recovered, Arc::clone(&auth), metrics, limits);
-        let uses_dev_certificate = |tls: &TlsConfig| *tls == TlsConfig::default();
-        let has_dev_certificate =
-            config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(uses_dev_certificate);
+        let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);
+        let has_dev_certificate = config.listeners.iter().any(|l| l.tls == Some(TlsConfig::default()));
         if has_dev_certificate {
             dev_certs::ensure(Path::new("certs"))?;
         }
         let everywhere = ConnectionLimit::new(config.limits.connections);
         let (acceptors, tls) = Acceptors::bind(&config, &broker, everywhere, spare)?;
+        let bridge = Arc::new(Bridge::start(&broker, &config, &known_routes)?);
+        let readiness = Arc::new(Readiness::default());
+        let admin = AdminState {
+            broker: Arc::clone(&broker),
+            bridge: Arc::clone(&bridge),
+            metrics: recorder,
+            readiness: Arc::clone(&readiness),
+            data: config.store.path.clone(),
+        };
+        let background = Background::start(&config, admin, spare).await?;
         let reloader = Reloader { auth, tls };
-        Ok(Self { config: Arc::new(config), broker, acceptors, reloader, has_dev_certificate })
+        let config = Arc::new(config);
+        Ok(Self { config, broker, bridge, acceptors, background, readiness, reloader, has_dev_certificate })
     }
 
     /// Serves until it is told to stop.
@@ -111,11 +131,8 @@ impl Server {
             eprintln!("causeway cannot start: signals cannot be listened for");
             return Exit::CannotStart;
         };
-        let timers = tokio::spawn({
-            let broker = Arc::clone(&self.broker);
-            async move { broker.run_timers().await }
-        });
         self.acceptors.start();
+        self.readiness.set(Phase::Up);
         let exit = loop {
             tokio::select! {
                 _ = terminate.recv() => break Exit::Stopped,
@@ -128,20 +145,23 @@ impl Server {
             }
         };
         self.stop(exit).await;
-        timers.abort();
         exit
     }
 
-    /// Stops in order: no new connections, goodbye to those there are, what waits goes to disk.
+    /// Stops in order: no new connections, goodbye to those there are, attempts in flight end, what waits
+    /// goes to disk.
     async fn stop(&mut self, exit: Exit) {
         tracing::info!("stopping");
+        self.readiness.set(Phase::ShuttingDown);
         self.broker.evict_all(ReasonCode::ServerShuttingDown);
-        self.acceptors.stop(self.config.limits.shutdown_timeout).await;
+        let within = self.config.limits.shutdown_timeout;
+        tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
         if exit != Exit::StoreFailed {
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
+        self.background.stop().await;
         tracing::info!("stopped");
     }
 }
