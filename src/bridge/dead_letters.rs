@@ -2,6 +2,7 @@
 //!
 //! Invariant: a letter is replayed once, however many ask for it at the same time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -128,8 +129,8 @@ impl DeadLetters {
         let _changing = self.changing.lock().await;
         let found = self.blocking(move |store| {
             let mut found = Vec::new();
-            for id in ids {
-                if !found.contains(&id) && find(store, id)?.is_some() {
+            for id in BTreeSet::from_iter(ids) {
+                if find(store, id)?.is_some() {
                     found.push(id);
                 }
             }
