@@ -153,10 +153,35 @@ impl DeadLetters {
     /// stays then.
     pub async fn replay(&self, id: Lsn) -> Result<Lsn, DeadLettersError> {
         let _changing = self.changing.lock().await;
-        let FiledLetter { letter, .. } = self.get(id).await?;
-        let lsn = self.broker.owe_again(id, &letter)?;
+        let lsn = self.owe_again(id).await?;
         self.broker.store.durable(lsn).await?;
         Ok(lsn)
+    }
+
+    /// Replays several letters, the oldest first, and waits for the disk once. Gives those that could not
+    /// be replayed, with the reason; they stay.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn replay_each(
+        &self,
+        ids: &BTreeSet<Lsn>,
+    ) -> Result<Vec<(Lsn, DeadLettersError)>, DeadLettersError> {
+        let _changing = self.changing.lock().await;
+        let (mut left, mut last) = (Vec::new(), Lsn::ZERO);
+        for id in ids {
+            match self.owe_again(*id).await {
+                Ok(lsn) => last = lsn,
+                Err(error) => left.push((*id, error)),
+            }
+        }
+        self.broker.store.durable(last).await?;
+        Ok(left)
+    }
+
+    async fn owe_again(&self, id: Lsn) -> Result<Lsn, DeadLettersError> {
+        let FiledLetter { letter, .. } = self.get(id).await?;
+        Ok(self.broker.owe_again(id, &letter)?)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -65,6 +65,14 @@ struct Drawn {
     made: bool,
 }
 
+/// How the connection before has left the seat.
+struct Seat {
+    /// It did not end in order.
+    torn: bool,
+    /// It got so far that there is a session to resume.
+    opened: bool,
+}
+
 impl Broker {
     /// Gives the connection its session: a new one, the one it had, or the one another connection still
     /// has, which is told to leave. Returns when everything about it is durable.
@@ -83,18 +91,18 @@ impl Broker {
             }
             self.end_session(&drawn.slot);
         };
-        let Drawn { slot, epoch, made } = drawn;
-        let torn = self.take_seat(&slot, epoch, &request)?;
+        let Drawn { slot, epoch, .. } = drawn;
+        let Seat { torn, opened } = self.take_seat(&slot, epoch, &request)?;
         let Some(recipient) = slot.durable().map(|durable| durable.recipient) else {
             return Ok(Attachment { slot, durable: None, progress: None, torn: false });
         };
         let attachment = Attachment {
             durable: Some(Durable { recipient, epoch }),
             progress: None,
-            torn: torn && !made,
+            torn: torn && opened,
             slot: Arc::clone(&slot),
         };
-        match self.open(&attachment, &request, made).await {
+        match self.open(&attachment, &request, opened).await {
             Ok(progress) => Ok(Attachment { progress, ..attachment }),
             Err(reason) => {
                 self.detach(&slot, &request.link, Departure::default());
@@ -116,7 +124,6 @@ impl Broker {
         if ends {
             self.end_session(slot);
         }
-        self.metrics.connections.decrement(1.0);
         slot.left.notify_waiters();
     }
 
@@ -128,6 +135,11 @@ impl Broker {
     /// All sessions, for those who list them.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         self.directory.iter().map(|slot| Arc::clone(slot.value())).collect()
+    }
+
+    /// Tells every connection to leave.
+    pub fn evict_all(&self, reason: ReasonCode) {
+        self.slots().iter().filter_map(|slot| slot.link()).for_each(|link| link.evict(reason));
     }
 
     /// Ends a session: its subscriptions and what it is owed are void, and its will is published.
@@ -226,13 +238,13 @@ impl Broker {
         !ended && !request.terms.clean_start && drawn.slot.durable().is_some()
     }
 
-    /// Takes the seat. Says whether the connection before did not end in order.
+    /// Takes the seat, and says how it was left.
     fn take_seat(
         &self,
         slot: &Arc<Slot>,
         epoch: Epoch,
         request: &AttachRequest<'_>,
-    ) -> Result<bool, ReasonCode> {
+    ) -> Result<Seat, ReasonCode> {
         let mut inner = slot.lock();
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
@@ -249,7 +261,7 @@ impl Broker {
         inner.closed_at = None;
         inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
         self.metrics.connections.increment(1.0);
-        Ok(std::mem::replace(&mut inner.torn, true))
+        Ok(Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened })
     }
 
     /// Makes it durable that the session was created or resumed, and reads what it left.
@@ -257,7 +269,7 @@ impl Broker {
         &self,
         attachment: &Attachment,
         request: &AttachRequest<'_>,
-        made: bool,
+        resumed: bool,
     ) -> Result<Option<Progress>, ReasonCode> {
         let Some(Durable { recipient, epoch }) = attachment.durable else { return Ok(None) };
         let opened = SessionOpened {
@@ -272,7 +284,8 @@ impl Broker {
         let record = Record::of([Change::SessionOpened(Box::new(opened))]);
         let submitted = self.store.submit(record).map_err(|_| ReasonCode::ServerUnavailable)?;
         self.store.durable(submitted.lsn).await.map_err(|_| ReasonCode::ServerUnavailable)?;
-        if made {
+        attachment.slot.lock().opened = true;
+        if !resumed {
             return Ok(None);
         }
         let store = self.store.clone();
@@ -291,6 +304,10 @@ impl Broker {
     fn vacate(&self, slot: &Arc<Slot>, inner: &mut SlotInner, departure: Departure) {
         let now = self.clock.now();
         inner.link = None;
+        self.metrics.connections.decrement(1.0);
+        if inner.mode == Mode::Ended {
+            return;
+        }
         inner.mode = Mode::Offline;
         inner.drop_frames();
         inner.closed_at = Some(now);

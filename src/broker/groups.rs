@@ -13,10 +13,10 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::slot::Pushed;
-use super::{Broker, DurableSlot, Link, Slot, Subscription};
+use super::{Broker, DurableSlot, Link, PublishContext, Slot, Subscription};
 use crate::codec::Qos;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
-use crate::session::{Claim, Delivery};
+use crate::session::{Claim, Delivery, Session};
 
 /// A share name and a filter, and who takes part.
 #[derive(Debug)]
@@ -254,6 +254,32 @@ impl Broker {
         if let Some(durable) = group.durable() {
             // Refused only when the store has failed, and then nothing matters any more.
             let _ = self.store.submit(Record::of([Change::Discarded(durable.recipient)]));
+        }
+    }
+
+    /// A member has settled a message of a group.
+    pub fn shared_settled(&self, slot: &Slot, claim: &Claim) {
+        let own = slot.durable().map(|durable| durable.recipient);
+        if own == Some(claim.owner) {
+            return;
+        }
+        let is_owner =
+            |group: &&Arc<Group>| group.durable().is_some_and(|queue| queue.recipient == claim.owner);
+        // A member that has left settles what it had begun all the same.
+        let member_of = slot.lock().groups.iter().find(is_owner).cloned();
+        if let Some(group) = member_of.or_else(|| self.group_by_number(claim.owner)) {
+            group.settled(claim.lsn);
+        }
+    }
+
+    /// A connection has ended: what it had in hand of its groups goes to other members, but for QoS 2 that a
+    /// durable session has begun.
+    pub fn release_shared(&self, slot: &Slot, session: &Session, touched: &mut PublishContext) {
+        let groups = slot.lock().groups.clone();
+        for group in groups {
+            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
+            let keeps = session.begun_exactly_once(owner);
+            group.let_go(slot, &keeps, &mut touched.touched);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::record::SubscriptionIds;
 use crate::topic::{Stamp, TopicName};
 
 /// Topics whose matches a publisher remembers.
-const REMEMBERED: usize = 32;
+const REMEMBERED: usize = 8;
 
 /// Above so many matching sessions, those of one client are found by hash instead of by looking.
 const LOOKED_THROUGH_MAX: usize = 16;

@@ -28,8 +28,6 @@ pub struct Source<'a> {
     pub durable: Option<Durable>,
     /// What it may do.
     pub rights: &'a Rights,
-    /// The version of the rights.
-    pub rights_version: u64,
 }
 
 /// A message that is about to be routed, with everything that becomes durable with it.
@@ -64,7 +62,7 @@ impl Broker {
             return self.publish_retained(context, source, publish, topic, now);
         }
         let PublishContext { memory, touched, scratch } = context;
-        let may_publish = (source.rights_version, || source.rights.may_publish(topic));
+        let may_publish = (source.rights.version(), || source.rights.may_publish(topic));
         let (matches, allowed) = memory.look_up(self, topic, Some(source.slot), may_publish);
         if !allowed {
             return self.not_authorized();
@@ -101,7 +99,7 @@ impl Broker {
             self.metrics.dropped.retained_full.increment(1);
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
-        let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights_version, || true));
+        let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights.version(), || true));
         let inbound = inbound(source, publish);
         let routed = Routed { message, inbound, retain: true, changes: Vec::new(), origin: None };
         self.route(matches, routed, touched)

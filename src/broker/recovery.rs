@@ -45,6 +45,7 @@ impl Broker {
             inner.seat_epoch = opened.epoch;
             inner.closed_at = Some(closed_at);
             inner.torn = row.closed_at.is_none();
+            inner.opened = true;
             inner.will = opened.will.map(|record| {
                 let due = closed_at.plus(Duration::from_secs(record.delay.into())).min(expires);
                 self.timers.schedule(due, &slot);

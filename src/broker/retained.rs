@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::slot::Pushed;
-use super::{Broker, Link, Slot, Subscription};
+use super::{Broker, Link, PublishContext, Slot, Subscription};
 use crate::codec::{Qos, RetainHandling};
 use crate::record::{Leg, Lsn, Message, Publication, Record, UnixMillis};
 use crate::session::{Claim, Delivery};
@@ -91,8 +91,9 @@ impl Broker {
         mut scan: RetainedScan,
         now: UnixMillis,
         may_receive: impl Fn(&TopicName<'_>) -> bool,
-        touched: &mut Vec<Arc<Link>>,
+        context: &mut PublishContext,
     ) -> Result<Option<RetainedScan>, SubmitError> {
+        let touched = &mut context.touched;
         let mut outcome = Ok(());
         let bytes_max = self.limits.outbox_bytes;
         let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, message| {

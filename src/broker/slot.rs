@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::Group;
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
@@ -86,6 +87,10 @@ pub(super) struct SlotInner {
     pub(super) closed_at: Option<UnixMillis>,
     /// The last connection did not end in order, so that its last reports may be missing.
     pub(super) torn: bool,
+    /// The store has the session: there is something to resume.
+    pub(super) opened: bool,
+    /// The shared groups it takes part in.
+    pub(super) groups: Vec<Arc<Group>>,
 }
 
 /// A will and whose it is: rights are asked for again when it is published.
@@ -154,6 +159,8 @@ impl Slot {
             expiry,
             closed_at: None,
             torn: false,
+            opened: false,
+            groups: Vec::new(),
         };
         Self { client_id, id, durable, left: Notify::new(), inner: Mutex::new(inner) }
     }
@@ -237,6 +244,11 @@ impl Slot {
         let owed = self.durable.as_ref().map_or(0, |durable| durable.backlog.count());
         let inner = self.inner.lock();
         inner.outbox_bytes <= bytes_max / 2 && (inner.mode == Mode::Live || owed < RETAINED_OWED_MAX)
+    }
+
+    /// The shared groups that the session takes part in.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.inner.lock().groups.clone()
     }
 
     /// How the connection is reached, when there is one.

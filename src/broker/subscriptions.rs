@@ -138,7 +138,9 @@ impl Broker {
             return;
         }
         let group = self.group(&filter.to_string());
-        group.join(slot, subscription);
+        if group.join(slot, subscription) {
+            slot.lock().groups.push(Arc::clone(&group));
+        }
         self.index.insert(&filter.filter, Target::Group(group), subscription);
     }
 
@@ -148,6 +150,7 @@ impl Broker {
             return;
         }
         let group = self.group(&filter.to_string());
+        slot.lock().groups.retain(|known| !Arc::ptr_eq(known, &group));
         if group.leave(slot) {
             self.index.remove(&filter.filter, &Target::Group(Arc::clone(&group)));
             self.close_group(&group);

@@ -1,11 +1,63 @@
-//! The command line.
+//! The command line: one file for each subcommand.
 
 pub mod acl;
+mod admin_client;
+pub mod bench;
 pub mod check;
+pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
+pub mod serve;
+pub mod sessions;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An MQTT broker whose acknowledgement is a promise: on disk before PUBACK, and on to HTTP targets with
+/// retries and dead letters.
+#[derive(Debug, Parser)]
+#[command(name = "causeway", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default)
+    Serve(serve::ServeArgs),
+    /// Check a configuration without starting
+    Check(check::CheckArgs),
+    /// Make or change a user of a password file
+    Passwd(passwd::PasswdArgs),
+    /// Ask an ACL file what a client may do
+    Acl(acl::AclArgs),
+    /// List, show and end the sessions of the running broker
+    Sessions(sessions::SessionsArgs),
+    /// List, show, replay and discard what the running broker has given up
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Load a broker and measure it
+    Bench(bench::BenchArgs),
+    /// A small HTTP target that fails and recovers, to try routes with
+    DemoTarget(demo_target::DemoTargetArgs),
+}
 
 /// Runs the command line and gives the process's exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Passwd(args)) => passwd::run(args),
+        Some(Command::Acl(args)) => acl::run(args),
+        Some(Command::Sessions(args)) => sessions::run(args),
+        Some(Command::DeadLetters(args)) => dead_letters::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::DemoTarget(args)) => demo_target::run(args),
+    }
 }

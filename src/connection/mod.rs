@@ -1,1 +1,146 @@
-//! connection
+//! One task for each client: bytes in, session, bytes out.
+//!
+//! It decides no protocol question: packets go to the session, messages to the broker, and what both answer
+//! is carried out. An idle connection owns no buffers; bytes pass through those of the worker thread.
+//!
+//! Invariant: nothing the client sent is processed after the session said to close, or after another
+//! connection took the session over.
+
+mod backlog;
+mod delivery;
+mod drive;
+mod handshake;
+mod input;
+mod output;
+mod scratch;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Sleep;
+
+use crate::auth::{Identity, Rights};
+use crate::broker::{Broker, Departure, Link, PublishContext, RetainedScan, Slot};
+use crate::codec::{Decoder, ReasonCode};
+use crate::record::{Lsn, UnixMillis};
+use crate::session::{Close, Delivery, Outgoing, Session};
+use crate::telemetry::ByQos;
+use crate::transport::Stream;
+use backlog::BacklogReader;
+
+/// What all connections of a listener share.
+pub struct ConnectionContext {
+    /// The switchboard.
+    pub broker: Arc<Broker>,
+    /// The address that the listener is bound to: it decides who may come in without a name.
+    pub listener: SocketAddr,
+    /// How long a client may take until its CONNECT is complete, TLS included.
+    pub connect_timeout: Duration,
+    /// How long a write may make no progress.
+    pub write_timeout: Duration,
+    /// Password checks that may run at once, each on a thread of its own for some 20 ms.
+    pub password_checks: Arc<Semaphore>,
+}
+
+/// A client that is connected.
+pub(crate) struct Connection {
+    context: Arc<ConnectionContext>,
+    stream: Stream,
+    peer: SocketAddr,
+    decoder: Decoder,
+    slot: Arc<Slot>,
+    link: Arc<Link>,
+    session: Session,
+    identity: Identity,
+    rights: Rights,
+    publishing: PublishContext,
+    /// The beginning of a packet that is not complete.
+    partial: Vec<u8>,
+    /// What the socket did not take yet.
+    unsent: Option<Box<Outgoing>>,
+    /// Since when the socket has taken nothing.
+    blocked_since: Option<UnixMillis>,
+    needs_flush: bool,
+    /// Messages taken from the outbox, or read from the store.
+    frames: VecDeque<Delivery>,
+    /// Retained messages to hand over, each once its SUBACK may have left.
+    scans: VecDeque<(Lsn, RetainedScan)>,
+    backlog: BacklogReader,
+    /// The number the bell will be rung at.
+    rings_at: Lsn,
+    timer: Option<std::pin::Pin<Box<Sleep>>>,
+    inbound: ByQos,
+    outbound: ByQos,
+    departure: Departure,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The client said DISCONNECT.
+    Goodbye,
+    /// The network connection ended without one.
+    Lost,
+    /// The client is told to go.
+    Closed(Close),
+}
+
+impl From<Close> for End {
+    fn from(close: Close) -> Self {
+        Self::Closed(close)
+    }
+}
+
+/// Serves one client from its first byte to its last.
+pub async fn serve(context: Arc<ConnectionContext>, stream: Stream, peer: SocketAddr) {
+    context.broker.metrics.accepted.increment(1);
+    // Boxed, so that its memory is given back before the long part begins.
+    let Some(mut connection) = Box::pin(handshake::establish(context, stream, peer)).await else { return };
+    let end = std::future::poll_fn(|cx| connection.poll(cx)).await;
+    connection.finish(end).await;
+}
+
+impl Connection {
+    /// Says goodbye if there is somebody to hear it, and gives the session back.
+    async fn finish(mut self: Box<Self>, end: End) {
+        self.log_end(end);
+        self.last_report();
+        let closed_by_us = matches!(end, End::Closed(_));
+        self.departure.without_will &= matches!(end, End::Goodbye);
+        self.context.broker.release_shared(&self.slot, &self.session, &mut self.publishing);
+        self.context.broker.detach(&self.slot, &self.link, self.departure);
+        self.publishing.wake();
+        self.count();
+        if let End::Closed(close) = end {
+            self.say_goodbye(close).await;
+        }
+        if closed_by_us || self.stream.is_tls() {
+            // A peer that does not read gets no more than a second.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        }
+    }
+
+    fn log_end(&self, end: End) {
+        let client_id = crate::auth::Escaped(self.session.client_id());
+        match end {
+            End::Goodbye => tracing::debug!(%client_id, peer = %self.peer, "client disconnected"),
+            End::Lost => tracing::debug!(%client_id, peer = %self.peer, "connection lost"),
+            End::Closed(Close { reason: ReasonCode::SessionTakenOver, .. }) => {
+                tracing::debug!(%client_id, peer = %self.peer, "session taken over");
+            }
+            End::Closed(Close { reason, detail }) => {
+                tracing::info!(%client_id, peer = %self.peer, reason = ?reason, detail, "connection closed");
+            }
+        }
+    }
+
+    /// Tells the counters what this connection has seen since the last time.
+    fn count(&mut self) {
+        let metrics = &self.context.broker.metrics;
+        metrics.inbound.add(&mut self.inbound);
+        metrics.outbound.add(&mut self.outbound);
+    }
+}

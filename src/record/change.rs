@@ -11,7 +11,7 @@ use crate::codec::{PacketId, Qos, SubscribeOptions};
 pub type SubscriptionIds = SmallVec<[u32; 2]>;
 
 /// Everything that has to become durable together. It is applied whole or not at all, under one number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The message, when the record holds one. Its number is that of the record.
     pub publication: Option<Publication>,
@@ -29,12 +29,12 @@ impl Record {
     pub fn size(&self) -> usize {
         let message =
             self.publication.as_ref().map_or(0, |p| p.message.size() + p.legs.len() * size_of::<Leg>());
-        size_of::<Self>() + message + self.changes.len() * size_of::<Change>()
+        size_of::<Self>() + message + self.changes.iter().map(Change::size).sum::<usize>()
     }
 }
 
 /// A message and everyone it is durably owed to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publication {
     /// The message.
     pub message: Message,
@@ -102,6 +102,26 @@ pub enum Change {
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
+}
+
+impl Change {
+    /// As [`Record::size`].
+    fn size(&self) -> usize {
+        let behind = match self {
+            Self::DeadLetter(letter) => letter.len(),
+            Self::Settled(_, numbers) | Self::DeadLettersDiscarded(numbers) => {
+                size_of_val(numbers.as_slice())
+            }
+            Self::Progress(delta) => {
+                size_of_val(delta.settled.as_slice())
+                    + size_of_val(delta.settled_shared.as_slice())
+                    + size_of_val(delta.exchanges.as_slice())
+            }
+            Self::SessionOpened(opened) => opened.will.as_ref().map_or(0, |will| will.message.size()),
+            _ => 0,
+        };
+        size_of::<Self>() + behind
+    }
 }
 
 /// What is known of a session from its CONNECT on.

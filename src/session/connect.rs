@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::codec::{Connack, ConnackProperties, Connect, ReasonCode, Version};
+use crate::codec::{Connack, ConnackProperties, Connect, MAX_PACKET_SIZE, ReasonCode, Version};
 
 /// What the broker allows one client.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct Terms {
     pub clean_start: bool,
     /// Seconds that the session outlives its connection; 0 ends with it.
     pub session_expiry: u32,
+    /// Seconds that any session outlives its connection at most.
+    pub session_expiry_max: u32,
     /// Seconds; 0 is off.
     pub keep_alive: u16,
     /// QoS 1 and 2 messages we may have open towards the client.
@@ -89,9 +91,10 @@ impl Terms {
             assigned,
             clean_start: connect.clean_start,
             session_expiry,
+            session_expiry_max: limits.session_expiry,
             keep_alive,
             send_window: window,
-            max_packet_size: connect.maximum_packet_size.unwrap_or(u32::MAX),
+            max_packet_size: connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE),
             topic_alias_out: connect.topic_alias_maximum,
             topic_alias_in: if is_v5 { limits.topic_alias_maximum } else { 0 },
             receive_maximum: limits.receive_maximum,

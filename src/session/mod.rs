@@ -37,7 +37,7 @@ pub use outgoing::Outgoing;
 pub use replies::ReplyPacket;
 pub use subscribe::SubscribeRequest;
 
-use crate::codec::{ReasonCode, Version, encode};
+use crate::codec::{ReasonCode, Version};
 use crate::record::{Epoch, RecipientNo, UnixMillis};
 use crate::store::Progress;
 use inbound::Inbound;
@@ -68,6 +68,9 @@ pub struct Session {
     inbound: Inbound,
     outbound: Outbound,
     replies: Replies,
+    /// PINGREQs that were not answered yet.
+    pings_owed: u16,
+    session_expiry_max: u32,
     report: Report,
 }
 
@@ -92,6 +95,8 @@ impl Session {
             inbound: Inbound::new(terms),
             outbound: Outbound::new(terms, durable.is_some()),
             replies: Replies::default(),
+            pings_owed: 0,
+            session_expiry_max: terms.session_expiry_max,
             report: Report::default(),
         };
         if let Some(progress) = progress {
@@ -120,9 +125,27 @@ impl Session {
         self.heard_at = now;
     }
 
+    /// The largest packet the client takes, in bytes.
+    pub fn max_packet_size(&self) -> u32 {
+        self.max_packet_size
+    }
+
     /// Answers a PINGREQ [MQTT-3.12.4-1].
-    pub fn handle_pingreq(&mut self, out: &mut Outgoing) {
-        let _always_fits = encode::pingresp(&mut out.bytes);
+    pub fn handle_pingreq(&mut self) {
+        self.pings_owed = self.pings_owed.saturating_add(1);
+    }
+
+    /// Judges the Session Expiry Interval of a DISCONNECT: it may be changed, but not raised from 0.
+    ///
+    /// # Errors
+    /// When it is raised from 0.
+    pub fn expiry_at_disconnect(&self, asked: Option<u32>) -> Result<Option<u32>, Close> {
+        match asked {
+            Some(1..) if self.durable.is_none() => {
+                Err(Close::protocol_error("DISCONNECT raises the Session Expiry Interval from 0"))
+            }
+            asked => Ok(asked.map(|seconds| seconds.min(self.session_expiry_max))),
+        }
     }
 
     /// When [`Session::handle_time`] has to be called at the latest.

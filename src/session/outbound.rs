@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use super::replies::{ReplyPacket, Wait};
 use super::report::is_told_first;
 use super::{Close, Outgoing, Session, Terms};
-use crate::codec::{Ack, PacketId, PublishFrame, Qos, ReasonCode};
+use crate::codec::{Ack, MAX_PACKET_SIZE, PacketId, PublishFrame, Qos, ReasonCode};
 use crate::record::{Exchange, ExchangeState, Lsn, Message, RecipientNo, SubscriptionIds, UnixMillis};
 use crate::store::{Entry, Progress};
 
@@ -247,11 +247,13 @@ impl Session {
         self.outbound.held.front()?.report
     }
 
-    /// Exchanges of an earlier connection that are to be repeated now: read their messages, and give each
-    /// to [`Session::redeliver`], in this order.
-    pub fn take_resends(&mut self, max: usize) -> Vec<Exchange> {
-        let count = self.outbound.resends.len().min(max).min(usize::from(self.outbound.quota));
-        self.outbound.resends.drain(..count).collect()
+    /// The next exchange of an earlier connection that is to be repeated: read its message, and give it to
+    /// [`Session::redeliver`] before the next one is taken.
+    pub fn take_resend(&mut self) -> Option<Exchange> {
+        if self.outbound.quota == 0 {
+            return None;
+        }
+        self.outbound.resends.pop_front()
     }
 
     /// Whether exchanges of an earlier connection are still to be repeated.
@@ -271,9 +273,22 @@ impl Session {
         self.send(now, (delivery, Some(packet_id)), true, out);
     }
 
+    /// Settles a message that the client may not have.
+    pub fn drop_unsent(&mut self, delivery: Delivery) {
+        self.outbound.settled.extend(delivery.claim);
+    }
+
     /// The messages that have an exchange open.
     pub fn in_flight(&self) -> impl Iterator<Item = &Claim> {
         self.outbound.in_flight.values().filter_map(|in_flight| in_flight.claim.as_ref())
+    }
+
+    /// Messages of a shared group whose QoS 2 exchange this durable session has begun: they stay with it
+    /// [MQTT-4.8.2-4].
+    pub fn begun_exactly_once(&self, group: RecipientNo) -> Vec<Lsn> {
+        let begun =
+            self.outbound.in_flight.values().filter(|known| known.saved && is_told_first(known.state));
+        begun.filter_map(|known| known.claim.as_ref()).filter(|c| c.owner == group).map(|c| c.lsn).collect()
     }
 
     /// Handles a PUBACK.
@@ -395,7 +410,8 @@ impl Session {
             properties: message.properties(),
             payload_len: message.payload().len(),
         };
-        if self.max_packet_size != u32::MAX && frame.encoded_len(self.version) > self.max_packet_size as usize
+        if self.max_packet_size < MAX_PACKET_SIZE
+            && frame.encoded_len(self.version) > self.max_packet_size as usize
         {
             match packet_id {
                 Some(packet_id) => self.finish(packet_id),

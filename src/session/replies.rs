@@ -95,6 +95,10 @@ impl Session {
     /// # Errors
     /// When a reply cannot be made small enough for the client.
     pub fn write_replies(&mut self, watermark: Lsn, out: &mut Outgoing) -> Result<(), Close> {
+        for _ in 0..std::mem::take(&mut self.pings_owed) {
+            // Two bytes, which any client takes.
+            let _ = encode::pingresp(&mut out.bytes);
+        }
         while let Some(packet) = self.replies.pop_ready(watermark) {
             if packet.closes_exchange() {
                 self.inbound.closed();

@@ -40,6 +40,10 @@ impl<'a> RowReader<'a> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
+            // The tenth byte has room for one bit.
+            if shift == 63 && byte > 1 {
+                break;
+            }
             value |= u64::from(byte & 0x7F) << shift;
             if byte < 0x80 {
                 return Ok(value);
@@ -66,6 +70,20 @@ impl<'a> RowReader<'a> {
 
     pub(super) fn str(&mut self) -> Result<&'a str, StoreError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| self.damaged())
+    }
+
+    /// A flag that is written as a whole byte.
+    pub(super) fn bool(&mut self) -> Result<bool, StoreError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    /// The row has to end here.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged()) }
     }
 
     pub(super) fn rest(self) -> &'a [u8] {

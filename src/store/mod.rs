@@ -17,6 +17,8 @@ mod recover;
 mod rows;
 mod state;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watermark;
 mod writer;
 
@@ -29,6 +31,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 pub use bell::Bell;
 pub use error::{StoreError, SubmitError};
@@ -71,8 +74,7 @@ struct Shared {
     registry: Registry,
     metrics: metrics::StoreMetrics,
     failed: AtomicBool,
-    failure: Mutex<Option<String>>,
-    failure_bell: Bell,
+    failure: watch::Sender<Option<String>>,
     disk_full: AtomicBool,
 }
 
@@ -100,7 +102,18 @@ impl Store {
     pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
         let path = directory.join("causeway.redb");
         let registry = Registry::default();
-        let opened = recover::open(&path, settings.cache_size, &registry)?;
+        let opened = recover::guarded(|| {
+            let database = recover::open(&path, settings.cache_size)?;
+            recover::load(database, &path, &registry)
+        })?;
+        Self::start(opened, registry, settings)
+    }
+
+    fn start(
+        opened: recover::Opened,
+        registry: Registry,
+        settings: &StoreSettings,
+    ) -> Result<(Self, Recovered), StoreError> {
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             queue: queue::Queue::new(opened.first, opened.reserved),
@@ -108,8 +121,7 @@ impl Store {
             registry,
             metrics: metrics::StoreMetrics::new(),
             failed: AtomicBool::new(false),
-            failure: Mutex::default(),
-            failure_bell: Bell::default(),
+            failure: watch::Sender::default(),
             disk_full: AtomicBool::new(false),
         });
         let writer = writer::Writer {
@@ -140,7 +152,7 @@ impl Store {
     /// Gives the record a number and a place in the writer's queue. Never blocks.
     ///
     /// # Errors
-    /// When the store has failed.
+    /// When the store has failed or was closed.
     pub fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
         self.shared.queue.submit(record)
     }
@@ -203,10 +215,10 @@ impl Store {
     /// record that opens the recipient.
     pub fn new_recipient(&self) -> (RecipientNo, Arc<Backlog>) {
         let number = RecipientNo(self.shared.registry.next_recipient.fetch_add(1, Ordering::Relaxed));
-        (number, self.shared.registry.backlog(number))
+        (number, self.shared.registry.enter(number))
     }
 
-    /// What a recipient is owed.
+    /// What a recipient is owed: nothing when it was discarded.
     pub fn backlog(&self, number: RecipientNo) -> Arc<Backlog> {
         self.shared.registry.backlog(number)
     }
@@ -232,13 +244,13 @@ impl Store {
 
     /// Waits for the store to fail and says why.
     pub async fn failure(&self) -> String {
-        while !self.has_failed() {
-            self.shared.failure_bell.heard().await;
-        }
-        self.shared.failure.lock().clone().unwrap_or_default()
+        let mut failure = self.shared.failure.subscribe();
+        let known = failure.wait_for(Option::is_some).await;
+        known.ok().and_then(|text| text.clone()).unwrap_or_default()
     }
 
-    /// Writes what waits and ends the writer.
+    /// Writes what waits and ends the writer; what is submitted later is refused. The files are free when the
+    /// last clone is dropped, too.
     pub fn close(&self) {
         self.shared.queue.close();
         let thread = self.writer.lock().take();
@@ -253,17 +265,22 @@ impl Store {
 impl Shared {
     /// Poisons the store: a failed fsync may have dropped pages, so that no later one can be trusted.
     fn fail(&self, error: &StoreError) {
-        *self.failure.lock() = Some(error.to_string());
         self.queue.fail();
         self.failed.store(true, Ordering::Release);
         self.watermark.give_up();
-        self.failure_bell.ring();
+        self.failure.send_replace(Some(error.to_string()));
     }
 }
 
 impl Registry {
-    fn backlog(&self, number: RecipientNo) -> Arc<Backlog> {
+    /// The backlog of a recipient that is to be made, or is there.
+    fn enter(&self, number: RecipientNo) -> Arc<Backlog> {
         Arc::clone(self.backlogs.entry(number).or_default().value())
+    }
+
+    /// The backlog of a recipient; an empty one when it is gone.
+    fn backlog(&self, number: RecipientNo) -> Arc<Backlog> {
+        self.backlogs.get(&number).map(|known| Arc::clone(known.value())).unwrap_or_default()
     }
 
     fn forget(&self, number: RecipientNo) {

@@ -40,6 +40,18 @@ impl Backlog {
         self.numbers.lock().after(cursor, durable, max, page);
     }
 
+    /// Whether a number is owed still.
+    pub(super) fn contains(&self, lsn: Lsn) -> bool {
+        let (mut page, before) = (Vec::new(), Lsn(lsn.0.saturating_sub(1)));
+        self.after(before, lsn, 1, &mut page);
+        !page.is_empty()
+    }
+
+    /// The nearest numbers owed below and above one that is not.
+    pub(super) fn around(&self, lsn: Lsn) -> (Option<Lsn>, Option<Lsn>) {
+        self.numbers.lock().around(lsn)
+    }
+
     pub(super) fn add(&self, lsn: Lsn, bytes: u64) {
         self.numbers.lock().push(lsn);
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -108,6 +120,12 @@ impl PendingList {
         true
     }
 
+    fn around(&self, Lsn(n): Lsn) -> (Option<Lsn>, Option<Lsn>) {
+        let index = self.runs.partition_point(|run| run.last < n);
+        let below = index.checked_sub(1).and_then(|index| self.runs.get(index));
+        (below.map(|run| Lsn(run.last)), self.runs.get(index).map(|run| Lsn(run.first)))
+    }
+
     fn after(&self, Lsn(cursor): Lsn, Lsn(durable): Lsn, max: usize, page: &mut Vec<Lsn>) {
         let index = self.runs.partition_point(|run| run.last <= cursor);
         let numbers = self.runs.range(index..).flat_map(|run| run.first.max(cursor + 1)..=run.last);
@@ -146,6 +164,10 @@ mod tests {
                 list.after(Lsn(n), Lsn(n + 20), 7, &mut page);
                 let expected: Vec<_> = set.range(n + 1..=n + 20).take(7).copied().map(Lsn).collect();
                 prop_assert_eq!(page, expected);
+                if !set.contains(&n) {
+                    let below = set.range(..n).next_back().copied().map(Lsn);
+                    prop_assert_eq!(list.around(Lsn(n)), (below, set.range(n..).next().copied().map(Lsn)));
+                }
                 prop_assert_eq!(list.first(), set.first().copied().map(Lsn));
             }
         }

@@ -9,6 +9,9 @@ use smallvec::SmallVec;
 use super::SubmitError;
 use crate::record::{Leg, Lsn, RecipientNo, Record};
 
+/// More than ever waits: nobody is to be woken.
+const NOBODY: usize = usize::MAX;
+
 /// A record in the queue. Whoever delivers one of its legs keeps hold of it: a leg that is completed before
 /// the writer takes the record is struck out and never written.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Entry {
     /// The number of the record.
     pub lsn: Lsn,
     record: Record,
+    /// As counted when it entered the queue: without its legs the record is smaller.
+    size: usize,
     legs: Mutex<Legs>,
 }
 
@@ -27,8 +32,9 @@ struct Legs {
 
 impl Entry {
     fn new(lsn: Lsn, mut record: Record) -> Self {
+        let size = record.size();
         let open = record.publication.as_mut().map(|p| std::mem::take(&mut p.legs)).unwrap_or_default();
-        Self { lsn, record, legs: Mutex::new(Legs { taken: false, open }) }
+        Self { lsn, record, size, legs: Mutex::new(Legs { taken: false, open }) }
     }
 
     /// Strikes out the leg of a recipient that has completed it. False when the writer has taken the record
@@ -69,13 +75,13 @@ impl Inner {
         }
         let mut taken_bytes = 0;
         let mut fits = |entry: &Arc<Entry>| {
-            taken_bytes += entry.record.size();
+            taken_bytes += entry.size;
             taken_bytes <= bytes_max
         };
         let count = self.entries.iter().take_while(|entry| fits(entry)).count().max(1);
         let rest = self.entries.split_off(count);
         let taken = std::mem::replace(&mut self.entries, rest);
-        self.bytes -= taken.iter().map(|entry| entry.record.size()).sum::<usize>().min(self.bytes);
+        self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
         taken
     }
 }
@@ -95,7 +101,8 @@ struct Inner {
     reserved: u64,
     entries: Vec<Arc<Entry>>,
     bytes: usize,
-    writer_waits: bool,
+    /// As soon as so many bytes are here the writer is woken; [`NOBODY`] while it does not wait.
+    wake_at: usize,
     closed: bool,
     failed: bool,
 }
@@ -107,7 +114,7 @@ impl Queue {
             reserved: reserved.0,
             entries: Vec::new(),
             bytes: 0,
-            writer_waits: false,
+            wake_at: NOBODY,
             closed: false,
             failed: false,
         };
@@ -115,16 +122,16 @@ impl Queue {
     }
 
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
-        let size = record.size();
         let mut inner = self.inner.lock();
-        if inner.failed || inner.next >= inner.reserved {
+        if inner.failed || inner.closed || inner.next >= inner.reserved {
             return Err(SubmitError::Failed);
         }
         let entry = Arc::new(Entry::new(Lsn(inner.next), record));
         inner.next += 1;
-        inner.bytes += size;
+        inner.bytes += entry.size;
         inner.entries.push(Arc::clone(&entry));
-        if std::mem::take(&mut inner.writer_waits) {
+        if inner.bytes >= inner.wake_at {
+            inner.wake_at = NOBODY;
             self.arrived.notify_one();
         }
         Ok(entry)
@@ -141,7 +148,7 @@ impl Queue {
     pub(super) fn take(&self, bytes_max: usize, other_work: bool) -> Option<Batch> {
         let mut inner = self.inner.lock();
         while inner.entries.is_empty() && !inner.closed && !other_work {
-            inner.writer_waits = true;
+            inner.wake_at = 0;
             self.arrived.wait(&mut inner);
         }
         if inner.entries.is_empty() {
@@ -152,10 +159,17 @@ impl Queue {
         Some(Batch { entries, last })
     }
 
-    /// Lets records gather until `deadline`, or until the queue is closed.
-    pub(super) fn linger(&self, deadline: Instant) {
+    /// Lets records gather until `deadline`, until there are enough for a commit, or until the queue is
+    /// closed.
+    pub(super) fn linger(&self, deadline: Instant, bytes_max: usize) {
         let mut inner = self.inner.lock();
-        while !inner.closed && !self.arrived.wait_until(&mut inner, deadline).timed_out() {}
+        while !inner.closed && inner.bytes < bytes_max {
+            inner.wake_at = bytes_max;
+            if self.arrived.wait_until(&mut inner, deadline).timed_out() {
+                break;
+            }
+        }
+        inner.wake_at = NOBODY;
     }
 
     /// Numbers below `reserved` may be given out.
@@ -168,7 +182,7 @@ impl Queue {
         self.inner.lock().failed = true;
     }
 
-    /// Lets the writer end once it has written what is there.
+    /// Lets the writer end once it has written what is there. Nothing enters any more.
     pub(super) fn close(&self) {
         self.inner.lock().closed = true;
         self.arrived.notify_one();

@@ -1,5 +1,7 @@
 //! Reading back, page by page, in short transactions: a long one makes the file grow.
 
+use std::ops::Bound;
+
 use redb::ReadableDatabase as _;
 
 use super::rows::{self, Progress};
@@ -33,8 +35,9 @@ pub struct StoredDeadLetter {
 }
 
 impl Store {
-    /// Reads the messages with these numbers as `recipient` is owed them, up to a page's worth of bytes:
-    /// fewer than asked for means that the rest is for the next page. Blocks on the disk.
+    /// Reads the messages with these numbers as `recipient` is owed them, up to a page's worth of bytes: the
+    /// rest is for the next page. A number that was settled or discarded meanwhile is left out. Blocks on
+    /// the disk.
     ///
     /// # Errors
     /// When the database cannot be read, or a number that is owed is not there: that is damage, and never
@@ -43,7 +46,13 @@ impl Store {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         let (mut page, mut bytes) = (Vec::with_capacity(numbers.len()), 0);
         for lsn in numbers {
-            let row = table.get(lsn.0)?.ok_or_else(|| missing(*lsn, recipient))?;
+            let Some(row) = table.get(lsn.0)? else {
+                // The writer strikes a number out of the backlog before the row goes.
+                if self.backlog(recipient).contains(*lsn) {
+                    return Err(missing(*lsn, recipient));
+                }
+                continue;
+            };
             bytes += row.value().len();
             if bytes > PAGE_BYTES_MAX && !page.is_empty() {
                 break;
@@ -66,15 +75,20 @@ impl Store {
         row.map(|row| Ok(rows::message(row.value())?.message.head().published_at)).transpose()
     }
 
-    /// Dead letters after `cursor`, oldest first, `max` at most. Blocks on the disk.
+    /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter
+    /// at least). The last page is the empty one. Blocks on the disk.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn read_dead_letters(&self, cursor: Lsn, max: usize) -> Result<Vec<StoredDeadLetter>, StoreError> {
         let table = self.database.begin_read()?.open_table(DEAD_LETTERS)?;
-        let mut page = Vec::new();
-        for row in table.range(cursor.0 + 1..)?.take(max) {
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for row in table.range::<u64>((Bound::Excluded(cursor.0), Bound::Unbounded))?.take(max) {
             let (id, row) = row?;
+            bytes += row.value().len();
+            if bytes > PAGE_BYTES_MAX && !page.is_empty() {
+                break;
+            }
             page.push(StoredDeadLetter { id: Lsn(id.value()), bytes: row.value().to_vec() });
         }
         Ok(page)

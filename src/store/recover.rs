@@ -1,6 +1,9 @@
 //! Opening the database: its checks, and what the broker is told of what was there.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,9 +42,46 @@ pub(super) struct Opened {
     pub(super) reserved: Lsn,
 }
 
-pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Result<Opened, StoreError> {
-    let database =
-        Database::builder().set_cache_size(cache_size).create(path).map_err(|e| explain(path, e))?;
+/// Turns a panic into an error: redb trusts a file that was closed in order, and panics on one that somebody
+/// else has damaged.
+pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(StoreError::Damaged(text.unwrap_or_else(|| "it cannot be read".into())))
+    })
+}
+
+/// Opens the file, or makes it.
+pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
+    let database = make(path).and_then(|()| Database::builder().set_cache_size(cache_size).open(path));
+    database.map_err(|e| explain(path, e))
+}
+
+/// Makes an empty database when there is none. It gets its name when it is whole: one that was begun when the
+/// power went would be refused as damaged.
+fn make(path: &Path) -> Result<(), DatabaseError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    // Held while this function runs: two processes that start at once do not make it twice.
+    directory.lock()?;
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let begun = path.with_extension("redb.new");
+    match fs::remove_file(&begun) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(Database::create(&begun)?);
+    fs::rename(&begun, path)?;
+    // After a power failure the file is there only when its directory says so.
+    directory.sync_all()?;
+    Ok(())
+}
+
+/// Checks what the database holds, and makes everything from it. `path` is for messages.
+pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Result<Opened, StoreError> {
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
@@ -51,7 +91,10 @@ pub(super) fn open(path: &Path, cache_size: usize, registry: &Registry) -> Resul
         check_schema(path, &mut tables)?;
         store_id = store_id_of(&mut tables)?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
-        reserved = Lsn(first.0 + NUMBERS_RESERVED);
+        reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
+        if first == Lsn::ZERO {
+            return Err(StoreError::Damaged("meta «reserved» is 0".into()));
+        }
         tables.set_meta_number(key::RESERVED, reserved.0)?;
         state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
         recipients(&tables, registry, &mut state, &mut recovered)?;
@@ -69,6 +112,9 @@ fn explain(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => StoreError::Damaged(what),
+        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            StoreError::Damaged(format!("{}: {error}", path.display()))
+        }
         other => StoreError::Failed(format!("{}: {other}", path.display())),
     }
 }

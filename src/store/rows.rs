@@ -25,7 +25,7 @@ pub(super) struct MessageRow {
 }
 
 /// A session as its row tells it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {
     /// What its last CONNECT said.
     pub opened: SessionOpened,
@@ -38,8 +38,9 @@ pub struct SessionRow {
 pub struct Progress {
     /// Every leg up to this number is settled.
     pub(super) cursor: Lsn,
-    /// Settled legs above the cursor whose message is kept for others.
-    pub(super) settled: BTreeSet<u64>,
+    /// Ranges above the cursor, first to last number, in which no leg is open: as many at most as there are
+    /// open legs between them, however long the oldest stays open.
+    pub(super) settled: BTreeMap<u64, u64>,
     /// Inbound QoS 2 identifiers between PUBREC and PUBCOMP.
     pub inbound: BTreeSet<u16>,
     /// Outbound exchanges that have begun, by packet identifier.
@@ -64,6 +65,9 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg], or
 pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
     let mut row = RowReader::new("message", bytes);
     let flags = row.u8()?;
+    if flags > 15 {
+        return Err(row.damaged());
+    }
     let origin = if flags & 8 != 0 { Some(Lsn(row.varint()?)) } else { None };
     let parts = MessageParts {
         qos: qos(&row, flags & 3)?,
@@ -89,10 +93,10 @@ fn put_legs(out: &mut Vec<u8>, legs: &[Leg]) {
     for leg in legs {
         put_varint(out, leg.recipient.0 - previous);
         previous = leg.recipient.0;
-        let ids = leg.subscription_ids.len() as u8;
+        let ids = leg.subscription_ids.len() as u64;
         out.push(leg.qos as u8 | (u8::from(leg.retain) << 2) | (u8::from(ids > 0) << 3));
         if ids > 0 {
-            put_varint(out, ids.into());
+            put_varint(out, ids);
             leg.subscription_ids.iter().for_each(|id| put_varint(out, (*id).into()));
         }
     }
@@ -146,13 +150,15 @@ pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow
         will: None,
     };
     let closed_at = row.varint()?.checked_sub(1).map(UnixMillis);
-    if row.u8()? == 1 {
+    if row.bool()? {
         let delay = row.u32()?;
         let message_expiry = match row.varint()?.checked_sub(1) {
             Some(seconds) => Some(u32::try_from(seconds).map_err(|_| row.damaged())?),
             None => None,
         };
         opened.will = Some(WillRecord { delay, message_expiry, message: message(row.rest())?.message });
+    } else {
+        row.finish()?;
     }
     Ok(SessionRow { opened, closed_at })
 }
@@ -161,9 +167,10 @@ pub(super) fn put_progress(out: &mut Vec<u8>, progress: &Progress) {
     put_varint(out, progress.cursor.0);
     put_varint(out, progress.settled.len() as u64);
     let mut previous = progress.cursor.0;
-    for number in &progress.settled {
-        put_varint(out, number - previous);
-        previous = *number;
+    for (first, last) in &progress.settled {
+        put_varint(out, first - previous);
+        put_varint(out, last - first);
+        previous = *last;
     }
     put_varint(out, progress.next_packet_id.into());
     put_varint(out, progress.inbound.len() as u64);
@@ -182,8 +189,10 @@ pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
     let mut progress = Progress { cursor: Lsn(row.varint()?), ..Progress::default() };
     let mut previous = progress.cursor.0;
     for _ in 0..row.varint()? {
-        previous = previous.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
-        progress.settled.insert(previous);
+        let first = previous.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
+        let last = first.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
+        progress.settled.insert(first, last);
+        previous = last;
     }
     progress.next_packet_id = row.u16()?;
     for _ in 0..row.varint()? {
@@ -200,6 +209,7 @@ pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
         };
         progress.exchanges.insert(packet_id.get(), Exchange { packet_id, lsn, owner, state });
     }
+    row.finish()?;
     Ok(progress)
 }
 
@@ -227,6 +237,7 @@ pub(super) fn subscription(filter: &str, bytes: &[u8]) -> Result<SubscriptionRow
         },
     };
     let id = Some(row.u32()?).filter(|id| *id > 0);
+    row.finish()?;
     Ok(SubscriptionRow { filter: filter.into(), options, id })
 }
 
@@ -242,5 +253,5 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 fn optional<'a>(row: &mut RowReader<'a>) -> Result<Option<&'a str>, StoreError> {
-    Ok(if row.u8()? == 1 { Some(row.str()?) } else { None })
+    Ok(if row.bool()? { Some(row.str()?) } else { None })
 }

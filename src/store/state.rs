@@ -24,7 +24,7 @@ pub(super) struct State {
     /// Messages with more than one open leg, or that had. A message that is not in here has one.
     pub(super) shared: HashMap<Lsn, SharedRow, RandomState>,
     /// Backlogs of discarded recipients that are still to be let go.
-    pub(super) sweeps: VecDeque<(RecipientNo, Arc<Backlog>)>,
+    pub(super) sweeps: VecDeque<Arc<Backlog>>,
     /// Recipient numbers from here on were never used.
     pub(super) next_recipient: u64,
     dirty: Vec<RecipientNo>,
@@ -79,24 +79,29 @@ impl State {
         Ok(())
     }
 
-    /// Lets go of some of what discarded recipients were owed. True when there is more.
-    pub(super) fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<bool, StoreError> {
-        let Some((_, backlog)) = self.sweeps.front().cloned() else { return Ok(false) };
-        let mut page = Vec::new();
-        backlog.after(Lsn::ZERO, Lsn(u64::MAX), SWEEP_MAX, &mut page);
-        for lsn in &page {
-            backlog.remove(*lsn);
-            self.let_go(tables, *lsn)?;
+    /// Lets go of some of what discarded recipients were owed; more when `sweeps` is not empty after it.
+    pub(super) fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+        let mut room = SWEEP_MAX;
+        while room > 0
+            && let Some(backlog) = self.sweeps.pop_front()
+        {
+            let mut page = Vec::new();
+            backlog.after(Lsn::ZERO, Lsn(u64::MAX), room, &mut page);
+            room -= page.len();
+            for lsn in page {
+                backlog.remove(lsn);
+                backlog.freed(self.let_go(tables, lsn)?);
+            }
+            if backlog.count() > 0 {
+                self.sweeps.push_front(backlog);
+            }
         }
-        if page.len() < SWEEP_MAX {
-            self.sweeps.pop_front();
-        }
-        Ok(!self.sweeps.is_empty())
+        Ok(())
     }
 
     /// The recipient with this number, which is made when it is new.
     pub(super) fn enter(&mut self, registry: &Registry, number: RecipientNo) -> &mut Recipient {
-        let fresh = || Recipient { backlog: registry.backlog(number), ..Recipient::default() };
+        let fresh = || Recipient { backlog: registry.enter(number), ..Recipient::default() };
         self.recipients.entry(number).or_insert_with(fresh)
     }
 
@@ -157,6 +162,9 @@ impl State {
         match change {
             Change::SessionOpened(opened) => {
                 let recipient = self.admit(tables, registry, opened.recipient)?;
+                if opened.epoch < recipient.epoch {
+                    return Ok(());
+                }
                 recipient.epoch = opened.epoch;
                 recipient.session = Some(SessionRow { opened: (**opened).clone(), closed_at: None });
                 self.write_session(tables, opened.recipient)?;
@@ -274,7 +282,7 @@ impl State {
             remove_by_number(&mut tables.groups, number)?;
             remove_by_number(&mut tables.routes, number)?;
         }
-        self.sweeps.push_back((number, recipient.backlog));
+        self.sweeps.push_back(recipient.backlog);
         Ok(())
     }
 
@@ -299,35 +307,26 @@ impl State {
         if !recipient.backlog.remove(lsn) {
             return Ok(());
         }
-        let bytes = match self.shared.get(&lsn).copied() {
-            None => remove_message(tables, lsn)?,
-            Some(row) => {
-                recipient.progress.settle(lsn, recipient.backlog.oldest());
-                let backlog = Arc::clone(&recipient.backlog);
-                self.mark(number);
-                self.let_go(tables, lsn)?;
-                backlog.freed(row.bytes.into());
-                return Ok(());
-            }
-        };
-        recipient.backlog.freed(bytes);
+        let backlog = Arc::clone(&recipient.backlog);
+        // With the row of a message for one, its settlement is told. While ranges stand they are kept whole.
+        if self.shared.contains_key(&lsn) || !recipient.progress.settled.is_empty() {
+            recipient.progress.settle(lsn, backlog.around(lsn));
+            self.mark(number);
+        }
+        backlog.freed(self.let_go(tables, lsn)?);
         Ok(())
     }
 
-    /// One leg less; with the last one the message goes.
-    fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<(), StoreError> {
-        let last = match self.shared.get_mut(&lsn) {
-            Some(row) => {
-                row.open = row.open.saturating_sub(1);
-                row.open == 0
-            }
-            None => true,
-        };
-        if last {
+    /// One leg less; with the last one the message goes. Gives the bytes that the message occupies.
+    fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
+        let Some(row) = self.shared.get_mut(&lsn) else { return remove_message(tables, lsn) };
+        row.open = row.open.saturating_sub(1);
+        let SharedRow { open, bytes } = *row;
+        if open == 0 {
             self.shared.remove(&lsn);
             remove_message(tables, lsn)?;
         }
-        Ok(())
+        Ok(bytes.into())
     }
 
     fn with_session(&mut self, number: RecipientNo, epoch: Epoch, change: impl FnOnce(&mut Progress)) {
@@ -347,22 +346,28 @@ impl State {
 }
 
 impl Progress {
-    /// Notes that a message others still wait for is settled here. `oldest` is the oldest that is not.
-    fn settle(&mut self, lsn: Lsn, oldest: Option<Lsn>) {
-        self.settled.insert(lsn.0);
-        let cursor = match oldest {
-            Some(oldest) => oldest.0 - 1,
-            None => self.settled.last().copied().unwrap_or_default(),
+    /// Notes that a leg is settled. `below` and `above` are the nearest that are not: all between them is.
+    pub(super) fn settle(&mut self, Lsn(lsn): Lsn, (below, above): (Option<Lsn>, Option<Lsn>)) {
+        let last = match (above, self.settled.last_key_value()) {
+            (Some(above), _) => above.0 - 1,
+            (None, Some((_, last))) => lsn.max(*last),
+            (None, None) => lsn,
         };
-        if cursor > self.cursor.0 {
-            self.cursor = Lsn(cursor);
-            self.settled = self.settled.split_off(&(cursor + 1));
+        let Some(below) = below else {
+            self.cursor = self.cursor.max(Lsn(last));
+            self.settled = self.settled.split_off(&(last + 1));
+            return;
+        };
+        let first = below.0 + 1;
+        while let Some((&inside, _)) = self.settled.range(first..=last).next() {
+            self.settled.remove(&inside);
         }
+        self.settled.insert(first, last);
     }
 
     /// Whether a leg of this recipient is settled, as far as its progress tells.
     pub(super) fn has_settled(&self, lsn: Lsn) -> bool {
-        lsn <= self.cursor || self.settled.contains(&lsn.0)
+        lsn <= self.cursor || self.settled.range(..=lsn.0).next_back().is_some_and(|(_, last)| lsn.0 <= *last)
     }
 
     fn report(&mut self, delta: &SessionDelta) {

@@ -38,10 +38,11 @@ struct Taken<'a> {
 impl Writer {
     /// Writes until the queue is closed and empty, or until something fails.
     pub(super) fn run(mut self) {
+        let _guard = PanicGuard(Arc::clone(&self.shared));
         let mut last_commit = Instant::now();
         loop {
             if !self.commit_interval.is_zero() {
-                self.shared.queue.linger(last_commit + self.commit_interval);
+                self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
             }
             let sweeping = !self.state.sweeps.is_empty();
             let Some(batch) = self.shared.queue.take(self.batch_bytes_max, sweeping) else { return };
@@ -62,43 +63,59 @@ impl Writer {
             .collect();
         let skipped = batch.entries.len() - taken.len();
         self.shared.metrics.skipped.increment(skipped as u64);
-        if taken.is_empty() && self.state.sweeps.is_empty() {
+        // Skipped records use up numbers, too.
+        let reserve = self.next_reservation(batch.last);
+        if taken.is_empty() && self.state.sweeps.is_empty() && reserve.is_none() {
             return Ok(());
         }
-        let started = Instant::now();
+        let (records, started) = (taken.len(), Instant::now());
         let mut txn = self.database.begin_write()?;
         txn.set_quick_repair(true);
-        let reserved = self.fill(&txn, &taken, batch.last)?;
+        self.fill(&txn, taken, reserve)?;
         txn.commit()?;
         // Not before the commit: a number that is given out is reserved for ever.
-        if let Some(reserved) = reserved {
+        if let Some(reserved) = reserve {
             self.shared.queue.reserve(reserved);
             self.reserved = reserved;
         }
-        self.shared.metrics.committed(taken.len(), started.elapsed());
+        self.shared.metrics.committed(records, started.elapsed());
         Ok(())
     }
 
-    /// Fills the transaction; gives the end of the next block of numbers when it reserves one.
+    /// The end of the next block of numbers, when half of this one is used.
+    fn next_reservation(&self, last: Lsn) -> Option<Lsn> {
+        let due = last.0 + NUMBERS_RESERVED / 2 > self.reserved.0;
+        due.then_some(Lsn(last.0 + NUMBERS_RESERVED))
+    }
+
     fn fill(
         &mut self,
         txn: &WriteTransaction,
-        taken: &[Taken<'_>],
-        last: Lsn,
-    ) -> Result<Option<Lsn>, StoreError> {
+        taken: Vec<Taken<'_>>,
+        reserve: Option<Lsn>,
+    ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
         for Taken { entry, legs } in taken {
             let record = (entry.lsn, entry.record());
-            self.state.apply(&mut tables, &self.shared.registry, record, legs.clone())?;
+            self.state.apply(&mut tables, &self.shared.registry, record, legs)?;
         }
         self.state.sweep(&mut tables)?;
         self.state.write_progress(&mut tables)?;
-        if last.0 + NUMBERS_RESERVED / 2 <= self.reserved.0 {
-            return Ok(None);
+        if let Some(reserved) = reserve {
+            tables.set_meta_number(key::RESERVED, reserved.0)?;
         }
-        let reserved = Lsn(last.0 + NUMBERS_RESERVED);
-        tables.set_meta_number(key::RESERVED, reserved.0)?;
-        Ok(Some(reserved))
+        Ok(())
+    }
+}
+
+/// A writer that panics is a store that has failed: nobody may wait for it for ever.
+struct PanicGuard(Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&StoreError::Failed("the writer has panicked".into()));
+        }
     }
 }
 

@@ -248,8 +248,7 @@ impl World {
             payload: body.as_bytes(),
         };
         let receipt = {
-            let rights_version = self.rights.version();
-            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, rights_version };
+            let source = Source { slot: &self.slot, durable: None, rights: &self.rights };
             let topic = TopicName::parse(topic, 10).unwrap();
             let now = self.broker.clock.now();
             self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)

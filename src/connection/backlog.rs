@@ -1,0 +1,227 @@
+//! What a client is owed from before: exchanges to repeat, its own backlog, and that of its shared groups.
+//!
+//! Pages are read beside the workers. While the backlog is read nothing goes into the outbox, so that
+//! nothing newer overtakes it; when there is no more the slot goes live again.
+
+use std::collections::HashSet;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use foldhash::fast::RandomState;
+use tokio::task::JoinHandle;
+
+use super::{Connection, End};
+use crate::broker::{Group, Mode};
+use crate::codec::ReasonCode;
+use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
+use crate::session::{Claim, Close, Delivery, Outgoing};
+use crate::store::{Store, StoreError, Stored};
+
+/// Messages that one page holds at most.
+const PAGE: usize = 256;
+
+/// Where the reading of the backlog is.
+#[derive(Debug, Default)]
+pub(super) struct BacklogReader {
+    reading: Option<Reading>,
+    /// `None` before the reading has begun.
+    begun: Option<Begun>,
+    waits_for: Option<Lsn>,
+}
+
+/// A reading that is under way.
+#[derive(Debug)]
+struct Begun {
+    /// The report that has to be durable first: what is settled must not be read again.
+    report: Lsn,
+    /// Read up to here.
+    cursor: Lsn,
+    /// Numbers that were in the client's hands when the reading began.
+    in_hand: HashSet<Lsn, RandomState>,
+}
+
+/// A page on its way from the disk.
+#[derive(Debug)]
+struct Reading {
+    purpose: Purpose,
+    page: JoinHandle<Result<Vec<Stored>, StoreError>>,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// Exchanges of an earlier connection: their PUBLISH is repeated.
+    Resend(Exchange),
+    /// The session's own backlog.
+    Own(RecipientNo),
+    /// A shared group's.
+    Shared(Arc<Group>, RecipientNo),
+}
+
+impl BacklogReader {
+    /// The number that has to be durable before there is more to read.
+    pub(super) fn waits_for(&self) -> Option<Lsn> {
+        self.waits_for
+    }
+}
+
+impl Connection {
+    /// Goes on reading what is owed. True when something has moved.
+    pub(super) fn poll_backlog(
+        &mut self,
+        cx: &mut Context<'_>,
+        mode: Mode,
+        out: &mut Outgoing,
+        now: UnixMillis,
+    ) -> Result<bool, End> {
+        self.backlog.waits_for = None;
+        if let Some(reading) = self.backlog.reading.take() {
+            return self.poll_page(cx, reading, out, now);
+        }
+        if !self.session.has_window() {
+            return Ok(false);
+        }
+        if let Some(exchange) = self.session.take_resend() {
+            self.start_reading(Purpose::Resend(exchange), exchange.owner, vec![exchange.lsn]);
+            return Ok(true);
+        }
+        if self.session.has_resends() {
+            return Ok(false);
+        }
+        match mode {
+            Mode::Backlog => self.read_own(),
+            Mode::Live => self.read_shared(),
+            Mode::Offline | Mode::Ended => Ok(false),
+        }
+    }
+
+    fn poll_page(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut reading: Reading,
+        out: &mut Outgoing,
+        now: UnixMillis,
+    ) -> Result<bool, End> {
+        let page = match Pin::new(&mut reading.page).poll(cx) {
+            Poll::Pending => {
+                self.backlog.reading = Some(reading);
+                return Ok(false);
+            }
+            Poll::Ready(Ok(Ok(page))) => page,
+            Poll::Ready(Ok(Err(error))) => {
+                let client_id = crate::auth::Escaped(self.session.client_id());
+                tracing::error!(%client_id, %error, "a backlog cannot be read");
+                return Err(cannot_read().into());
+            }
+            Poll::Ready(Err(_)) => return Err(cannot_read().into()),
+        };
+        match reading.purpose {
+            Purpose::Resend(exchange) => {
+                for stored in page {
+                    let delivery = delivery(stored, exchange.owner);
+                    self.session.redeliver(now, exchange.packet_id, delivery, out);
+                }
+            }
+            Purpose::Own(owner) => {
+                if let (Some(begun), Some(last)) = (&mut self.backlog.begun, page.last()) {
+                    begun.cursor = last.lsn;
+                }
+                self.frames.extend(page.into_iter().map(|stored| delivery(stored, owner)));
+            }
+            Purpose::Shared(group, owner) => self.take_shared(&group, owner, page),
+        }
+        Ok(true)
+    }
+
+    /// Reads the next page of the session's own backlog, or goes live.
+    fn read_own(&mut self) -> Result<bool, End> {
+        let Some(durable) = self.session.durable() else { return Ok(false) };
+        let Some(backlog) = self.slot.durable().map(|durable| Arc::clone(&durable.backlog)) else {
+            return Ok(false);
+        };
+        let watermark = self.context.broker.store.watermark();
+        if self.backlog.begun.is_none() {
+            let report = self.submit_report()?;
+            let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
+            let in_hand = in_hand.map(|claim| claim.lsn).collect();
+            self.backlog.begun = Some(Begun { report, cursor: Lsn::ZERO, in_hand });
+        }
+        let Some(begun) = &mut self.backlog.begun else { return Ok(false) };
+        if begun.report > watermark {
+            self.backlog.waits_for = Some(begun.report);
+            return Ok(false);
+        }
+        let mut numbers = Vec::new();
+        loop {
+            numbers.clear();
+            backlog.after(begun.cursor, watermark, PAGE, &mut numbers);
+            let Some(last) = numbers.last().copied() else { break };
+            numbers.retain(|lsn| !begun.in_hand.contains(lsn));
+            if !numbers.is_empty() {
+                self.start_reading(Purpose::Own(durable.recipient), durable.recipient, numbers);
+                return Ok(true);
+            }
+            begun.cursor = last;
+        }
+        match self.slot.go_live(watermark) {
+            Ok(()) => {
+                self.backlog.begun = None;
+                Ok(true)
+            }
+            Err(lsn) => {
+                self.backlog.waits_for = Some(lsn);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Fetches what a shared group could give to nobody when it came.
+    fn read_shared(&mut self) -> Result<bool, End> {
+        let watermark = self.context.broker.store.watermark();
+        for group in self.slot.groups() {
+            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
+            let mut numbers = Vec::new();
+            let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);
+            if !numbers.is_empty() {
+                self.start_reading(Purpose::Shared(group, owner), owner, numbers);
+                return Ok(true);
+            }
+            self.backlog.waits_for = [self.backlog.waits_for, waits_for].into_iter().flatten().min();
+        }
+        Ok(false)
+    }
+
+    fn take_shared(&mut self, group: &Arc<Group>, owner: RecipientNo, page: Vec<Stored>) {
+        let Some(subscription) = group.subscription_of(&self.slot) else { return };
+        for stored in page {
+            let mut delivery = delivery(stored, owner);
+            delivery.qos = delivery.qos.min(subscription.options.qos);
+            delivery.retain &= subscription.options.retain_as_published;
+            delivery.subscription_ids = subscription.id.into_iter().collect();
+            self.frames.push_back(delivery);
+        }
+    }
+
+    fn start_reading(&mut self, purpose: Purpose, owner: RecipientNo, numbers: Vec<Lsn>) {
+        let store: Store = self.context.broker.store.clone();
+        let page = tokio::task::spawn_blocking(move || store.read(owner, &numbers));
+        self.backlog.reading = Some(Reading { purpose, page });
+    }
+}
+
+/// A message that was read back: its record has left the writer's queue.
+fn delivery(stored: Stored, owner: RecipientNo) -> Delivery {
+    Delivery {
+        qos: stored.leg.qos,
+        retain: stored.leg.retain,
+        subscription_ids: stored.leg.subscription_ids,
+        not_before: Lsn::ZERO,
+        claim: Some(Claim { lsn: stored.lsn, owner, entry: None }),
+        message: stored.message,
+    }
+}
+
+fn cannot_read() -> Close {
+    Close::because(ReasonCode::UnspecifiedError, "the backlog cannot be read")
+}

@@ -1,0 +1,108 @@
+//! Messages out of the outbox, the store and the retained tree, as far as window and buffer allow.
+
+use std::task::Context;
+
+use super::drive::store_failed;
+use super::output::WRITE_MAX;
+use super::{Connection, End};
+use crate::record::UnixMillis;
+use crate::session::{Close, Delivery, Dropped, Outcome, Outgoing};
+use crate::topic::TopicName;
+
+impl Connection {
+    /// Encodes messages until a write's worth is there. True when something has moved that leaves no bytes.
+    pub(super) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outgoing,
+        now: UnixMillis,
+    ) -> Result<bool, End> {
+        let watermark = self.context.broker.store.watermark();
+        self.session.write_held(now, watermark, out);
+        let mut moved = false;
+        while out.len() < WRITE_MAX {
+            if self.deliver_frames(out, now)? {
+                continue;
+            }
+            if !self.frames.is_empty() {
+                break;
+            }
+            let mode = self.slot.take_frames(&mut self.frames);
+            if !self.frames.is_empty() {
+                continue;
+            }
+            moved |= self.send_retained(now)?;
+            let progress = self.poll_backlog(cx, mode, out, now)?;
+            moved |= progress;
+            if !progress {
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Whether the connection would take a message from its outbox if there were one.
+    pub(super) fn takes_frames(&self) -> bool {
+        self.frames.is_empty() && self.unsent.is_none()
+    }
+
+    /// Delivers the first of what was taken from the outbox. False when there is nothing, or it has to wait:
+    /// for the window, or for its commit.
+    fn deliver_frames(&mut self, out: &mut Outgoing, now: UnixMillis) -> Result<bool, End> {
+        let watermark = self.context.broker.store.watermark();
+        let mut delivered = false;
+        while out.len() < WRITE_MAX {
+            let Some(first) = self.frames.front() else { break };
+            if first.not_before > watermark || !self.has_window_for(first.qos) {
+                break;
+            }
+            let Some(delivery) = self.frames.pop_front() else { break };
+            self.deliver(delivery, out, now)?;
+            delivered = true;
+        }
+        if self.frames.is_empty() && self.frames.capacity() > 1024 {
+            self.frames = Default::default();
+        }
+        Ok(delivered)
+    }
+
+    fn deliver(&mut self, delivery: Delivery, out: &mut Outgoing, now: UnixMillis) -> Result<(), Close> {
+        self.refresh_rights()?;
+        let metrics = &self.context.broker.metrics;
+        if !self.rights.unrestricted() {
+            let topic = TopicName::parse(delivery.message.topic(), u16::MAX);
+            if !topic.is_ok_and(|topic| self.rights.may_receive(&topic)) {
+                metrics.dropped.not_authorized.increment(1);
+                self.session.drop_unsent(delivery);
+                return Ok(());
+            }
+        }
+        let qos = delivery.qos;
+        match self.session.deliver(now, delivery, out) {
+            Outcome::Taken => self.outbound.message(qos),
+            Outcome::Dropped(Dropped::Expired) => metrics.dropped.expired.increment(1),
+            Outcome::Dropped(Dropped::TooLarge) => metrics.dropped.too_large.increment(1),
+        }
+        Ok(())
+    }
+
+    /// Hands over the next retained messages of a new subscription, once its SUBACK may have left.
+    fn send_retained(&mut self, now: UnixMillis) -> Result<bool, End> {
+        let broker = &self.context.broker;
+        let outbox_bytes = broker.limits().outbox_bytes;
+        let watermark = broker.store.watermark();
+        let ready = self.scans.front().is_some_and(|(safe_at, _)| *safe_at <= watermark);
+        if !ready || !self.slot.has_room_for_retained(outbox_bytes) {
+            return Ok(false);
+        }
+        let Some((safe_at, scan)) = self.scans.pop_front() else { return Ok(false) };
+        let may_receive = |topic: &TopicName<'_>| self.rights.may_receive(topic);
+        let rest = broker
+            .send_retained(&self.slot, scan, now, may_receive, &mut self.publishing)
+            .map_err(|_| store_failed())?;
+        if let Some(scan) = rest {
+            self.scans.push_front((safe_at, scan));
+        }
+        Ok(true)
+    }
+}

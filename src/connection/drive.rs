@@ -1,0 +1,152 @@
+//! The heart of a connection's task: read, settle, write, and sleep only when there is nothing to do.
+
+use std::future::Future as _;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::scratch::{self, Scratch};
+use super::{Connection, End};
+use crate::codec::ReasonCode;
+use crate::record::{Change, Lsn, Record, SessionDelta, UnixMillis};
+use crate::session::Close;
+
+/// Rounds of reading and writing before other connections of this thread have their turn.
+const ROUNDS_MAX: usize = 4;
+
+impl Connection {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        scratch::with(|scratch| match self.drive(cx, scratch) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        })
+    }
+
+    /// Works until there is nothing to do, or the turn is over. Everything that can wake the task knows it
+    /// when this returns.
+    fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), End> {
+        for _ in 0..ROUNDS_MAX {
+            let rung = self.link.bell.poll_heard(cx.waker());
+            let now = self.context.broker.clock.now();
+            self.check_eviction()?;
+            self.session.handle_time(now)?;
+            let has_read = self.read(cx, scratch, now)?;
+            self.settle(now)?;
+            let has_written = self.write(cx, scratch, now)?;
+            self.settle(now)?;
+            self.publishing.wake();
+            if !rung && !has_read && !has_written && self.sleep(cx, now)? {
+                return Ok(());
+            }
+        }
+        self.count();
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// A takeover is obeyed between packets.
+    pub(super) fn check_eviction(&self) -> Result<(), End> {
+        match self.link.eviction() {
+            None => Ok(()),
+            Some(reason) => Err(Close::because(reason, "the connection was told to leave").into()),
+        }
+    }
+
+    /// Strikes settled legs from records that still wait, and reports the rest.
+    fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
+        for claim in self.session.take_settled() {
+            self.context.broker.shared_settled(&self.slot, &claim);
+            let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
+            if !struck {
+                self.session.settle_by_report(&claim, now);
+            }
+        }
+        if self.session.must_report(now) {
+            self.submit_report()?;
+        }
+        Ok(())
+    }
+
+    /// Submits what the session has to report; gives its number, or zero when there was nothing.
+    pub(super) fn submit_report(&mut self) -> Result<Lsn, End> {
+        let Some(delta) = self.session.take_report() else { return Ok(Lsn::ZERO) };
+        let record = report_record(delta, self.session.durable().is_some());
+        let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
+        self.session.reported(entry.lsn);
+        Ok(entry.lsn)
+    }
+
+    /// What the session still holds goes with its last record.
+    pub(super) fn last_report(&mut self) {
+        let now = self.context.broker.clock.now();
+        // Refused only when the store has failed: then it is repeated after the restart.
+        let _ = self.settle(now).and_then(|()| self.submit_report());
+    }
+
+    /// Goes to sleep, unless something has come up meanwhile.
+    fn sleep(&mut self, cx: &mut Context<'_>, now: UnixMillis) -> Result<bool, End> {
+        self.count();
+        let broker = &self.context.broker;
+        if broker.store.has_failed() {
+            return Err(store_failed().into());
+        }
+        let watermark = broker.store.watermark();
+        if let Some(lsn) = self.waits_for(watermark) {
+            if lsn <= watermark {
+                return Ok(false);
+            }
+            if self.rings_at != lsn {
+                self.rings_at = lsn;
+                broker.store.ring_at(lsn, &self.link.bell);
+            }
+        }
+        if self.takes_frames() && !self.slot.park() {
+            return Ok(false);
+        }
+        self.poll_timer(cx, now)
+    }
+
+    /// The number of the next record that something here waits for.
+    fn waits_for(&self, watermark: Lsn) -> Option<Lsn> {
+        let held_back = self.frames.front().map(|delivery| delivery.not_before);
+        let scan = self.scans.front().map(|(safe_at, _)| *safe_at);
+        let room = self.is_store_congested().then_some(Lsn(watermark.0 + 1));
+        let numbers =
+            [self.session.reply_waits_for(), self.session.held_waits_for(), self.backlog.waits_for(), room];
+        let waiting = [held_back, scan].into_iter().flatten().filter(|lsn| *lsn > watermark);
+        numbers.into_iter().flatten().chain(waiting).min()
+    }
+
+    pub(super) fn is_store_congested(&self) -> bool {
+        self.context.broker.store.is_congested()
+    }
+
+    /// Sets the timer to what is due first. True when it is not due yet.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: UnixMillis) -> Result<bool, End> {
+        let write = self.blocked_since.map(|since| since.plus(self.context.write_timeout));
+        if write.is_some_and(|due| due <= now) {
+            return Err(End::Lost);
+        }
+        let Some(due) = [self.session.deadline(), write].into_iter().flatten().min() else { return Ok(true) };
+        let wait = due.since(now).max(Duration::from_millis(1));
+        let at = tokio::time::Instant::now() + wait;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        // Set again only to something earlier, or when it has fired: not with each packet.
+        if at < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(at);
+        }
+        Ok(timer.as_mut().poll(cx).is_pending())
+    }
+}
+
+pub(super) fn store_failed() -> Close {
+    Close::because(ReasonCode::ServerUnavailable, "the store has failed")
+}
+
+/// A durable session reports under its own name; one that is not can only have settled for a shared group.
+fn report_record(delta: SessionDelta, durable: bool) -> Record {
+    if durable {
+        return Record::of([Change::Progress(Box::new(delta))]);
+    }
+    let settled = delta.settled_shared.into_iter().map(|(group, lsn)| Change::Settled(group, vec![lsn]));
+    Record::of(settled.collect::<Vec<_>>())
+}

@@ -1,0 +1,183 @@
+//! Bytes in: whole packets to the session, the rest kept until it is whole.
+
+use std::task::{Context, Poll};
+
+use super::drive::store_failed;
+use super::scratch::{READ_MAX, Scratch};
+use super::{Connection, End};
+use crate::broker::Source;
+use crate::codec::{Disconnect, Packet, Publish, Qos, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
+use crate::record::UnixMillis;
+use crate::session::{Close, Incoming, ReplyPacket};
+use crate::topic::TopicName;
+
+/// Replies that may wait for a socket that takes nothing before reading stops, in bytes. Below this a client
+/// that writes before it reads does not lock up with us.
+const UNSENT_REPLIES_MAX: usize = 64 * 1024;
+
+impl Connection {
+    /// Reads once and handles every whole packet. True when something was read.
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        now: UnixMillis,
+    ) -> Result<bool, End> {
+        if !self.may_read() {
+            // Who is not read from cannot be silent.
+            self.session.heard(now);
+            return Ok(false);
+        }
+        // What is kept goes in front of what is read, unless it is large.
+        let kept = if self.partial.len() < READ_MAX / 2 { self.partial.len() } else { 0 };
+        let Some(room) = scratch.read.get_mut(kept..) else { return Ok(false) };
+        let read = match self.stream.poll_read(cx, room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(End::Lost),
+            Poll::Ready(Ok(read)) => read,
+        };
+        self.inbound.bytes += read as u64;
+        self.session.heard(now);
+        if kept == self.partial.len() {
+            self.read_in_scratch(scratch, kept + read, now)?;
+        } else {
+            self.partial.extend_from_slice(scratch.read.get(..read).unwrap_or_default());
+            self.read_in_partial(now)?;
+        }
+        Ok(true)
+    }
+
+    fn may_read(&self) -> bool {
+        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
+        unsent < UNSENT_REPLIES_MAX && !self.session.is_behind() && !self.is_store_congested()
+    }
+
+    /// The usual case: packets are whole in the thread's buffer, and what is left of the last is kept.
+    fn read_in_scratch(&mut self, scratch: &mut Scratch, len: usize, now: UnixMillis) -> Result<(), End> {
+        let kept = std::mem::take(&mut self.partial);
+        if let Some(front) = scratch.read.get_mut(..kept.len()) {
+            front.copy_from_slice(&kept);
+        }
+        let bytes = scratch.read.get(..len).unwrap_or_default();
+        let consumed = self.handle_packets(bytes, now)?;
+        let rest = bytes.get(consumed..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.partial = rest.to_vec();
+        }
+        Ok(())
+    }
+
+    /// A packet larger than the thread's buffer: it gathers in a buffer that grows with what has arrived,
+    /// never with what was announced.
+    fn read_in_partial(&mut self, now: UnixMillis) -> Result<(), End> {
+        let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
+        if whole.is_none_or(|whole| self.partial.len() < whole) {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.partial);
+        let consumed = self.handle_packets(&bytes, now)?;
+        self.partial = bytes.get(consumed..).unwrap_or_default().to_vec();
+        Ok(())
+    }
+
+    /// Handles every whole packet; gives the bytes they had.
+    fn handle_packets(&mut self, bytes: &[u8], now: UnixMillis) -> Result<usize, End> {
+        let mut consumed = 0;
+        while let Some((packet, len)) =
+            self.decoder.decode(bytes.get(consumed..).unwrap_or_default()).map_err(Close::from)?
+        {
+            self.check_eviction()?;
+            self.handle_packet(packet, now)?;
+            consumed += len;
+        }
+        Ok(consumed)
+    }
+
+    fn handle_packet(&mut self, packet: Packet<'_>, now: UnixMillis) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(&publish, now)?,
+            Packet::Puback(ack) => self.session.handle_puback(ack)?,
+            Packet::Pubrec(ack) => self.session.handle_pubrec(ack)?,
+            Packet::Pubrel(ack) => self.session.handle_pubrel(ack),
+            Packet::Pubcomp(ack) => self.session.handle_pubcomp(ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
+            Packet::Pingreq => self.session.handle_pingreq(),
+            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
+            // [MQTT-4.12.0-7] No connection here has an authentication method.
+            Packet::Auth(_) => {
+                return Err(Close::protocol_error("AUTH without an authentication method").into());
+            }
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => {
+                return Err(Close::protocol_error("a packet that clients do not send here").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_publish(&mut self, publish: &Publish<'_>, now: UnixMillis) -> Result<(), Close> {
+        self.inbound.message(publish.qos);
+        let Incoming::Route(topic) = self.session.handle_publish(publish)? else { return Ok(()) };
+        let levels_max = self.context.broker.limits().session.topic_levels;
+        let Ok(topic) = TopicName::parse(&topic, levels_max) else {
+            return Err(Close::because(ReasonCode::MalformedPacket, "the topic has too many levels"));
+        };
+        self.refresh_rights()?;
+        let source = Source { slot: &self.slot, durable: self.session.durable(), rights: &self.rights };
+        let broker = &self.context.broker;
+        let receipt = broker.publish(&mut self.publishing, &source, publish, &topic, now);
+        self.session.published(publish, receipt)
+    }
+
+    fn handle_subscribe(&mut self, subscribe: &Subscribe) -> Result<(), Close> {
+        let requests = self.session.handle_subscribe(subscribe)?;
+        self.refresh_rights()?;
+        let subscribed = self.context.broker.subscribe(&self.slot, requests, &self.rights);
+        let subscribed = subscribed.map_err(|_| store_failed())?;
+        let suback = Suback { packet_id: subscribe.packet_id, reasons: subscribed.reasons };
+        self.session.answer_later(subscribed.safe_at, ReplyPacket::Suback(suback));
+        self.scans.extend(subscribed.scans.into_iter().map(|scan| (subscribed.safe_at, scan)));
+        Ok(())
+    }
+
+    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
+        let filters = self.session.handle_unsubscribe(unsubscribe);
+        let unsubscribed =
+            self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
+        let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: unsubscribed.reasons };
+        self.session.answer_later(unsubscribed.safe_at, ReplyPacket::Unsuback(unsuback));
+        Ok(())
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect) -> End {
+        match self.session.expiry_at_disconnect(disconnect.session_expiry) {
+            Ok(expiry) => self.departure.expiry = expiry,
+            Err(close) => return close.into(),
+        }
+        // [MQTT-3.14.4-3] Any other reason is for the will to tell.
+        let version = self.session.version();
+        self.departure.without_will = version != Version::V5 || disconnect.reason == ReasonCode::Success;
+        End::Goodbye
+    }
+
+    /// Rights are asked for again when the rules have changed; a client that may not stay leaves.
+    pub(super) fn refresh_rights(&mut self) -> Result<(), Close> {
+        let auth = &self.context.broker.auth;
+        if auth.version() == self.rights.version() {
+            return Ok(());
+        }
+        self.rights = auth.rights(&self.identity, self.session.client_id()).map_err(|reason| {
+            Close::because(reason, "the client may not stay after the rules have changed")
+        })?;
+        Ok(())
+    }
+
+    /// Whether a message of QoS 1 or 2 may be sent, for those who look before they take one.
+    pub(super) fn has_window_for(&self, qos: Qos) -> bool {
+        qos == Qos::AtMostOnce || self.session.has_window()
+    }
+}

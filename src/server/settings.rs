@@ -1,0 +1,50 @@
+//! From the configuration to what each room asks for.
+
+use std::time::Duration;
+
+use crate::broker::BrokerLimits;
+use crate::config::Config;
+use crate::session::SessionLimits;
+use crate::store::StoreSettings;
+
+pub(super) fn store(config: &Config) -> StoreSettings {
+    StoreSettings {
+        cache_size: bytes(config.store.cache_size),
+        commit_interval: config.store.commit_interval,
+        batch_bytes_max: bytes(config.store.batch_bytes_max),
+        queue_bytes_max: bytes(config.store.queue_bytes_max),
+    }
+}
+
+pub(super) fn broker(config: &Config) -> BrokerLimits {
+    let limits = &config.limits;
+    BrokerLimits {
+        session: SessionLimits {
+            receive_maximum: limits.receive_maximum,
+            inflight: limits.inflight,
+            topic_alias_maximum: limits.topic_alias_maximum,
+            topic_levels: limits.topic_levels,
+            packet_size: limits.packet_size,
+            keep_alive_max: limits.keep_alive_max.map_or(0, |max| seconds(max).min(u16::MAX.into()) as u16),
+            session_expiry: seconds(limits.session_expiry),
+        },
+        outbox_bytes: bytes(limits.outbox_bytes),
+        queued_messages: limits.queued_messages,
+        queued_bytes: limits.queued_bytes,
+        sessions: limits.sessions.into(),
+        subscriptions_per_session: limits.subscriptions_per_session as usize,
+        retained_messages: limits.retained_messages,
+        retained_bytes: limits.retained_bytes,
+        dead_letters: limits.dead_letters,
+        dead_letter_bytes: limits.dead_letter_bytes,
+        takeover_timeout: limits.takeover_timeout,
+    }
+}
+
+fn bytes(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn seconds(value: Duration) -> u32 {
+    u32::try_from(value.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,178 @@
+//! A disk that can fail, and that forgets at a crash what was not synced.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redb::StorageBackend;
+
+use super::Dice;
+
+const SECTOR: usize = 512;
+
+/// What happens at a numbered write or sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// This one and everything after it fails: the power is gone.
+    Crash,
+    /// This one fails; the ones after it work.
+    Once,
+}
+
+/// What a crash leaves of that which was written and not synced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unsynced {
+    Lost,
+    Kept,
+    /// Each write wholly, in part or not at all.
+    Torn,
+}
+
+/// The disk; clones share it, so that a test looks at what a database works with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk(Arc<Mutex<Medium>>);
+
+#[derive(Debug, Default)]
+struct Medium {
+    content: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Operation>,
+    count: u64,
+    fault: Option<(u64, Fault)>,
+    syncs_only: bool,
+    crashed: bool,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+}
+
+impl Disk {
+    pub(super) fn with(content: Vec<u8>) -> Self {
+        let medium = Medium { synced: content.clone(), content, ..Medium::default() };
+        Self(Arc::new(Mutex::new(medium)))
+    }
+
+    /// Arms a fault for the n-th operation from now on, counted from one.
+    pub(super) fn fail_at(&self, n: u64, fault: Fault) {
+        let mut medium = self.0.lock();
+        medium.fault = Some((medium.count + n, fault));
+    }
+
+    /// Counts and fails syncs only.
+    pub(super) fn count_syncs_only(&self) {
+        self.0.lock().syncs_only = true;
+    }
+
+    /// Writes and syncs so far.
+    pub(super) fn count(&self) -> u64 {
+        self.0.lock().count
+    }
+
+    /// What is found after the power comes back.
+    pub(super) fn after_crash(&self, unsynced: Unsynced, dice: &mut Dice) -> Vec<u8> {
+        let medium = self.0.lock();
+        let mut image = medium.synced.clone();
+        for operation in &medium.unsynced {
+            match unsynced {
+                Unsynced::Lost => {}
+                Unsynced::Kept => apply(&mut image, operation),
+                Unsynced::Torn => tear(&mut image, operation, dice),
+            }
+        }
+        image
+    }
+}
+
+impl Medium {
+    fn step(&mut self, is_sync: bool) -> io::Result<()> {
+        if self.crashed {
+            return Err(io::Error::other("the power is gone"));
+        }
+        if self.syncs_only && !is_sync {
+            return Ok(());
+        }
+        self.count += 1;
+        match self.fault {
+            Some((at, fault)) if at == self.count => {
+                self.crashed = fault == Fault::Crash;
+                Err(io::Error::other("injected"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn keep(&mut self, operation: Operation) {
+        apply(&mut self.content, &operation);
+        self.unsynced.push(operation);
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().content.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let medium = self.0.lock();
+        let range = offset as usize..offset as usize + out.len();
+        let bytes = medium.content.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut medium = self.0.lock();
+        medium.step(false)?;
+        medium.keep(Operation::SetLen(len));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut medium = self.0.lock();
+        medium.step(true)?;
+        let Medium { synced, unsynced, .. } = &mut *medium;
+        unsynced.drain(..).for_each(|operation| apply(synced, &operation));
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut medium = self.0.lock();
+        // The write at which the power goes may have reached the disk, or a part of it.
+        let stepped = medium.step(false);
+        if stepped.is_ok() || !medium.unsynced.is_empty() {
+            medium.keep(Operation::Write(offset, data.to_vec()));
+        }
+        stepped
+    }
+}
+
+fn apply(content: &mut Vec<u8>, operation: &Operation) {
+    match operation {
+        Operation::SetLen(len) => content.resize(*len as usize, 0),
+        Operation::Write(offset, data) => put(content, *offset as usize, data),
+    }
+}
+
+fn tear(content: &mut Vec<u8>, operation: &Operation, dice: &mut Dice) {
+    match operation {
+        _ if dice.one_in(3) => {}
+        Operation::Write(offset, data) if dice.one_in(2) => {
+            for (index, sector) in data.chunks(SECTOR).enumerate() {
+                if dice.one_in(2) {
+                    put(content, *offset as usize + index * SECTOR, sector);
+                }
+            }
+        }
+        whole => apply(content, whole),
+    }
+}
+
+fn put(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    if content.len() < offset + data.len() {
+        content.resize(offset + data.len(), 0);
+    }
+    content[offset..offset + data.len()].copy_from_slice(data);
+}

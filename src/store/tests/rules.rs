@@ -1,0 +1,328 @@
+//! The rules that keep the promise, as far as the store can show them. Names in brackets are the design's.
+
+use std::sync::Barrier;
+
+use super::disk::Disk;
+use super::model::held_by;
+use super::*;
+use crate::codec::PacketId;
+use crate::record::SessionDelta;
+
+/// Gathers records until [`flush`]: nothing is written before.
+const GATHERING: StoreSettings =
+    StoreSettings { commit_interval: Duration::from_secs(3_600), batch_bytes_max: 64 * 1024, ..SETTINGS };
+
+/// A store that gathers, with a session in it.
+fn gathering(disk: &Disk) -> (Store, RecipientNo) {
+    let (store, _) = open_on(disk, &GATHERING).unwrap();
+    let (number, _) = store.new_recipient();
+    submit(&store, Record::of([opened(number, 1)]));
+    flush(&store);
+    (store, number)
+}
+
+/// Writes what was gathered, by a record that makes the batch large enough and is itself skipped.
+fn flush(store: &Store) {
+    write(store, publication(&vec![0; GATHERING.batch_bytes_max], &[]));
+}
+
+fn settled(recipient: RecipientNo, numbers: &[Lsn]) -> Record {
+    Record::of([Change::Settled(recipient, numbers.to_vec())])
+}
+
+/// [cursor_never_passes_undelivered]
+#[test]
+fn cursor_never_passes_undelivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let (one, other) = (session(&store), session(&store));
+    let numbers: Vec<_> = (0..100).map(|n| submit(&store, publication(&[n], &[one, other]))).collect();
+    let (oldest, newer) = numbers.split_first().unwrap();
+    for lsn in newer.iter().rev() {
+        submit(&store, settled(one, &[*lsn]));
+    }
+    let last = submit(&store, settled(one, &[]));
+    wait(&store, last);
+    let progress = store.progress(one).unwrap();
+    assert!(progress.cursor < *oldest);
+    assert_eq!(progress.settled.len(), 1, "one range, however much is settled beyond the oldest");
+    store.close();
+    drop(store);
+
+    let (store, _) = open_in(directory.path());
+    assert_eq!(owed(&store, one), [*oldest]);
+    assert_eq!(owed(&store, other), numbers);
+    write(&store, settled(one, &[*oldest]));
+    assert!(store.progress(one).unwrap().settled.is_empty());
+    store.close();
+    drop(store);
+    let (store, _) = open_in(directory.path());
+    assert_eq!(owed(&store, one), []);
+    assert_eq!(owed(&store, other), numbers);
+    store.close();
+}
+
+/// [numbers_unique_over_crash] A block ends while every record is skipped.
+#[test]
+fn a_block_of_numbers_is_renewed_though_nothing_else_is_written() {
+    let disk = Disk::default();
+    let (mut opened, registry) = load(database(&disk).unwrap()).unwrap();
+    opened.reserved = Lsn(opened.first.0 + 10);
+    let (store, _) = Store::start(opened, registry, &SETTINGS).unwrap();
+    let last = (0..100).map(|_| write(&store, publication(b"", &[]))).last().unwrap();
+    store.close();
+    drop(store);
+    assert!(load(database(&disk).unwrap()).unwrap().0.first > last);
+}
+
+/// [watermark_order]
+#[test]
+fn watermark_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let number = session(&store);
+    let before = store.watermark().0;
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                let numbers: Vec<_> =
+                    (0..200).map(|_| submit(&store, publication(b"x", &[number]))).collect();
+                for lsn in numbers.iter().step_by(20) {
+                    wait(&store, *lsn);
+                    assert_eq!(store.read(number, &[*lsn]).unwrap().len(), 1, "durable, and not there");
+                }
+                assert!(numbers.is_sorted());
+                numbers
+            })
+        })
+        .collect();
+    let mut all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (before + 1..=before + 1_600).map(Lsn).collect::<Vec<_>>(), "without a gap");
+    wait(&store, Lsn(before + 1_600));
+    assert_eq!(owed(&store, number), all);
+    store.close();
+}
+
+/// [skip_keeps_id_and_retained]
+#[test]
+fn skip_keeps_id_and_retained() {
+    let (store, number) = gathering(&Disk::default());
+    let mut record = publication(b"kept", &[number]);
+    let publication = record.publication.as_mut().unwrap();
+    publication.retain = true;
+    publication.inbound = Some((number, Epoch(1), PacketId::new(7).unwrap()));
+    let entry = store.submit(record).unwrap();
+    assert!(entry.complete(number));
+    flush(&store);
+    assert_eq!(owed(&store, number), []);
+    assert!(message_rows(&store).is_empty());
+    assert!(store.progress(number).unwrap().inbound.contains(&7));
+    assert!(format!("{:?}", held_by(&store)).contains("a/b"), "the retained message");
+    store.close();
+}
+
+#[test]
+fn a_record_that_is_skipped_writes_nothing() {
+    let disk = Disk::default();
+    let (store, number) = gathering(&disk);
+    let before = disk.count();
+    let entry = store.submit(publication(b"fast", &[number])).unwrap();
+    assert!(store.watermark() < entry.lsn);
+    assert!(entry.complete(number));
+    flush(&store);
+    assert!(store.watermark() >= entry.lsn);
+    assert_eq!(disk.count(), before, "no write and no sync");
+    store.close();
+}
+
+#[test]
+fn one_leg_of_two_can_be_struck_out() {
+    let (store, one) = gathering(&Disk::default());
+    let (two, _) = store.new_recipient();
+    submit(&store, Record::of([opened(two, 1)]));
+    let entry = store.submit(publication(b"x", &[one, two])).unwrap();
+    assert!(entry.complete(one));
+    flush(&store);
+    assert_eq!((owed(&store, one), owed(&store, two)), (vec![], vec![entry.lsn]));
+    assert!(!entry.complete(two), "too late: this takes a record of its own");
+    store.close();
+}
+
+/// [leg_leaves_while_taken] Whoever wins, the leg is either never written or has to be settled.
+#[test]
+fn leg_leaves_while_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let number = session(&store);
+    let barrier = Barrier::new(2);
+    let (entries, results) = (Mutex::new(None::<Arc<Entry>>), Mutex::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                barrier.wait();
+                let entry = entries.lock().take().unwrap();
+                *results.lock() = entry.complete(number);
+                barrier.wait();
+            }
+        });
+        for _ in 0..300 {
+            let entry = store.submit(publication(b"x", &[number])).unwrap();
+            *entries.lock() = Some(Arc::clone(&entry));
+            barrier.wait();
+            wait(&store, entry.lsn);
+            barrier.wait();
+            assert_eq!(owed(&store, number).contains(&entry.lsn), !*results.lock());
+        }
+    });
+    store.close();
+}
+
+/// [void_record] What is owed and not there is an error; what is not owed any more is left out.
+#[test]
+fn a_missing_message_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let number = session(&store);
+    let [first, second, third] =
+        [b"1", b"2", b"3"].map(|payload| write(&store, publication(payload, &[number])));
+    write(&store, settled(number, &[first]));
+    let read: Vec<_> = store.read(number, &[first, second]).unwrap().iter().map(|s| s.lsn).collect();
+    assert_eq!(read, [second]);
+    let txn = store.database.begin_write().unwrap();
+    txn.open_table(tables::MESSAGES).unwrap().remove(third.0).unwrap();
+    txn.commit().unwrap();
+    let error = store.read(number, &[second, third]).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged(_)), "{error}");
+    write(&store, Record::of([Change::Discarded(number)]));
+    assert!(store.read(number, &[second, third]).unwrap().is_empty());
+    store.close();
+}
+
+/// What a connection says after a newer one has taken the session is void; so are a repeated settlement
+/// and one of somebody who is not owed.
+#[test]
+fn an_older_epoch_has_no_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let (number, stranger) = (session(&store), session(&store));
+    write(&store, Record::of([opened(number, 2)]));
+    let lsn = write(&store, publication(b"x", &[number]));
+    let delta = |epoch| SessionDelta {
+        recipient: number,
+        epoch: Epoch(epoch),
+        settled: vec![lsn, lsn],
+        next_packet_id: 9,
+        ..SessionDelta::default()
+    };
+    let closed = Change::SessionClosed {
+        recipient: number,
+        epoch: Epoch(1),
+        at: UnixMillis(5),
+        expiry: 0,
+        keep_will: false,
+    };
+    write(&store, Record::of([Change::Progress(Box::new(delta(1))), closed, opened(number, 1)]));
+    write(&store, settled(stranger, &[lsn]));
+    assert_eq!(owed(&store, number), [lsn]);
+    assert_eq!(store.progress(number).unwrap(), Progress::default());
+    write(&store, Record::of([Change::Progress(Box::new(delta(2)))]));
+    assert_eq!(owed(&store, number), []);
+    assert_eq!(store.progress(number).unwrap().next_packet_id, 9);
+    store.close();
+}
+
+/// A large backlog is let go piece by piece, also when a restart comes between.
+#[test]
+fn what_a_discarded_session_was_owed_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let (one, other) = (session(&store), session(&store));
+    (0..10_000).for_each(|_| {
+        submit(&store, publication(b"x", &[one]));
+    });
+    let shared = write(&store, publication(b"x", &[one, other]));
+    let backlog = store.backlog(one);
+    submit(&store, Record::of([Change::Discarded(one)]));
+    store.close();
+    drop(store);
+    assert!(backlog.count() > 0, "swept in one piece");
+
+    let (store, recovered) = open_in(directory.path());
+    assert_eq!((recovered.messages, message_rows(&store)), (1, vec![shared.0]));
+    assert_eq!((owed(&store, one), owed(&store, other)), (vec![], vec![shared]));
+    (0..5_000).for_each(|_| {
+        submit(&store, publication(b"x", &[other]));
+    });
+    write(&store, publication(b"x", &[other]));
+    let backlog = store.backlog(other);
+    write(&store, Record::of([Change::Discarded(other)]));
+    // Each commit lets go of some thousand.
+    (0..2).for_each(|_| {
+        write(&store, Record::of([opened(RecipientNo(99), 1)]));
+    });
+    assert!(message_rows(&store).is_empty());
+    assert_eq!((backlog.count(), backlog.bytes()), (0, 0));
+    assert!(!store.shared.registry.backlogs.contains_key(&other), "nothing is kept of it in memory");
+    store.close();
+}
+
+#[test]
+fn what_waits_is_counted_down_to_nothing() {
+    let (store, number) = gathering(&Disk::default());
+    for _ in 0..3 {
+        (0..500).for_each(|_| {
+            submit(&store, publication(&[1; 400], &[number; 1]));
+        });
+        flush(&store);
+        assert_eq!(store.shared.queue.bytes(), 0, "batches were cut, and all was taken");
+    }
+    store.close();
+}
+
+/// [disk_full_recovers]
+#[test]
+fn full_is_not_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let number = session(&store);
+    let lsn = write(&store, publication(b"x", &[number]));
+    store.set_disk_full(true);
+    assert_eq!(store.admits_publish(), Err(SubmitError::Full));
+    write(&store, settled(number, &[lsn]));
+    assert_eq!(owed(&store, number), []);
+    store.set_disk_full(false);
+    assert_eq!(store.admits_publish(), Ok(()));
+    store.close();
+}
+
+#[test]
+fn closing_writes_what_waits_and_refuses_the_rest() {
+    let disk = Disk::default();
+    let (store, number) = gathering(&disk);
+    let entry = store.submit(publication(b"x", &[number])).unwrap();
+    store.close();
+    assert!(store.watermark() >= entry.lsn);
+    assert_eq!(store.submit(publication(b"late", &[number])).unwrap_err(), SubmitError::Failed);
+}
+
+#[test]
+fn dead_letters_are_read_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let letter: Arc<[u8]> = vec![7; 100 * 1024].into();
+    let numbers: Vec<_> =
+        (0..5).map(|_| write(&store, Record::of([Change::DeadLetter(Arc::clone(&letter))]))).collect();
+    let (mut cursor, mut read) = (Lsn::ZERO, Vec::new());
+    while let Some(last) = store.read_dead_letters(cursor, 100).unwrap().last() {
+        let page = store.read_dead_letters(cursor, 100).unwrap();
+        assert!(page.len() <= 2, "a page has its bytes");
+        read.extend(page.iter().map(|letter| letter.id));
+        cursor = last.id;
+    }
+    assert_eq!(read, numbers);
+    assert!(store.read_dead_letters(Lsn(u64::MAX), 9).unwrap().is_empty());
+    assert_eq!(store.dead_letters(), (5, 500 * 1024));
+    store.close();
+}
