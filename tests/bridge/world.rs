@@ -206,8 +206,8 @@ impl World {
     }
 
     async fn at(folder: TempDir, config: &Config) -> Self {
-        let (broker, known, recovered_messages) = open(folder.path(), config);
-        let bridge = Bridge::start(&broker, config, &known).unwrap();
+        let (broker, routes, recovered_messages) = open(folder.path(), config);
+        let bridge = Bridge::start(&broker, config, &routes).unwrap();
         let slot = attach(&broker, "publisher", None).await;
         let listener = ([127, 0, 0, 1], 1).into();
         let identity = broker.auth.authenticate(listener, None, None).unwrap();
@@ -315,7 +315,9 @@ pub async fn attach(broker: &Broker, client_id: &str, session_expiry: Option<u32
     broker.attach(AttachRequest { terms: &terms, user_name: None, will: None, link }).await.unwrap().slot
 }
 
-fn open(folder: &Path, config: &Config) -> (Arc<Broker>, Vec<(Box<str>, RecipientNo)>, u64) {
+type KnownRoutes = Vec<(Box<str>, RecipientNo)>;
+
+fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
     let settings = StoreSettings {
         cache_size: 1 << 20,
         commit_interval: Duration::ZERO,
