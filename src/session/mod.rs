@@ -71,6 +71,8 @@ pub struct Session {
     /// PINGREQs that were not answered yet.
     pings_owed: u16,
     session_expiry_max: u32,
+    /// CONNECT asked for a session that ends with its connection.
+    ends_with_connection: bool,
     report: Report,
 }
 
@@ -97,6 +99,7 @@ impl Session {
             replies: Replies::default(),
             pings_owed: 0,
             session_expiry_max: terms.session_expiry_max,
+            ends_with_connection: terms.session_expiry == 0,
             report: Report::default(),
         };
         if let Some(progress) = progress {
@@ -141,7 +144,7 @@ impl Session {
     /// When it is raised from 0.
     pub fn expiry_at_disconnect(&self, asked: Option<u32>) -> Result<Option<u32>, Close> {
         match asked {
-            Some(1..) if self.durable.is_none() => {
+            Some(1..) if self.ends_with_connection => {
                 Err(Close::protocol_error("DISCONNECT raises the Session Expiry Interval from 0"))
             }
             asked => Ok(asked.map(|seconds| seconds.min(self.session_expiry_max))),

@@ -100,6 +100,15 @@ struct InFlight {
     saved: bool,
 }
 
+/// The alias of a topic.
+#[derive(Clone, Copy, Debug)]
+enum Alias {
+    /// The client has it: the topic stays away.
+    Known(u16),
+    /// The client gets it now, together with the topic.
+    New(u16),
+}
+
 #[derive(Debug)]
 struct Held {
     packet_id: PacketId,
@@ -187,20 +196,16 @@ impl Outbound {
         ended.saved
     }
 
-    /// The alias to send for a topic, and whether the topic itself has to go along.
-    fn alias(&mut self, topic: &str) -> (Option<u16>, bool) {
+    /// The alias to send for a topic, if there is one left for it.
+    fn alias(&self, topic: &str) -> Option<Alias> {
         if self.aliases_max == 0 {
-            return (None, true);
+            return None;
         }
         if let Some(alias) = self.aliases.get(topic) {
-            return (Some(*alias), false);
+            return Some(Alias::Known(*alias));
         }
         let next = self.aliases.len() as u16 + 1;
-        if next > self.aliases_max {
-            return (None, true);
-        }
-        self.aliases.insert(topic.into(), next);
-        (Some(next), true)
+        Some(Alias::New(next)).filter(|_| next <= self.aliases_max)
     }
 }
 
@@ -328,10 +333,22 @@ impl Session {
     }
 
     /// Handles a PUBCOMP.
-    pub fn handle_pubcomp(&mut self, ack: Ack) {
-        if self.state(ack.packet_id) == Some(ExchangeState::AwaitingPubcomp) {
-            self.finish(ack.packet_id);
+    ///
+    /// # Errors
+    /// When the exchange has not come to it yet, or never will.
+    pub fn handle_pubcomp(&mut self, ack: Ack) -> Result<(), Close> {
+        match self.state(ack.packet_id) {
+            Some(ExchangeState::AwaitingPubcomp) => self.finish(ack.packet_id),
+            Some(_) => return Err(Close::protocol_error("PUBCOMP without a PUBREL")),
+            None => {}
         }
+        Ok(())
+    }
+
+    /// [MQTT-3.1.2-24]
+    fn fits(&self, frame: &PublishFrame<'_>) -> bool {
+        self.max_packet_size >= MAX_PACKET_SIZE
+            || frame.encoded_len(self.version) <= self.max_packet_size as usize
     }
 
     fn state(&self, packet_id: PacketId) -> Option<ExchangeState> {
@@ -397,22 +414,26 @@ impl Session {
         out: &mut Outgoing,
     ) -> Outcome {
         let message = &delivery.message;
-        let (alias, with_topic) = self.outbound.alias(message.topic());
-        let frame = PublishFrame {
+        let mut alias = self.outbound.alias(message.topic());
+        let mut frame = PublishFrame {
             dup,
             qos: delivery.qos,
             retain: delivery.retain,
             packet_id,
-            topic: if with_topic { message.topic_bytes() } else { &[] },
-            alias,
+            topic: if let Some(Alias::Known(_)) = alias { &[] } else { message.topic_bytes() },
+            alias: alias.map(|(Alias::Known(alias) | Alias::New(alias))| alias),
             expiry: seconds_left(message, now),
             subscription_ids: &delivery.subscription_ids,
             properties: message.properties(),
             payload_len: message.payload().len(),
         };
-        if self.max_packet_size < MAX_PACKET_SIZE
-            && frame.encoded_len(self.version) > self.max_packet_size as usize
+        if let Some(Alias::New(_)) = alias
+            && !self.fits(&frame)
         {
+            // The alias itself is what may be too much.
+            (alias, frame.alias) = (None, None);
+        }
+        if !self.fits(&frame) {
             match packet_id {
                 Some(packet_id) => self.finish(packet_id),
                 None => self.outbound.settled.extend(delivery.claim),
@@ -420,6 +441,10 @@ impl Session {
             return Outcome::Dropped(Dropped::TooLarge);
         }
         out.publish(self.version, &frame, message);
+        if let Some(Alias::New(alias)) = alias {
+            // Only now: what was not sent has taught the client no alias.
+            self.outbound.aliases.insert(message.topic().into(), alias);
+        }
         if packet_id.is_none() {
             self.outbound.settled.extend(delivery.claim);
         }
