@@ -119,7 +119,7 @@ fn publication(recipient: RecipientNo, scratch: &mut Vec<u8>) -> Record {
     let leg =
         Leg { recipient, qos: Qos::AtLeastOnce, retain: false, subscription_ids: SubscriptionIds::new() };
     let message = Message::new(&parts, scratch);
-    let publication = Publication { message, legs: [leg].into(), inbound: None, retain: false };
+    let publication = Publication { message, legs: [leg].into(), inbound: None, retain: false, origin: None };
     Record { publication: Some(publication), changes: Vec::new() }
 }
 

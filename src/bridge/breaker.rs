@@ -54,7 +54,7 @@ pub enum State {
     HalfOpen,
 }
 
-/// The breaker. It belongs to the target's task alone.
+/// The breaker. The routes of a target share it.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     config: BreakerConfig,

@@ -1,6 +1,8 @@
 //! From a route to an HTTP target: the request, the attempt, what its outcome means, and when to try again.
 //!
-//! The rules are pure: time and randomness come in as arguments. Only [`client`] touches the network.
+//! [`Bridge`] has a task for each route, which reads what the route is owed and has it posted. The rules
+//! ([`breaker`], [`retry`], [`status`], [`tries`]) are pure: time and randomness come in as arguments. Only
+//! [`client`] touches the network.
 //!
 //! Invariant: what is given up on becomes a dead letter; nothing that was committed for a target ends
 //! without an answer that completes it or a record that says why not.
@@ -8,9 +10,21 @@
 pub mod breaker;
 pub mod client;
 mod connector;
+mod dead_letters;
+mod engine;
 pub mod excerpt;
 pub mod failure;
+mod metrics;
+mod monitor;
 pub mod request;
 pub mod retry;
+mod settlement;
 pub mod status;
+mod target;
 pub mod tries;
+mod window;
+mod worker;
+
+pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
+pub use engine::{Bridge, BridgeError};
+pub use monitor::{LastError, RouteState};

@@ -32,9 +32,9 @@ const MQTT_PUBLISHER: HeaderName = HeaderName::from_static("mqtt-publisher");
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
     /// The random id that the store was created with.
-    pub store_id: u128,
-    /// The number of the message in that store.
-    pub number: Lsn,
+    pub store_id: u64,
+    /// The number of the message in that store; `None` for QoS 0, which has none and is tried once.
+    pub number: Option<Lsn>,
     /// Counted from 1, over every attempt that was made.
     pub attempt: u32,
 }
@@ -60,7 +60,8 @@ impl RequestTemplate {
     pub fn build(&self, message: &Message, delivery: Delivery) -> Request<Full<Bytes>> {
         let mut headers = self.headers.clone();
         headers.entry(CONTENT_TYPE).or_insert_with(|| content_type(message));
-        if let Ok(key) = HeaderValue::try_from(idempotency_key(delivery.store_id, delivery.number)) {
+        let key = delivery.number.map(|number| idempotency_key(delivery.store_id, number));
+        if let Some(Ok(key)) = key.map(HeaderValue::try_from) {
             headers.insert(IDEMPOTENCY_KEY, key.clone());
             headers.insert(WEBHOOK_ID, key);
         }
@@ -81,8 +82,8 @@ impl RequestTemplate {
 }
 
 /// The key that a target can tell repeats by: unique over all stores and all their messages.
-pub fn idempotency_key(store_id: u128, number: Lsn) -> String {
-    format!("{store_id:032x}-{}", number.0)
+pub fn idempotency_key(store_id: u64, number: Lsn) -> String {
+    format!("{store_id:016x}-{}", number.0)
 }
 
 /// The payload of a message that lives for as long as the HTTP client needs it.
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn delivery(attempt: u32) -> Delivery {
-        Delivery { store_id: 0xab, number: Lsn(7), attempt }
+        Delivery { store_id: 0xab, number: Some(Lsn(7)), attempt }
     }
 
     fn config() -> TargetConfig {
@@ -198,8 +199,8 @@ mod tests {
         assert_eq!(request.uri(), "http://127.0.0.1/in?a=b");
         let expected = [
             ("content-type", "application/octet-stream"),
-            ("idempotency-key", "000000000000000000000000000000ab-7"),
-            ("webhook-id", "000000000000000000000000000000ab-7"),
+            ("idempotency-key", "00000000000000ab-7"),
+            ("webhook-id", "00000000000000ab-7"),
             ("x-delivery-attempt", "3"),
             ("mqtt-topic", "a/b"),
             ("mqtt-qos", "2"),

@@ -1,14 +1,15 @@
 //! What an operator asks about sessions.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Broker, Mode, Slot};
 use crate::record::{Lsn, UnixMillis};
 
 /// A session as it is listed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionSummary {
     /// The client id.
     pub client_id: String,
@@ -24,21 +25,42 @@ pub struct SessionSummary {
     pub oldest: Option<u64>,
     /// How long ago the oldest was published, in seconds.
     pub oldest_age_seconds: Option<u64>,
-    /// Its subscriptions.
-    pub subscriptions: Vec<String>,
+    /// How many subscriptions it has.
+    pub subscriptions: u64,
     /// When its last connection ended, in milliseconds since 1970.
     pub disconnected_at: Option<u64>,
     /// Seconds that it outlives its connection.
     pub expiry_seconds: u32,
 }
 
+/// How many sessions there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// All of them.
+    pub all: u64,
+    /// Those without a connection.
+    pub offline: u64,
+    /// Those whose connection reads from the disk what it is owed.
+    pub in_backlog: u64,
+}
+
 impl Broker {
-    /// All sessions, those that pin the most bytes first.
-    pub fn session_summaries(&self) -> Vec<SessionSummary> {
-        let mut summaries: Vec<_> = self.slots().iter().map(|slot| self.summary(slot)).collect();
-        summaries
-            .sort_by(|a, b| b.queued_bytes.cmp(&a.queued_bytes).then_with(|| a.client_id.cmp(&b.client_id)));
-        summaries
+    /// Some of the sessions, and how many there are in all. Those that pin the most bytes come first.
+    pub fn session_page(&self, offset: usize, limit: usize) -> (Vec<SessionSummary>, usize) {
+        type Key = (Reverse<u64>, Arc<Slot>);
+        let order = |a: &Key, b: &Key| a.0.cmp(&b.0).then_with(|| a.1.client_id.cmp(&b.1.client_id));
+        let pinned = |slot: &Slot| slot.durable().map_or(0, |durable| durable.backlog.bytes());
+        // The bytes are read once: they move, and an order that moves is none.
+        let mut keys: Vec<Key> =
+            self.slots().into_iter().map(|slot| (Reverse(pinned(&slot)), slot)).collect();
+        let (total, end) = (keys.len(), offset.saturating_add(limit));
+        if end < total {
+            keys.select_nth_unstable_by(end, order);
+            keys.truncate(end);
+        }
+        keys.sort_unstable_by(order);
+        let page = keys.iter().skip(offset).map(|(_, slot)| self.summary(slot)).collect();
+        (page, total)
     }
 
     /// One session.
@@ -46,8 +68,6 @@ impl Broker {
         let backlog = slot.durable().map(|durable| &durable.backlog);
         let oldest = backlog.and_then(|backlog| backlog.oldest());
         let inner = slot.lock();
-        let mut subscriptions: Vec<_> = inner.subscriptions.keys().map(ToString::to_string).collect();
-        subscriptions.sort();
         SessionSummary {
             client_id: slot.client_id.to_string(),
             online: inner.link.is_some(),
@@ -56,10 +76,17 @@ impl Broker {
             queued_bytes: backlog.map_or(0, |backlog| backlog.bytes()),
             oldest: oldest.map(|lsn| lsn.0),
             oldest_age_seconds: None,
-            subscriptions,
+            subscriptions: inner.subscriptions.len() as u64,
             disconnected_at: inner.closed_at.map(|at| at.0),
             expiry_seconds: inner.expiry,
         }
+    }
+
+    /// The filters of a session's subscriptions, as the client wrote them, in order.
+    pub fn subscription_filters(&self, slot: &Slot) -> Vec<String> {
+        let mut filters: Vec<_> = slot.lock().subscriptions.keys().map(ToString::to_string).collect();
+        filters.sort_unstable();
+        filters
     }
 
     /// Reads how old the oldest message of a session is. Blocks on the disk.
@@ -80,11 +107,16 @@ impl Broker {
         true
     }
 
-    /// How many sessions there are, and how many of them have no connection.
-    pub fn session_counts(&self) -> (u64, u64) {
-        let slots = self.slots();
-        let offline = slots.iter().filter(|slot| slot.lock().mode == Mode::Offline).count();
-        (slots.len() as u64, offline as u64)
+    /// Counts the sessions.
+    pub fn session_counts(&self) -> SessionCounts {
+        let mut counts = SessionCounts::default();
+        for slot in self.slots() {
+            let mode = slot.lock().mode;
+            counts.all += 1;
+            counts.offline += u64::from(mode == Mode::Offline);
+            counts.in_backlog += u64::from(mode == Mode::Backlog);
+        }
+        counts
     }
 
     /// When the oldest message that anybody is owed was published, for the age of the backlog.

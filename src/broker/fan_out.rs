@@ -21,9 +21,9 @@ type Full = SmallVec<[(RecipientNo, Addressee); 1]>;
 
 /// Whom a message is owed to, before it has a number.
 #[derive(Default)]
-struct Plan {
-    legs: SmallVec<[Leg; 1]>,
-    full: Full,
+pub(super) struct Plan {
+    pub(super) legs: SmallVec<[Leg; 1]>,
+    pub(super) full: Full,
 }
 
 impl Broker {
@@ -71,13 +71,13 @@ impl Broker {
         routed: Routed,
         legs: SmallVec<[Leg; 1]>,
     ) -> Result<Arc<Entry>, crate::store::SubmitError> {
-        let Routed { message, inbound, retain, changes } = routed;
-        let publication = Publication { message, legs, inbound, retain };
+        let Routed { message, inbound, retain, changes, origin } = routed;
+        let publication = Publication { message, legs, inbound, retain, origin };
         self.store.submit(Record { publication: Some(publication), changes })
     }
 
     /// Finds the durable legs, and looks at the limits of all of them before anything is done.
-    fn plan(&self, matches: &Matches, message: &Message) -> Plan {
+    pub(super) fn plan(&self, matches: &Matches, message: &Message) -> Plan {
         let mut plan = Plan::default();
         let qos = message.head().qos;
         if qos == Qos::AtMostOnce {

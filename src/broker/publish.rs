@@ -37,6 +37,8 @@ pub(super) struct Routed {
     pub(super) inbound: Option<(RecipientNo, Epoch, crate::codec::PacketId)>,
     pub(super) retain: bool,
     pub(super) changes: Vec<Change>,
+    /// The number of a message that is replayed.
+    pub(super) origin: Option<Lsn>,
 }
 
 impl PublishContext {
@@ -70,7 +72,8 @@ impl Broker {
             return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
         }
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
-        self.route(matches, Routed { message, inbound, retain: false, changes: Vec::new() }, touched)
+        let routed = Routed { message, inbound, retain: false, changes: Vec::new(), origin: None };
+        self.route(matches, routed, touched)
     }
 
     /// A retained PUBLISH changes the tree before it matches, so that a subscriber who scans the tree after
@@ -98,7 +101,8 @@ impl Broker {
         }
         let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights.version(), || true));
         let inbound = inbound(source, publish);
-        self.route(matches, Routed { message, inbound, retain: true, changes: Vec::new() }, touched)
+        let routed = Routed { message, inbound, retain: true, changes: Vec::new(), origin: None };
+        self.route(matches, routed, touched)
     }
 
     /// Routes a message of the broker's own: a will, or one that is replayed. `None` when the store has
@@ -116,7 +120,8 @@ impl Broker {
         let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
-        match self.route(&matches, Routed { message, inbound: None, retain, changes }, touched) {
+        let routed = Routed { message, inbound: None, retain, changes, origin: None };
+        match self.route(&matches, routed, touched) {
             Receipt::Safe(_) => Some(Lsn::ZERO),
             Receipt::SafeAt(lsn, _) => Some(lsn),
             Receipt::Refused(_) => None,

@@ -136,8 +136,13 @@ impl Broker {
                 retain: true,
                 subscription_ids: delivery.subscription_ids.clone(),
             };
-            let publication =
-                Publication { message: message.clone(), legs: [leg].into(), inbound: None, retain: false };
+            let publication = Publication {
+                message: message.clone(),
+                legs: [leg].into(),
+                inbound: None,
+                retain: false,
+                origin: None,
+            };
             let entry = self.store.submit(Record { publication: Some(publication), changes: Vec::new() })?;
             delivery.claim = Some(Claim { lsn: entry.lsn, owner: durable.recipient, entry: Some(entry) });
         }

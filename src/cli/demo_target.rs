@@ -203,7 +203,7 @@ mod tests {
         };
         let message = Message::new(&parts, &mut Vec::new());
         for (attempt, status) in [(1, 503), (2, 200)] {
-            let delivery = Delivery { store_id: 1, number: Lsn(1), attempt };
+            let delivery = Delivery { store_id: 1, number: Some(Lsn(1)), attempt };
             let result = client.post(template.build(&message, delivery)).await;
             assert_eq!(result.outcome, Outcome::Status(status));
         }

@@ -1,11 +1,15 @@
 //! The command line: one file for each subcommand.
 
 pub mod acl;
+mod admin_client;
 pub mod bench;
 pub mod check;
+pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
 pub mod serve;
+pub mod sessions;
+mod show;
 
 use std::process::ExitCode;
 
@@ -32,6 +36,10 @@ enum Command {
     Passwd(passwd::PasswdArgs),
     /// Ask an ACL file what a client may do
     Acl(acl::AclArgs),
+    /// List, show and end the sessions of the running broker
+    Sessions(sessions::SessionsArgs),
+    /// List, show, replay and discard what the running broker has given up
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Load a broker and measure it
     Bench(bench::BenchArgs),
     /// A small HTTP target that fails and recovers, to try routes with
@@ -47,6 +55,8 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Passwd(args)) => passwd::run(args),
         Some(Command::Acl(args)) => acl::run(args),
+        Some(Command::Sessions(args)) => sessions::run(args),
+        Some(Command::DeadLetters(args)) => dead_letters::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::DemoTarget(args)) => demo_target::run(args),
     }

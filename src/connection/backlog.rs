@@ -110,6 +110,11 @@ impl Connection {
             }
             Poll::Ready(Ok(Ok(page))) => page,
             Poll::Ready(Ok(Err(error))) => {
+                if let Purpose::Resend(exchange) = reading.purpose {
+                    // What a shared group has given to somebody else meanwhile is no longer ours to repeat.
+                    self.session.abandon(exchange.packet_id);
+                    return Ok(true);
+                }
                 let client_id = crate::auth::Escaped(self.session.client_id());
                 tracing::error!(%client_id, %error, "a backlog cannot be read");
                 return Err(cannot_read().into());
@@ -119,8 +124,7 @@ impl Connection {
         match reading.purpose {
             Purpose::Resend(exchange) => {
                 for stored in page {
-                    let delivery = delivery(stored, exchange.owner);
-                    self.session.redeliver(now, exchange.packet_id, delivery, out);
+                    self.redeliver(exchange, delivery(stored, exchange.owner), out, now)?;
                 }
             }
             Purpose::Own(owner) => {

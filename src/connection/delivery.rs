@@ -5,7 +5,8 @@ use std::task::Context;
 use super::drive::store_failed;
 use super::output::WRITE_MAX;
 use super::{Connection, End};
-use crate::record::UnixMillis;
+use crate::codec::Qos;
+use crate::record::{Exchange, UnixMillis};
 use crate::session::{Close, Delivery, Dropped, Outcome, Outgoing};
 use crate::topic::TopicName;
 
@@ -67,23 +68,58 @@ impl Connection {
     }
 
     fn deliver(&mut self, delivery: Delivery, out: &mut Outgoing, now: UnixMillis) -> Result<(), Close> {
-        self.refresh_rights()?;
-        let metrics = &self.context.broker.metrics;
-        if !self.rights.unrestricted() {
-            let topic = TopicName::parse(delivery.message.topic(), u16::MAX);
-            if !topic.is_ok_and(|topic| self.rights.may_receive(&topic)) {
-                metrics.dropped.not_authorized.increment(1);
-                self.session.drop_unsent(delivery);
-                return Ok(());
-            }
+        if !self.may_receive(&delivery)? {
+            self.session.drop_unsent(delivery);
+            return Ok(());
         }
         let qos = delivery.qos;
-        match self.session.deliver(now, delivery, out) {
-            Outcome::Taken => self.outbound.message(qos),
-            Outcome::Dropped(Dropped::Expired) => metrics.dropped.expired.increment(1),
-            Outcome::Dropped(Dropped::TooLarge) => metrics.dropped.too_large.increment(1),
-        }
+        let outcome = self.session.deliver(now, delivery, out);
+        self.count_delivery(qos, outcome);
         Ok(())
+    }
+
+    /// Repeats the PUBLISH of an exchange that an earlier connection began.
+    pub(super) fn redeliver(
+        &mut self,
+        exchange: Exchange,
+        delivery: Delivery,
+        out: &mut Outgoing,
+        now: UnixMillis,
+    ) -> Result<(), Close> {
+        if !self.may_receive(&delivery)? {
+            self.session.abandon(exchange.packet_id);
+            self.session.drop_unsent(delivery);
+            return Ok(());
+        }
+        let qos = delivery.qos;
+        let outcome = self.session.redeliver(now, exchange.packet_id, delivery, out);
+        self.count_delivery(qos, outcome);
+        Ok(())
+    }
+
+    /// A right that was taken away counts for what was queued before, too.
+    fn may_receive(&mut self, delivery: &Delivery) -> Result<bool, Close> {
+        self.refresh_rights()?;
+        if self.rights.unrestricted() {
+            return Ok(true);
+        }
+        let topic = TopicName::parse(delivery.message.topic(), u16::MAX);
+        let allowed = topic.is_ok_and(|topic| self.rights.may_receive(&topic));
+        if !allowed {
+            self.context.broker.metrics.dropped.not_authorized.increment(1);
+        }
+        Ok(allowed)
+    }
+
+    fn count_delivery(&mut self, qos: Qos, outcome: Outcome) {
+        let dropped = &self.context.broker.metrics.dropped;
+        match outcome {
+            Outcome::Taken => self.outbound.message(qos),
+            // Not reached: the window was looked at before the message was taken.
+            Outcome::NoWindow => dropped.outbox_full.increment(1),
+            Outcome::Dropped(Dropped::Expired) => dropped.expired.increment(1),
+            Outcome::Dropped(Dropped::TooLarge) => dropped.too_large.increment(1),
+        }
     }
 
     /// Hands over the next retained messages of a new subscription, once its SUBACK may have left.

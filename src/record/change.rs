@@ -45,6 +45,8 @@ pub struct Publication {
     pub inbound: Option<(RecipientNo, Epoch, PacketId)>,
     /// Whether it becomes (or, with an empty payload, removes) the retained message of its topic.
     pub retain: bool,
+    /// The number it had before, when it is a dead letter that is replayed: targets know it by that.
+    pub origin: Option<Lsn>,
 }
 
 /// One recipient of a message, and how it gets it.

@@ -12,7 +12,7 @@ pub(super) fn print(server: &Server, descriptors: u64) {
     if server.has_dev_certificate {
         println!("  certificate    for development only; clients trust certs/ca.pem");
     }
-    let (sessions, _) = server.broker.session_counts();
+    let sessions = server.broker.session_counts().all;
     println!("  data           {} ({sessions} sessions)", server.config.store.path.display());
     println!("  descriptors    {descriptors}");
     let plain = server.acceptors.addresses.iter().find(|(_, is_tls)| !is_tls);

@@ -1,20 +1,24 @@
 //! Builds everything from a configuration, starts it, and stops it in order.
 
 mod accept;
+mod background;
 mod banner;
+pub mod disk_watch;
 mod reload;
 mod settings;
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::{AdminState, Phase, Readiness};
 use crate::auth::Authenticator;
+use crate::bridge::Bridge;
 use crate::broker::Broker;
 use crate::codec::ReasonCode;
 use crate::config::{Config, TlsConfig};
@@ -22,6 +26,7 @@ use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 use crate::transport::{ConnectionLimit, dev_certs, raise_nofile};
 use accept::Acceptors;
+use background::Background;
 use reload::Reloader;
 
 /// How the process ends.
@@ -50,13 +55,15 @@ type StartError = Box<dyn std::error::Error>;
 /// first may be left out when their address is taken.
 pub fn run(config: Config, spare: bool) -> Exit {
     telemetry::init_log(&config.log);
+    // Before anything counts: handles belong to the recorder that is there when they are made.
+    let metrics = telemetry::install_metrics();
     let descriptors = raise_nofile();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cannot_start(&error),
     };
     let exit = runtime.block_on(async {
-        match Server::start(config, spare).await {
+        match Server::start(config, metrics, spare).await {
             Ok(server) => {
                 banner::print(&server, descriptors);
                 server.serve().await
@@ -77,29 +84,42 @@ fn cannot_start(error: &dyn std::error::Error) -> Exit {
 struct Server {
     config: Arc<Config>,
     broker: Arc<Broker>,
+    bridge: Arc<Bridge>,
     acceptors: Acceptors,
+    background: Background,
+    readiness: Arc<Readiness>,
     reloader: Reloader,
     has_dev_certificate: bool,
 }
 
 impl Server {
-    async fn start(config: Config, spare: bool) -> Result<Self, StartError> {
+    /// Opens the store, enters sessions and routes, and binds every address. Nothing is accepted yet.
+    async fn start(config: Config, recorder: PrometheusHandle, spare: bool) -> Result<Self, StartError> {
         let auth = Arc::new(Authenticator::load(config.auth.clone())?);
         make_data_directory(&config.store.path)?;
-        let metrics = Arc::new(Metrics::new());
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
+        let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
-        let broker = Broker::new(store, recovered, Arc::clone(&auth), metrics, limits);
-        let uses_dev_certificate = |tls: &TlsConfig| *tls == TlsConfig::default();
-        let has_dev_certificate =
-            config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(uses_dev_certificate);
+        let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);
+        let has_dev_certificate = config.listeners.iter().any(|l| l.tls == Some(TlsConfig::default()));
         if has_dev_certificate {
             dev_certs::ensure(Path::new("certs"))?;
         }
         let everywhere = ConnectionLimit::new(config.limits.connections);
         let (acceptors, tls) = Acceptors::bind(&config, &broker, everywhere, spare)?;
+        let bridge = Arc::new(Bridge::start(&broker, &config, &known_routes)?);
+        let readiness = Arc::new(Readiness::default());
+        let admin = AdminState {
+            broker: Arc::clone(&broker),
+            bridge: Arc::clone(&bridge),
+            metrics: recorder,
+            readiness: Arc::clone(&readiness),
+            data: config.store.path.clone(),
+        };
+        let background = Background::start(&config, admin, spare).await?;
         let reloader = Reloader { auth, tls };
-        Ok(Self { config: Arc::new(config), broker, acceptors, reloader, has_dev_certificate })
+        let config = Arc::new(config);
+        Ok(Self { config, broker, bridge, acceptors, background, readiness, reloader, has_dev_certificate })
     }
 
     /// Serves until it is told to stop.
@@ -110,11 +130,8 @@ impl Server {
             eprintln!("causeway cannot start: signals cannot be listened for");
             return Exit::CannotStart;
         };
-        let timers = tokio::spawn({
-            let broker = Arc::clone(&self.broker);
-            async move { broker.run_timers().await }
-        });
         self.acceptors.start();
+        self.readiness.set(Phase::Up);
         let exit = loop {
             tokio::select! {
                 _ = terminate.recv() => break Exit::Stopped,
@@ -127,33 +144,30 @@ impl Server {
             }
         };
         self.stop(exit).await;
-        timers.abort();
         exit
     }
 
-    /// Stops in order: no new connections, goodbye to those there are, what waits goes to disk.
+    /// Stops in order: no new connections, goodbye to those there are, attempts in flight end, what waits
+    /// goes to disk.
     async fn stop(&mut self, exit: Exit) {
         tracing::info!("stopping");
+        self.readiness.set(Phase::ShuttingDown);
         self.broker.evict_all(ReasonCode::ServerShuttingDown);
-        self.acceptors.stop(self.config.limits.shutdown_timeout).await;
+        let within = self.config.limits.shutdown_timeout;
+        tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
         if exit != Exit::StoreFailed {
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
+        self.background.stop().await;
         tracing::info!("stopped");
     }
 }
 
-/// The database is for its owner alone [CVE-2017-9868 in another broker].
+/// What is in the database is for its owner alone, and so is its folder.
 fn make_data_directory(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()))?;
-    let database = path.join("causeway.redb");
-    match fs::OpenOptions::new().create_new(true).write(true).open(&database) {
-        Ok(file) => file.set_permissions(fs::Permissions::from_mode(0o600))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(format!("{} cannot be made: {error}", database.display()).into()),
-    }
     Ok(())
 }

@@ -12,7 +12,7 @@ pub struct SessionLimits {
     pub receive_maximum: u16,
     /// QoS 1 and 2 messages we have open towards a client that allows more.
     pub inflight: u16,
-    /// Topic Alias Maximum we announce.
+    /// Topic Alias Maximum we announce, and aliases we use towards a client that allows more.
     pub topic_alias_maximum: u16,
     /// Levels of a topic.
     pub topic_levels: u16,
@@ -45,7 +45,7 @@ pub struct Terms {
     pub send_window: u16,
     /// Largest packet the client takes.
     pub max_packet_size: u32,
-    /// Highest alias the client takes from us.
+    /// Highest alias we use towards the client.
     pub topic_alias_out: u16,
     /// Highest alias we take from the client.
     pub topic_alias_in: u16,
@@ -94,8 +94,8 @@ impl Terms {
             session_expiry_max: limits.session_expiry,
             keep_alive,
             send_window: window,
-            max_packet_size: connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE),
-            topic_alias_out: connect.topic_alias_maximum,
+            max_packet_size: connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE).min(MAX_PACKET_SIZE),
+            topic_alias_out: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
             topic_alias_in: if is_v5 { limits.topic_alias_maximum } else { 0 },
             receive_maximum: limits.receive_maximum,
             topic_levels: limits.topic_levels,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::aliases::InboundAliases;
 use super::replies::{ReplyPacket, Wait};
 use super::{Close, Session, Terms};
 use crate::codec::{Ack, PacketId, Publish, Qos, ReasonCode, Version};
@@ -48,11 +49,11 @@ pub(super) struct Inbound {
     /// Open QoS 2 exchanges: packet identifier to the number that made it safe. Known from submit on, so
     /// that a repeat before the commit is not routed again.
     exchanges: HashMap<u16, Lsn, RandomState>,
-    /// QoS 1 and 2 messages that are not fully acknowledged.
+    /// QoS 1 and 2 messages of this connection that are not fully acknowledged: the mirror of the client's
+    /// send quota, which begins anew with each connection (section 4.9).
     open: u16,
     open_max: u16,
-    aliases: Vec<Option<Arc<str>>>,
-    aliases_max: u16,
+    aliases: InboundAliases,
 }
 
 impl Inbound {
@@ -61,14 +62,12 @@ impl Inbound {
             exchanges: HashMap::default(),
             open: 0,
             open_max: terms.receive_maximum,
-            aliases: Vec::new(),
-            aliases_max: terms.topic_alias_in,
+            aliases: InboundAliases::new(terms.topic_alias_in),
         }
     }
 
     pub(super) fn resume(&mut self, progress: &Progress) {
         self.exchanges = progress.inbound.iter().map(|id| (*id, Lsn::ZERO)).collect();
-        self.open = u16::try_from(self.exchanges.len()).unwrap_or(u16::MAX);
     }
 
     /// An exchange is over: the client may open another one.
@@ -80,24 +79,14 @@ impl Inbound {
         let Some(alias) = publish.properties.topic_alias else {
             return Ok(Topic::Sent(publish.topic));
         };
-        if alias.get() > self.aliases_max {
-            return Err(Close::because(
-                ReasonCode::TopicAliasInvalid,
-                "the topic alias is above the maximum",
-            ));
-        }
-        let index = usize::from(alias.get()) - 1;
-        if publish.topic.is_empty() {
-            let known = self.aliases.get(index).cloned().flatten();
-            return known.map(Topic::Alias).ok_or(Close::protocol_error("the topic alias was never set"));
-        }
-        if self.aliases.len() <= index {
-            self.aliases.resize(index + 1, None);
-        }
-        if let Some(entry) = self.aliases.get_mut(index) {
-            *entry = Some(publish.topic.into());
-        }
-        Ok(Topic::Sent(publish.topic))
+        let known = self.aliases.resolve(alias, publish.topic)?;
+        Ok(known.map_or(Topic::Sent(publish.topic), Topic::Alias))
+    }
+
+    /// Whether the client has as many messages open as it may. Exchanges of earlier connections do not count
+    /// against its quota, but no more of them are kept than one connection can leave.
+    fn is_full(&self) -> bool {
+        self.open >= self.open_max || self.exchanges.len() >= 2 * usize::from(self.open_max)
     }
 }
 
@@ -109,7 +98,7 @@ impl Session {
     pub fn handle_publish<'a>(&mut self, publish: &Publish<'a>) -> Result<Incoming<'a>, Close> {
         let topic = self.inbound.resolve(publish)?;
         if TopicName::parse(&topic, self.topic_levels).is_err() {
-            return Err(Close::because(ReasonCode::MalformedPacket, "the topic has too many levels"));
+            return Err(Close::because(ReasonCode::TopicNameInvalid, "the topic has too many levels"));
         }
         if let Some(packet_id) = publish.packet_id {
             if let Some(lsn) = self.inbound.exchanges.get(&packet_id.get()).copied()
@@ -159,7 +148,7 @@ impl Session {
         let packet_id = ack.packet_id;
         if self.inbound.exchanges.remove(&packet_id.get()).is_none() {
             let reason = ReasonCode::PacketIdentifierNotFound;
-            return self.replies.push(Wait::For(Lsn::ZERO), ReplyPacket::PubcompUnknown(packet_id, reason));
+            return self.replies.push(Wait::For(Lsn::ZERO), ReplyPacket::Pubcomp(packet_id, reason));
         }
         let pubcomp = ReplyPacket::Pubcomp(packet_id, ReasonCode::Success);
         if self.durable.is_some() {
@@ -176,7 +165,7 @@ impl Session {
     }
 
     fn open_exchange(&mut self) -> Result<(), Close> {
-        if self.inbound.open >= self.inbound.open_max && self.version == Version::V5 {
+        if self.version == Version::V5 && self.inbound.is_full() {
             return Err(Close::because(
                 ReasonCode::ReceiveMaximumExceeded,
                 "more QoS 1 and 2 messages are open than the Receive Maximum allows",

@@ -15,11 +15,14 @@
 //! Invariant: no PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK or UNSUBACK is written before the record it
 //! acknowledges is below the watermark.
 
+mod acks;
+mod aliases;
 mod close;
 mod connect;
 mod inbound;
 mod outbound;
 mod outgoing;
+mod packet_ids;
 mod replies;
 mod report;
 mod subscribe;
@@ -28,6 +31,7 @@ mod subscribe;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use close::Close;
 pub use connect::{SessionLimits, Terms, assigned_client_id};
@@ -63,16 +67,16 @@ pub struct Session {
     max_packet_size: u32,
     topic_levels: u16,
     /// One and a half times the keep-alive; `None` when it is off [MQTT-3.1.2-22].
-    silence_max_ms: Option<u64>,
+    silence_max: Option<Duration>,
     heard_at: UnixMillis,
     inbound: Inbound,
     outbound: Outbound,
     replies: Replies,
     /// PINGREQs that were not answered yet.
     pings_owed: u16,
+    /// Seconds that the session outlives its connection; what a DISCONNECT may raise it to.
+    session_expiry: u32,
     session_expiry_max: u32,
-    /// CONNECT asked for a session that ends with its connection.
-    ends_with_connection: bool,
     report: Report,
 }
 
@@ -92,18 +96,18 @@ impl Session {
             durable,
             max_packet_size: terms.max_packet_size,
             topic_levels: terms.topic_levels,
-            silence_max_ms: Some(u64::from(terms.keep_alive) * 1500).filter(|ms| *ms > 0),
+            silence_max: silence_max(terms.keep_alive),
             heard_at: now,
             inbound: Inbound::new(terms),
-            outbound: Outbound::new(terms, durable.is_some()),
+            outbound: Outbound::new(terms),
             replies: Replies::default(),
             pings_owed: 0,
+            session_expiry: terms.session_expiry,
             session_expiry_max: terms.session_expiry_max,
-            ends_with_connection: terms.session_expiry == 0,
             report: Report::default(),
         };
         if let Some(progress) = progress {
-            session.resume(progress, torn);
+            session.resume(progress, torn, now);
         }
         session
     }
@@ -144,7 +148,7 @@ impl Session {
     /// When it is raised from 0.
     pub fn expiry_at_disconnect(&self, asked: Option<u32>) -> Result<Option<u32>, Close> {
         match asked {
-            Some(1..) if self.ends_with_connection => {
+            Some(1..) if self.session_expiry == 0 && self.session_expiry_max > 0 => {
                 Err(Close::protocol_error("DISCONNECT raises the Session Expiry Interval from 0"))
             }
             asked => Ok(asked.map(|seconds| seconds.min(self.session_expiry_max))),
@@ -153,15 +157,15 @@ impl Session {
 
     /// When [`Session::handle_time`] has to be called at the latest.
     pub fn deadline(&self) -> Option<UnixMillis> {
-        let silence = self.silence_max_ms.map(|ms| UnixMillis(self.heard_at.0 + ms));
+        let silence = self.silence_max.map(|max| self.heard_at.plus(max));
         [silence, self.report.deadline()].into_iter().flatten().min()
     }
 
     /// # Errors
     /// When the client has been silent for too long.
     pub fn handle_time(&mut self, now: UnixMillis) -> Result<(), Close> {
-        match self.silence_max_ms {
-            Some(ms) if now.0 >= self.heard_at.0 + ms => Err(Close::because(
+        match self.silence_max {
+            Some(max) if now >= self.heard_at.plus(max) => Err(Close::because(
                 ReasonCode::KeepAliveTimeout,
                 "nothing was heard for 1.5 times the keep-alive",
             )),
@@ -175,10 +179,15 @@ impl Session {
     }
 
     /// Takes up what an earlier connection left [MQTT-4.4.0-1].
-    fn resume(&mut self, progress: &Progress, torn: bool) {
+    fn resume(&mut self, progress: &Progress, torn: bool, now: UnixMillis) {
         self.inbound.resume(progress);
-        for packet_id in self.outbound.resume(progress, torn) {
+        for packet_id in self.outbound.resume(progress, torn.then_some(now)) {
             self.replies.push_now(ReplyPacket::Pubrel(packet_id, ReasonCode::Success));
         }
     }
+}
+
+/// How long a client may be silent.
+fn silence_max(keep_alive: u16) -> Option<Duration> {
+    (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500))
 }

@@ -1,20 +1,19 @@
-//! Messages to the client: packet identifiers, the send window, and the sending side of QoS 1 and 2.
+//! Messages to the client: the send window, what is open in it, and what has to be repeated.
+//!
+//! Invariant: no more exchanges are open towards the client than it allows, counted from PUBLISH (or, after
+//! a resume, from its repeat) to PUBACK or PUBCOMP; what it was not sent yet it cannot acknowledge.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::replies::{ReplyPacket, Wait};
-use super::report::is_told_first;
-use super::{Close, Outgoing, Session, Terms};
-use crate::codec::{Ack, MAX_PACKET_SIZE, PacketId, PublishFrame, Qos, ReasonCode};
+use super::aliases::{AliasUse, OutboundAliases};
+use super::packet_ids::PacketIds;
+use super::{Outgoing, Session, Terms};
+use crate::codec::{PacketId, PublishFrame, Qos};
 use crate::record::{Exchange, ExchangeState, Lsn, Message, RecipientNo, SubscriptionIds, UnixMillis};
 use crate::store::{Entry, Progress};
-
-/// How far ahead a resumed session continues with its packet identifiers when its last ones are not known.
-/// Half of them: a client that sends a late PUBACK for one of the old settles nothing new.
-const IDS_SKIPPED: u16 = 1 << 15;
 
 /// A message on its way to one client.
 #[derive(Clone, Debug)]
@@ -59,6 +58,8 @@ pub enum Outcome {
     Taken,
     /// Not sent, and settled.
     Dropped(Dropped),
+    /// Nothing was done: the caller did not look at [`Session::has_window`]. What is durable is still owed.
+    NoWindow,
 }
 
 /// Why a message was not sent although it could have been.
@@ -74,39 +75,42 @@ pub enum Dropped {
 #[derive(Debug)]
 pub(super) struct Outbound {
     in_flight: HashMap<u16, InFlight, RandomState>,
-    next_id: u16,
-    moved: bool,
-    /// QoS 1 and 2 messages that may still be sent before one is acknowledged.
-    quota: u16,
+    pub(super) ids: PacketIds,
+    /// Exchanges that take a place in the window.
+    used: u16,
     window: u16,
-    durable: bool,
     /// QoS 2 messages that wait for their packet identifier to be durable.
     held: VecDeque<Held>,
     /// Exchanges an earlier connection began and this one has to repeat.
     resends: VecDeque<Exchange>,
-    /// So many messages from the backlog may have been sent before the broker ended without order.
-    doubtful: u16,
-    aliases: HashMap<Box<str>, u16, RandomState>,
-    aliases_max: u16,
+    /// When a session was resumed whose earlier connection did not end in order: what was published before
+    /// may have been sent.
+    torn_at: Option<UnixMillis>,
+    aliases: OutboundAliases,
     /// Claims that were settled and are still to be told.
     pub(super) settled: Vec<Claim>,
 }
 
+/// An exchange that is open.
 #[derive(Debug)]
-struct InFlight {
-    state: ExchangeState,
-    claim: Option<Claim>,
-    /// Whether the store knows of the exchange, or is about to.
-    saved: bool,
+pub(super) struct InFlight {
+    pub(super) state: ExchangeState,
+    pub(super) place: Place,
+    /// Whether the store knows of the exchange, or is about to. Then its end and the settling of its message
+    /// belong into one report: the claim has no entry any more that its leg could be struck from.
+    pub(super) saved: bool,
+    pub(super) claim: Option<Claim>,
 }
 
-/// The alias of a topic.
-#[derive(Clone, Copy, Debug)]
-enum Alias {
-    /// The client has it: the topic stays away.
-    Known(u16),
-    /// The client gets it now, together with the topic.
-    New(u16),
+/// Where an exchange is in relation to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The client knows nothing of it yet.
+    Held,
+    /// Begun by an earlier connection, and not repeated yet: it takes no place in the window.
+    Waiting,
+    /// In the client's hands.
+    Sent,
 }
 
 #[derive(Debug)]
@@ -118,147 +122,185 @@ struct Held {
 }
 
 impl Outbound {
-    pub(super) fn new(terms: &Terms, durable: bool) -> Self {
+    pub(super) fn new(terms: &Terms) -> Self {
         Self {
             in_flight: HashMap::default(),
-            next_id: 1,
-            moved: false,
-            quota: terms.send_window,
+            ids: PacketIds::new(),
+            used: 0,
             window: terms.send_window,
-            durable,
             held: VecDeque::new(),
             resends: VecDeque::new(),
-            doubtful: 0,
-            aliases: HashMap::default(),
-            aliases_max: terms.topic_alias_out,
+            torn_at: None,
+            aliases: OutboundAliases::new(terms.topic_alias_out),
             settled: Vec::new(),
         }
     }
 
     /// Takes up the exchanges of an earlier connection; gives those for which PUBREL is owed.
-    pub(super) fn resume(&mut self, progress: &Progress, torn: bool) -> Vec<PacketId> {
+    pub(super) fn resume(&mut self, progress: &Progress, torn_at: Option<UnixMillis>) -> Vec<PacketId> {
         let mut released = Vec::new();
         for exchange in progress.exchanges_in_order() {
-            let claim = Claim { lsn: exchange.lsn, owner: exchange.owner, entry: None };
-            let in_flight = InFlight { state: exchange.state, claim: Some(claim), saved: true };
-            self.in_flight.insert(exchange.packet_id.get(), in_flight);
-            match exchange.state {
+            let claim = Some(Claim { lsn: exchange.lsn, owner: exchange.owner, entry: None });
+            let mut in_flight = InFlight { state: exchange.state, place: Place::Waiting, saved: true, claim };
+            if exchange.state == ExchangeState::AwaitingPubcomp {
                 // [MQTT-4.3.3-6] No PUBLISH again once PUBREC has come.
-                ExchangeState::AwaitingPubcomp => released.push(exchange.packet_id),
-                _ => self.resends.push_back(exchange),
+                released.push(exchange.packet_id);
+                in_flight.place = Place::Sent;
+                self.used = self.used.saturating_add(1);
+            } else {
+                self.resends.push_back(exchange);
             }
+            self.in_flight.insert(exchange.packet_id.get(), in_flight);
         }
-        self.next_id = progress.next_packet_id.max(1);
-        if torn {
-            self.next_id = self.next_id.wrapping_add(IDS_SKIPPED).max(1);
-            self.doubtful = self.window;
-        }
+        self.ids.resume(progress.next_packet_id, torn_at.is_some());
+        self.torn_at = torn_at;
         released
     }
 
-    pub(super) fn next_packet_id(&self) -> u16 {
-        if self.moved { self.next_id } else { 0 }
+    fn has_window(&self) -> bool {
+        self.used < self.window
     }
 
-    /// The exchange of a QoS 1 identifier that was given out, if it is still open and not saved yet.
-    pub(super) fn save(&mut self, packet_id: PacketId) -> Option<Exchange> {
-        let in_flight = self.in_flight.get_mut(&packet_id.get()).filter(|known| !known.saved)?;
-        let claim = in_flight.claim.as_ref()?;
-        in_flight.saved = true;
-        Some(Exchange { packet_id, lsn: claim.lsn, owner: claim.owner, state: in_flight.state })
+    fn begin(&mut self, packet_id: PacketId, in_flight: InFlight) {
+        self.used = self.used.saturating_add(1);
+        self.in_flight.insert(packet_id.get(), in_flight);
+    }
+
+    /// The exchange with this identifier, if the client can know of it.
+    pub(super) fn known(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
+        self.in_flight.get_mut(&packet_id.get()).filter(|in_flight| in_flight.place != Place::Held)
+    }
+
+    /// Puts an exchange into the client's hands: from now on it takes a place in the window.
+    pub(super) fn hand_over(&mut self, packet_id: PacketId) {
+        if let Some(in_flight) = self.in_flight.get_mut(&packet_id.get()) {
+            if in_flight.place == Place::Waiting {
+                self.used = self.used.saturating_add(1);
+            }
+            in_flight.place = Place::Sent;
+        }
+    }
+
+    /// Takes an exchange out; its place in the window is free.
+    pub(super) fn end(&mut self, packet_id: PacketId) -> Option<InFlight> {
+        let ended = self.in_flight.remove(&packet_id.get())?;
+        match ended.place {
+            Place::Waiting => return Some(ended),
+            Place::Held => self.held.retain(|held| held.packet_id != packet_id),
+            Place::Sent => {}
+        }
+        self.used = self.used.saturating_sub(1);
+        Some(ended)
+    }
+
+    /// Whether the store knows of the exchange, or is about to.
+    pub(super) fn is_saved(&self, packet_id: PacketId) -> bool {
+        self.in_flight.get(&packet_id.get()).is_some_and(|in_flight| in_flight.saved)
+    }
+
+    /// Adds the QoS 1 exchanges of the session's own messages that are open and not saved yet. Those of a
+    /// shared group are not kept for the client: when it leaves, they go to another member.
+    pub(super) fn save(&mut self, own: RecipientNo, exchanges: &mut Vec<Exchange>) {
+        for (packet_id, in_flight) in &mut self.in_flight {
+            let (false, Some(packet_id)) = (in_flight.saved, PacketId::new(*packet_id)) else { continue };
+            let Some(claim) = in_flight.claim.as_mut().filter(|claim| claim.owner == own) else { continue };
+            claim.entry = None;
+            in_flight.saved = true;
+            exchanges.push(Exchange { packet_id, lsn: claim.lsn, owner: own, state: in_flight.state });
+        }
+        if self.in_flight.is_empty() {
+            // A session that rests gives back what a burst has taken.
+            self.in_flight = HashMap::default();
+        }
     }
 
     pub(super) fn reported(&mut self, lsn: Lsn) {
+        self.ids.told(lsn);
         self.held.iter_mut().rev().take_while(|held| held.report.is_none()).for_each(|held| {
             held.report = Some(lsn);
         });
     }
 
-    /// An identifier that no exchange has [MQTT-2.2.1-4]. The window is smaller than their number, so that
-    /// there always is one.
-    fn give_out(&mut self) -> Option<PacketId> {
-        for _ in 0..=u16::MAX {
-            let id = PacketId::new(self.next_id);
-            self.next_id = self.next_id.wrapping_add(1).max(1);
-            if let Some(id) = id.filter(|id| !self.in_flight.contains_key(&id.get())) {
-                self.moved = true;
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    /// Ends an exchange: its place in the window is free, and its claim settled.
-    fn end(&mut self, packet_id: PacketId) -> bool {
-        let Some(ended) = self.in_flight.remove(&packet_id.get()) else { return false };
-        self.quota = self.quota.saturating_add(1).min(self.window);
-        self.settled.extend(ended.claim);
-        ended.saved
-    }
-
-    /// The alias to send for a topic, if there is one left for it.
-    fn alias(&self, topic: &str) -> Option<Alias> {
-        if self.aliases_max == 0 {
-            return None;
-        }
-        if let Some(alias) = self.aliases.get(topic) {
-            return Some(Alias::Known(*alias));
-        }
-        let next = self.aliases.len() as u16 + 1;
-        Some(Alias::New(next)).filter(|_| next <= self.aliases_max)
+    /// A message that was read back may have been sent by a connection that did not end in order.
+    fn is_doubtful(&self, delivery: &Delivery) -> bool {
+        let read_back = delivery.claim.as_ref().is_some_and(|claim| claim.entry.is_none());
+        read_back && self.torn_at.is_some_and(|at| delivery.message.head().published_at < at)
     }
 }
 
 impl Session {
     /// Whether a QoS 1 or 2 message may be sent now [MQTT-3.3.4-9].
     pub fn has_window(&self) -> bool {
-        self.outbound.quota > 0
+        self.outbound.has_window() && self.outbound.ids.is_usable()
     }
 
-    /// Sends a message. For QoS 1 and 2 the caller has seen [`Session::has_window`].
+    /// Sends a message. The caller has seen that the watermark has reached [`Delivery::not_before`], and for
+    /// QoS 1 and 2 that [`Session::has_window`].
     pub fn deliver(&mut self, now: UnixMillis, delivery: Delivery, out: &mut Outgoing) -> Outcome {
-        if delivery.message.head().expires_at <= now {
-            return self.drop_delivery(delivery, Dropped::Expired);
+        if is_expired(&delivery.message, now) {
+            self.drop_unsent(delivery);
+            return Outcome::Dropped(Dropped::Expired);
         }
-        if delivery.qos == Qos::AtMostOnce {
-            return self.send(now, (delivery, None), false, out);
+        let mut packet_id = None;
+        if delivery.qos != Qos::AtMostOnce {
+            packet_id = self.give_out();
+            if packet_id.is_none() {
+                return Outcome::NoWindow;
+            }
         }
-        let Some(packet_id) = self.outbound.give_out() else {
-            return self.drop_delivery(delivery, Dropped::TooLarge);
-        };
-        let state = match delivery.qos {
-            Qos::ExactlyOnce => ExchangeState::AwaitingPubrec,
-            _ => ExchangeState::AwaitingPuback,
-        };
-        self.begin(now, packet_id, &delivery, state);
-        if delivery.claim.is_some() && self.outbound.durable && is_told_first(state) {
-            self.outbound.held.push_back(Held { packet_id, delivery, report: None });
-            return Outcome::Taken;
+        if !self.fits(now, &delivery, packet_id) {
+            self.drop_unsent(delivery);
+            return Outcome::Dropped(Dropped::TooLarge);
         }
-        let dup = self.is_doubtful(&delivery);
-        self.send(now, (delivery, Some(packet_id)), dup, out)
+        match packet_id {
+            Some(packet_id) => self.begin(now, packet_id, delivery, out),
+            None => {
+                self.send(now, (&delivery, None), false, out);
+                self.outbound.settled.extend(delivery.claim);
+            }
+        }
+        Outcome::Taken
     }
 
-    /// Sends the QoS 2 messages whose identifiers are durable.
-    pub fn write_held(&mut self, now: UnixMillis, watermark: Lsn, out: &mut Outgoing) {
+    /// Sends the QoS 2 messages whose identifiers are durable. Says how many have expired instead.
+    pub fn write_held(&mut self, now: UnixMillis, watermark: Lsn, out: &mut Outgoing) -> usize {
+        self.outbound.ids.durable(watermark);
+        let mut expired = 0;
         while let Some(held) = self.outbound.held.pop_front_if(|h| h.report.is_some_and(|at| at <= watermark))
         {
-            self.send(now, (held.delivery, Some(held.packet_id)), false, out);
+            if is_expired(&held.delivery.message, now) {
+                self.finish(held.packet_id);
+                expired += 1;
+                continue;
+            }
+            self.outbound.hand_over(held.packet_id);
+            self.send(now, (&held.delivery, Some(held.packet_id)), false, out);
         }
+        if self.outbound.held.is_empty() && self.outbound.held.capacity() > 64 {
+            self.outbound.held = VecDeque::new();
+        }
+        expired
     }
 
-    /// The number that the first held message waits for.
+    /// The number that has to be durable before [`Session::write_held`] has something to do.
     pub fn held_waits_for(&self) -> Option<Lsn> {
-        self.outbound.held.front()?.report
+        let held = self.outbound.held.front().and_then(|held| held.report);
+        [held, self.outbound.ids.waits_for()].into_iter().flatten().min()
     }
 
     /// The next exchange of an earlier connection that is to be repeated: read its message, and give it to
-    /// [`Session::redeliver`] before the next one is taken.
+    /// [`Session::redeliver`] before the next one is taken, or [`Session::abandon`] it.
     pub fn take_resend(&mut self) -> Option<Exchange> {
-        if self.outbound.quota == 0 {
-            return None;
+        while self.outbound.has_window() {
+            let exchange = self.outbound.resends.pop_front()?;
+            // The client may have acknowledged it without a repeat.
+            let is_waiting = |known: &mut InFlight| known.place == Place::Waiting;
+            if self.outbound.known(exchange.packet_id).is_some_and(is_waiting) {
+                self.outbound.hand_over(exchange.packet_id);
+                return Some(exchange);
+            }
         }
-        self.outbound.resends.pop_front()
+        None
     }
 
     /// Whether exchanges of an earlier connection are still to be repeated.
@@ -266,16 +308,26 @@ impl Session {
         !self.outbound.resends.is_empty()
     }
 
-    /// Repeats the PUBLISH of an exchange, with its identifier and DUP [MQTT-4.4.0-1].
+    /// Repeats the PUBLISH of an exchange, with its identifier, QoS and DUP [MQTT-4.4.0-1]. Nothing is done
+    /// when the client has acknowledged it meanwhile.
     pub fn redeliver(
         &mut self,
         now: UnixMillis,
         packet_id: PacketId,
-        delivery: Delivery,
+        mut delivery: Delivery,
         out: &mut Outgoing,
-    ) {
-        self.outbound.quota = self.outbound.quota.saturating_sub(1);
-        self.send(now, (delivery, Some(packet_id)), true, out);
+    ) -> Outcome {
+        delivery.qos = match self.outbound.known(packet_id).map(|known| known.state) {
+            Some(ExchangeState::AwaitingPuback) => Qos::AtLeastOnce,
+            Some(ExchangeState::AwaitingPubrec) => Qos::ExactlyOnce,
+            Some(ExchangeState::AwaitingPubcomp) | None => return Outcome::Taken,
+        };
+        if !self.fits(now, &delivery, Some(packet_id)) {
+            self.finish(packet_id);
+            return Outcome::Dropped(Dropped::TooLarge);
+        }
+        self.send(now, (&delivery, Some(packet_id)), true, out);
+        Outcome::Taken
     }
 
     /// Settles a message that the client may not have.
@@ -283,7 +335,8 @@ impl Session {
         self.outbound.settled.extend(delivery.claim);
     }
 
-    /// The messages that have an exchange open.
+    /// The messages that have an exchange open. When the connection ends they are still owed: those of the
+    /// session are repeated when it is resumed, those of a shared group are the group's again.
     pub fn in_flight(&self) -> impl Iterator<Item = &Claim> {
         self.outbound.in_flight.values().filter_map(|in_flight| in_flight.claim.as_ref())
     }
@@ -291,165 +344,114 @@ impl Session {
     /// Messages of a shared group whose QoS 2 exchange this durable session has begun: they stay with it
     /// [MQTT-4.8.2-4].
     pub fn begun_exactly_once(&self, group: RecipientNo) -> Vec<Lsn> {
-        let begun =
-            self.outbound.in_flight.values().filter(|known| known.saved && is_told_first(known.state));
+        let begun = self.outbound.in_flight.values().filter(|known| known.saved && is_qos_2(known.state));
         begun.filter_map(|known| known.claim.as_ref()).filter(|c| c.owner == group).map(|c| c.lsn).collect()
     }
 
-    /// Handles a PUBACK.
-    ///
-    /// # Errors
-    /// When the identifier belongs to a QoS 2 exchange.
-    pub fn handle_puback(&mut self, ack: Ack) -> Result<(), Close> {
-        match self.state(ack.packet_id) {
-            Some(ExchangeState::AwaitingPuback) => self.finish(ack.packet_id),
-            Some(_) => return Err(Close::protocol_error("PUBACK for a QoS 2 message")),
-            None => {}
+    /// An identifier for a message that the window allows.
+    fn give_out(&mut self) -> Option<PacketId> {
+        if !self.has_window() {
+            return None;
         }
-        Ok(())
+        let Outbound { ids, in_flight, .. } = &mut self.outbound;
+        ids.give_out(|id| in_flight.contains_key(&id.get()))
     }
 
-    /// Handles a PUBREC: PUBREL follows once that is durable [MQTT-4.3.3-4].
-    ///
-    /// # Errors
-    /// When the identifier belongs to a QoS 1 message.
-    pub fn handle_pubrec(&mut self, ack: Ack) -> Result<(), Close> {
-        let packet_id = ack.packet_id;
-        let pubrel = ReplyPacket::Pubrel(packet_id, ReasonCode::Success);
-        match self.state(packet_id) {
-            // [MQTT-4.4.0-2]
-            Some(ExchangeState::AwaitingPubrec) if ack.reason.is_error() => self.finish(packet_id),
-            Some(ExchangeState::AwaitingPubrec) => self.release(packet_id, pubrel),
-            Some(ExchangeState::AwaitingPubcomp) => self.replies.push_now(pubrel),
-            Some(ExchangeState::AwaitingPuback) => {
-                return Err(Close::protocol_error("PUBREC for a QoS 1 message"));
-            }
-            None => {
-                let reason = ReasonCode::PacketIdentifierNotFound;
-                self.replies.push_now(ReplyPacket::Pubrel(packet_id, reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Handles a PUBCOMP.
-    ///
-    /// # Errors
-    /// When the exchange has not come to it yet, or never will.
-    pub fn handle_pubcomp(&mut self, ack: Ack) -> Result<(), Close> {
-        match self.state(ack.packet_id) {
-            Some(ExchangeState::AwaitingPubcomp) => self.finish(ack.packet_id),
-            Some(_) => return Err(Close::protocol_error("PUBCOMP without a PUBREL")),
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// [MQTT-3.1.2-24]
-    fn fits(&self, frame: &PublishFrame<'_>) -> bool {
-        self.max_packet_size >= MAX_PACKET_SIZE
-            || frame.encoded_len(self.version) <= self.max_packet_size as usize
-    }
-
-    fn state(&self, packet_id: PacketId) -> Option<ExchangeState> {
-        self.outbound.in_flight.get(&packet_id.get()).map(|in_flight| in_flight.state)
-    }
-
-    fn begin(&mut self, now: UnixMillis, packet_id: PacketId, delivery: &Delivery, state: ExchangeState) {
-        let outbound = &mut self.outbound;
-        outbound.quota = outbound.quota.saturating_sub(1);
-        let told_first = outbound.durable && is_told_first(state);
-        let claim = delivery.claim.clone();
-        if outbound.durable
-            && let Some(claim) = &claim
-        {
-            if told_first {
+    /// Begins an exchange. One of QoS 2 is told to the store first, when the message is durable and so is
+    /// the session; one of QoS 1 with the next report, if it is still open then.
+    fn begin(&mut self, now: UnixMillis, packet_id: PacketId, mut delivery: Delivery, out: &mut Outgoing) {
+        let is_qos_2 = delivery.qos == Qos::ExactlyOnce;
+        let state = if is_qos_2 { ExchangeState::AwaitingPubrec } else { ExchangeState::AwaitingPuback };
+        let dup = !is_qos_2 && self.outbound.is_doubtful(&delivery);
+        let claim = delivery.claim.take();
+        let mut in_flight = InFlight { state, place: Place::Sent, saved: false, claim };
+        match (self.durable, &mut in_flight.claim) {
+            (Some(_), Some(claim)) if is_qos_2 => {
+                claim.entry = None;
+                in_flight.place = Place::Held;
+                in_flight.saved = true;
                 let exchange = Exchange { packet_id, lsn: claim.lsn, owner: claim.owner, state };
                 self.report.exchange_first(exchange);
-            } else {
-                self.report.gave_out(packet_id, now);
+                self.outbound.begin(packet_id, in_flight);
+                self.outbound.held.push_back(Held { packet_id, delivery, report: None });
+                return;
             }
+            (Some(durable), Some(claim)) if claim.owner == durable.recipient => self.report.gave_out(now),
+            _ => {}
         }
-        outbound.in_flight.insert(packet_id.get(), InFlight { state, saved: told_first, claim });
+        self.outbound.begin(packet_id, in_flight);
+        self.send(now, (&delivery, Some(packet_id)), dup, out);
     }
 
-    fn release(&mut self, packet_id: PacketId, pubrel: ReplyPacket) {
-        let Some(in_flight) = self.outbound.in_flight.get_mut(&packet_id.get()) else { return };
-        in_flight.state = ExchangeState::AwaitingPubcomp;
-        match &in_flight.claim {
-            Some(claim) if self.outbound.durable => {
-                let (lsn, owner) = (claim.lsn, claim.owner);
-                let exchange = Exchange { packet_id, lsn, owner, state: ExchangeState::AwaitingPubcomp };
-                self.report.exchange_first(exchange);
-                self.replies.push(Wait::Report, pubrel);
-            }
-            _ => self.replies.push_now(pubrel),
+    /// Whether the client takes a packet of this size. One that fits without an alias always does; one that
+    /// does not may with the alias alone.
+    fn fits(&self, now: UnixMillis, delivery: &Delivery, packet_id: Option<PacketId>) -> bool {
+        let mut frame = frame(now, delivery, packet_id);
+        if self.frame_fits(&frame) {
+            return true;
         }
+        let AliasUse::Known(alias) = self.outbound.aliases.choose(delivery.message.topic()) else {
+            return false;
+        };
+        (frame.topic, frame.alias) = (&[], Some(alias));
+        self.frame_fits(&frame)
     }
 
-    fn finish(&mut self, packet_id: PacketId) {
-        if self.outbound.end(packet_id) {
-            self.report.ended(packet_id);
-        }
+    fn frame_fits(&self, frame: &PublishFrame<'_>) -> bool {
+        frame.encoded_len(self.version) <= self.max_packet_size as usize
     }
 
-    fn drop_delivery(&mut self, delivery: Delivery, why: Dropped) -> Outcome {
-        self.outbound.settled.extend(delivery.claim);
-        Outcome::Dropped(why)
-    }
-
-    /// A QoS 1 message that was read back may have been sent by the broker that crashed.
-    fn is_doubtful(&mut self, delivery: &Delivery) -> bool {
-        let read_back = delivery.claim.as_ref().is_some_and(|claim| claim.entry.is_none());
-        let doubtful = read_back && self.outbound.doubtful > 0;
-        self.outbound.doubtful -= u16::from(doubtful);
-        doubtful
-    }
-
+    /// Writes a PUBLISH that [`Session::fits`].
     fn send(
         &mut self,
         now: UnixMillis,
-        (delivery, packet_id): (Delivery, Option<PacketId>),
+        (delivery, packet_id): (&Delivery, Option<PacketId>),
         dup: bool,
         out: &mut Outgoing,
-    ) -> Outcome {
+    ) {
         let message = &delivery.message;
-        let mut alias = self.outbound.alias(message.topic());
-        let mut frame = PublishFrame {
-            dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            packet_id,
-            topic: if let Some(Alias::Known(_)) = alias { &[] } else { message.topic_bytes() },
-            alias: alias.map(|(Alias::Known(alias) | Alias::New(alias))| alias),
-            expiry: seconds_left(message, now),
-            subscription_ids: &delivery.subscription_ids,
-            properties: message.properties(),
-            payload_len: message.payload().len(),
-        };
-        if let Some(Alias::New(_)) = alias
-            && !self.fits(&frame)
-        {
-            // The alias itself is what may be too much.
-            (alias, frame.alias) = (None, None);
-        }
-        if !self.fits(&frame) {
-            match packet_id {
-                Some(packet_id) => self.finish(packet_id),
-                None => self.outbound.settled.extend(delivery.claim),
+        let mut frame = frame(now, delivery, packet_id);
+        frame.dup = dup;
+        match self.outbound.aliases.choose(message.topic()) {
+            AliasUse::Without => {}
+            AliasUse::Known(alias) => (frame.topic, frame.alias) = (&[], Some(alias)),
+            AliasUse::New(alias) => {
+                frame.alias = Some(alias);
+                if self.frame_fits(&frame) {
+                    self.outbound.aliases.told(message.topic(), alias);
+                } else {
+                    frame.alias = None;
+                }
             }
-            return Outcome::Dropped(Dropped::TooLarge);
         }
         out.publish(self.version, &frame, message);
-        if let Some(Alias::New(alias)) = alias {
-            // Only now: what was not sent has taught the client no alias.
-            self.outbound.aliases.insert(message.topic().into(), alias);
-        }
-        if packet_id.is_none() {
-            self.outbound.settled.extend(delivery.claim);
-        }
-        Outcome::Taken
     }
+}
+
+/// The PUBLISH of a delivery, without an alias.
+fn frame(now: UnixMillis, delivery: &Delivery, packet_id: Option<PacketId>) -> PublishFrame<'_> {
+    let message = &delivery.message;
+    PublishFrame {
+        // [MQTT-3.3.1-3] Never that of the publisher.
+        dup: false,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        packet_id,
+        topic: message.topic_bytes(),
+        alias: None,
+        expiry: seconds_left(message, now),
+        subscription_ids: &delivery.subscription_ids,
+        properties: message.properties(),
+        payload_len: message.payload().len(),
+    }
+}
+
+fn is_qos_2(state: ExchangeState) -> bool {
+    state != ExchangeState::AwaitingPuback
+}
+
+fn is_expired(message: &Message, now: UnixMillis) -> bool {
+    message.head().expires_at <= now
 }
 
 /// What is left of the Message Expiry Interval, in seconds; never 0 for a message that is sent

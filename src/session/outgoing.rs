@@ -12,6 +12,9 @@ const COPIED_MAX: usize = 512;
 /// How many pieces are handed to one write.
 const SLICES_MAX: usize = 64;
 
+/// Bytes that were written and are kept because others behind them were not.
+const WRITTEN_MAX: usize = 64 * 1024;
+
 /// Encoded packets in order. Small payloads are inside `bytes`, large ones are referred to by position.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -69,9 +72,11 @@ impl Outgoing {
 
     /// Notes that so many bytes were written. When nothing is left the buffer is empty again.
     pub fn advance(&mut self, written: usize) {
-        self.written += written;
+        self.written += written.min(self.len());
         if self.is_empty() {
             self.clear();
+        } else if self.written >= WRITTEN_MAX && self.written >= self.len() {
+            self.let_go();
         }
     }
 
@@ -81,6 +86,28 @@ impl Outgoing {
         self.payloads.clear();
         self.payload_bytes = 0;
         self.written = 0;
+    }
+
+    /// Lets go of what was written, for a client that is always a little behind. At least as much goes as
+    /// stays and is moved, so that each byte is moved once on average.
+    fn let_go(&mut self) {
+        let (mut passed, mut whole) = (0, 0);
+        for (at, message) in &self.payloads {
+            let end = at + passed + message.payload().len();
+            if end > self.written {
+                break;
+            }
+            passed += message.payload().len();
+            whole += 1;
+        }
+        self.payload_bytes -= passed;
+        self.written -= passed;
+        self.payloads.drain(..whole);
+        // A payload that was begun stays, and what was written of it still counts.
+        let written = self.payloads.first().map_or(self.written, |(at, _)| self.written.min(*at));
+        self.bytes.drain(..written);
+        self.written -= written;
+        self.payloads.iter_mut().for_each(|(at, _)| *at -= written);
     }
 
     /// The pieces of the whole, in order.

@@ -17,8 +17,6 @@ pub enum ReplyPacket {
     Pubrec(PacketId, ReasonCode),
     Pubrel(PacketId, ReasonCode),
     Pubcomp(PacketId, ReasonCode),
-    /// For an identifier that was not in use: nothing was open.
-    PubcompUnknown(PacketId, ReasonCode),
     Suback(Suback),
     Unsuback(Suback),
 }
@@ -122,12 +120,13 @@ impl Session {
 }
 
 impl ReplyPacket {
-    /// Whether the client may open another exchange once it has this.
+    /// Whether the client may open another exchange once it has this. It does not look at the reason of a
+    /// PUBCOMP, and neither do we (section 4.9).
     fn closes_exchange(&self) -> bool {
         match self {
             Self::Puback(..) | Self::Pubcomp(..) => true,
             Self::Pubrec(_, reason) => reason.is_error(),
-            Self::Pubrel(..) | Self::PubcompUnknown(..) | Self::Suback(_) | Self::Unsuback(_) => false,
+            Self::Pubrel(..) | Self::Suback(_) | Self::Unsuback(_) => false,
         }
     }
 
@@ -136,9 +135,7 @@ impl ReplyPacket {
             Self::Puback(id, reason) => encode::puback(version, *id, *reason, None, size_max, out),
             Self::Pubrec(id, reason) => encode::pubrec(version, *id, *reason, None, size_max, out),
             Self::Pubrel(id, reason) => encode::pubrel(version, *id, *reason, None, size_max, out),
-            Self::Pubcomp(id, reason) | Self::PubcompUnknown(id, reason) => {
-                encode::pubcomp(version, *id, *reason, None, size_max, out)
-            }
+            Self::Pubcomp(id, reason) => encode::pubcomp(version, *id, *reason, None, size_max, out),
             Self::Suback(suback) => {
                 encode::suback(version, suback.packet_id, &suback.reasons, None, size_max, out)
             }

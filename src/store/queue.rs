@@ -1,6 +1,7 @@
 //! The writer's queue: records that wait for the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -91,6 +92,8 @@ impl Inner {
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
+    /// A copy of the bytes in there, for those who only look: every connection does, before each read.
+    bytes: AtomicUsize,
     arrived: Condvar,
 }
 
@@ -118,7 +121,7 @@ impl Queue {
             closed: false,
             failed: false,
         };
-        Self { inner: Mutex::new(inner), arrived: Condvar::new() }
+        Self { inner: Mutex::new(inner), bytes: AtomicUsize::new(0), arrived: Condvar::new() }
     }
 
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
@@ -129,6 +132,7 @@ impl Queue {
         let entry = Arc::new(Entry::new(Lsn(inner.next), record));
         inner.next += 1;
         inner.bytes += entry.size;
+        self.bytes.store(inner.bytes, Ordering::Relaxed);
         inner.entries.push(Arc::clone(&entry));
         if inner.bytes >= inner.wake_at {
             inner.wake_at = NOBODY;
@@ -139,7 +143,7 @@ impl Queue {
 
     /// Bytes that wait for the writer.
     pub(super) fn bytes(&self) -> usize {
-        self.inner.lock().bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Waits until there is something to write, and takes it in order up to `bytes_max` (one record at
@@ -155,6 +159,7 @@ impl Queue {
             return if inner.closed { None } else { Some(Batch::default()) };
         }
         let entries = inner.take_entries(bytes_max);
+        self.bytes.store(inner.bytes, Ordering::Relaxed);
         let last = entries.last().map_or(Lsn::ZERO, |entry| entry.lsn);
         Some(Batch { entries, last })
     }

@@ -21,6 +21,8 @@ pub struct Stored {
     pub message: Message,
     /// How this recipient gets it.
     pub leg: Leg,
+    /// The number it had before, when it was a dead letter and was replayed.
+    pub origin: Option<Lsn>,
 }
 
 /// A dead letter as it was filed.
@@ -58,7 +60,7 @@ impl Store {
             let row = rows::message(row.value())?;
             let leg = row.legs.into_iter().find(|leg| leg.recipient == recipient);
             let leg = leg.ok_or_else(|| missing(*lsn, recipient))?;
-            page.push(Stored { lsn: *lsn, message: row.message, leg });
+            page.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
         }
         Ok(page)
     }

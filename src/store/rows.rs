@@ -20,6 +20,8 @@ use crate::record::{
 pub(super) struct MessageRow {
     pub(super) message: Message,
     pub(super) legs: SmallVec<[Leg; 1]>,
+    /// The number it had before it was replayed.
+    pub(super) origin: Option<Lsn>,
 }
 
 /// A session as its row tells it.
@@ -47,9 +49,12 @@ pub struct Progress {
     pub next_packet_id: u16,
 }
 
-pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg]) {
+pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg], origin: Option<Lsn>) {
     let head = message.head();
-    out.push(head.qos as u8 | (u8::from(head.retain) << 2));
+    out.push(head.qos as u8 | (u8::from(head.retain) << 2) | (u8::from(origin.is_some()) << 3));
+    if let Some(origin) = origin {
+        put_varint(out, origin.0);
+    }
     put_varint(out, head.published_at.0);
     put_varint(out, head.expires_at.0.wrapping_add(1));
     message.lengths().into_iter().for_each(|len| put_varint(out, len.into()));
@@ -60,9 +65,10 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg]) {
 pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
     let mut row = RowReader::new("message", bytes);
     let flags = row.u8()?;
-    if flags > 7 {
+    if flags > 15 {
         return Err(row.damaged());
     }
+    let origin = if flags & 8 != 0 { Some(Lsn(row.varint()?)) } else { None };
     let parts = MessageParts {
         qos: qos(&row, flags & 3)?,
         retain: flags & 4 != 0,
@@ -77,7 +83,7 @@ pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
     let legs = legs(&mut row)?;
     let damaged = row.damaged();
     let message = Message::restore(&parts, lengths, row.rest()).ok_or(damaged)?;
-    Ok(MessageRow { message, legs })
+    Ok(MessageRow { message, legs, origin })
 }
 
 /// Legs sorted by recipient, each number as its distance from the one before.
@@ -129,7 +135,7 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRow) {
     out.push(1);
     put_varint(out, will.delay.into());
     put_varint(out, will.message_expiry.map_or(0, |seconds| u64::from(seconds) + 1));
-    put_message(out, &will.message, &[]);
+    put_message(out, &will.message, &[], None);
 }
 
 pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow, StoreError> {

@@ -117,7 +117,7 @@ impl State {
         legs.sort_unstable_by_key(|leg| leg.recipient);
         if !legs.is_empty() {
             self.row.clear();
-            rows::put_message(&mut self.row, &publication.message, &legs);
+            rows::put_message(&mut self.row, &publication.message, &legs, publication.origin);
             tables.messages.insert(lsn.0, self.row.as_slice())?;
             let bytes = self.row.len() as u32;
             if legs.len() > 1 {
@@ -147,7 +147,7 @@ impl State {
             return Ok(());
         }
         self.row.clear();
-        rows::put_message(&mut self.row, message, &[]);
+        rows::put_message(&mut self.row, message, &[], None);
         tables.retained.insert(message.topic(), self.row.as_slice())?;
         Ok(())
     }

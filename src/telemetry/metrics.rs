@@ -57,6 +57,8 @@ pub struct Dropped {
     pub retained_full: Counter,
     /// A QoS 0 message found the route's queue full.
     pub route_full: Counter,
+    /// The one try of a QoS 0 message at its target failed.
+    pub target_failed: Counter,
     /// Its Message Expiry Interval has passed.
     pub expired: Counter,
     /// It exceeds the client's Maximum Packet Size.
@@ -83,6 +85,7 @@ impl Metrics {
                 slow_client: dropped("slow_client"),
                 retained_full: dropped("retained_full"),
                 route_full: dropped("route_full"),
+                target_failed: dropped("target_failed"),
                 expired: dropped("expired"),
                 too_large: dropped("too_large"),
                 dead_letters_full: dropped("dead_letters_full"),

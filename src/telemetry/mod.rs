@@ -1,7 +1,11 @@
-//! Names of metrics, as handles that are looked up once, and the log.
+//! Metrics as handles that are looked up once, what the process and its disk use, and the log.
 
 mod log;
 mod metrics;
+mod recorder;
+mod resources;
 
 pub use log::init as init_log;
 pub use metrics::{ByQos, Dropped, Metrics, Traffic};
+pub use recorder::{install_metrics, upkeep};
+pub use resources::{DiskSpace, disk_space, free_space, open_files, resident_bytes};

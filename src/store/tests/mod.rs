@@ -113,7 +113,8 @@ fn leg(recipient: RecipientNo) -> Leg {
 
 fn publication(payload: &[u8], recipients: &[RecipientNo]) -> Record {
     let legs: SmallVec<[Leg; 1]> = recipients.iter().copied().map(leg).collect();
-    let publication = Publication { message: message("a/b", payload), legs, inbound: None, retain: false };
+    let publication =
+        Publication { message: message("a/b", payload), legs, inbound: None, retain: false, origin: None };
     Record { publication: Some(publication), changes: Vec::new() }
 }
 

@@ -114,8 +114,12 @@ impl Model {
         delta.settled_shared.iter().for_each(|(group, lsn)| self.settle(*group, &[*lsn]));
         let Some(party) = self.parties.get_mut(&delta.recipient.0) else { return };
         party.exchanges.extend(delta.exchanges.iter().map(|exchange| (exchange.packet_id.get(), *exchange)));
-        delta.ended.iter().for_each(|id| drop(party.exchanges.remove(&id.get())));
-        delta.released.iter().for_each(|id| drop(party.inbound.remove(&id.get())));
+        delta.ended.iter().for_each(|id| {
+            party.exchanges.remove(&id.get());
+        });
+        delta.released.iter().for_each(|id| {
+            party.inbound.remove(&id.get());
+        });
         if delta.next_packet_id > 0 {
             party.next_packet_id = delta.next_packet_id;
         }
@@ -265,7 +269,7 @@ fn random_publication(dice: &mut Dice, model: &Model) -> Publication {
         (number, epoch_of(dice, model, number), packet_id(dice))
     });
     let message = message(["a", "a/b", "ö"][dice.roll(3)], payload);
-    Publication { message, legs, inbound, retain }
+    Publication { message, legs, inbound, retain, origin: None }
 }
 
 fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {

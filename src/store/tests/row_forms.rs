@@ -99,7 +99,7 @@ proptest! {
     fn a_message_comes_back(message in any_message(), mut legs in prop::collection::vec(any_leg(), 0..40)) {
         legs.sort_by_key(|leg| leg.recipient);
         legs.dedup_by_key(|leg| leg.recipient);
-        let bytes = row(|out| rows::put_message(out, &message, &legs));
+        let bytes = row(|out| rows::put_message(out, &message, &legs, None));
         let read = rows::message(&bytes).unwrap();
         prop_assert_eq!(&read.message, &message);
         prop_assert_eq!(read.legs.as_slice(), legs.as_slice());
@@ -181,7 +181,7 @@ fn a_leg_has_as_many_subscription_ids_as_matched() {
     for count in [1, 255, 256, 257, 1000] {
         let mut leg = leg(RecipientNo(9));
         leg.subscription_ids = (1..=count).collect();
-        let bytes = row(|out| rows::put_message(out, &message("a", b"x"), std::slice::from_ref(&leg)));
+        let bytes = row(|out| rows::put_message(out, &message("a", b"x"), std::slice::from_ref(&leg), None));
         assert_eq!(rows::message(&bytes).unwrap().legs.as_slice(), [leg]);
     }
 }
@@ -189,6 +189,6 @@ fn a_leg_has_as_many_subscription_ids_as_matched() {
 #[test]
 fn a_leg_among_many_costs_two_bytes() {
     let legs: Vec<_> = (1_000_000..1_010_000).map(|n| leg(RecipientNo(n))).collect();
-    let of = |legs: &[Leg]| row(|out| rows::put_message(out, &message("a", b"x"), legs)).len();
+    let of = |legs: &[Leg]| row(|out| rows::put_message(out, &message("a", b"x"), legs, None)).len();
     assert!(of(&legs) - of(&legs[..1]) <= 2 * legs.len());
 }

@@ -1,0 +1,82 @@
+//! The bridge's metrics, as handles that are looked up once.
+
+use std::sync::Once;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+
+use super::status::Class;
+
+/// Handles of one target.
+pub(super) struct TargetMetrics {
+    /// Attempts under way.
+    pub(super) in_flight: Gauge,
+    /// 1 while only probes are sent.
+    pub(super) breaker_open: Gauge,
+    /// How long attempts take.
+    pub(super) seconds: Histogram,
+    completed: Counter,
+    retry: Counter,
+    target_failure: Counter,
+    dead_letter: Counter,
+    dropped: Counter,
+}
+
+/// Handles of one route.
+pub(super) struct RouteMetrics {
+    /// Messages on disk that are owed to it.
+    pub(super) backlog_messages: Gauge,
+    /// Bytes on disk that are kept for it.
+    pub(super) backlog_bytes: Gauge,
+}
+
+impl TargetMetrics {
+    pub(super) fn new(target: &str) -> Self {
+        describe();
+        let ended = |outcome: &'static str| counter!("causeway_bridge_attempts_total", "target" => target.to_owned(), "outcome" => outcome);
+        Self {
+            in_flight: gauge!("causeway_bridge_in_flight", "target" => target.to_owned()),
+            breaker_open: gauge!("causeway_bridge_breaker_open", "target" => target.to_owned()),
+            seconds: histogram!("causeway_bridge_attempt_seconds", "target" => target.to_owned()),
+            completed: ended("completed"),
+            retry: ended("retry"),
+            target_failure: ended("target_failure"),
+            dead_letter: ended("dead_letter"),
+            dropped: ended("dropped"),
+        }
+    }
+
+    /// The counter of attempts that ended so.
+    pub(super) fn ended(&self, class: Class) -> &Counter {
+        match class {
+            Class::Complete => &self.completed,
+            Class::RetryMessage => &self.retry,
+            Class::TargetFailure => &self.target_failure,
+            Class::DeadLetter => &self.dead_letter,
+            Class::Drop => &self.dropped,
+        }
+    }
+}
+
+impl RouteMetrics {
+    pub(super) fn new(route: &str) -> Self {
+        Self {
+            backlog_messages: gauge!("causeway_bridge_backlog_messages", "route" => route.to_owned()),
+            backlog_bytes: gauge!("causeway_bridge_backlog_bytes", "route" => route.to_owned()),
+        }
+    }
+}
+
+fn describe() {
+    static DESCRIBED: Once = Once::new();
+    DESCRIBED.call_once(|| {
+        describe_counter!("causeway_bridge_attempts_total", "HTTP attempts by target and outcome");
+        describe_histogram!("causeway_bridge_attempt_seconds", "Time of an HTTP attempt");
+        describe_gauge!("causeway_bridge_in_flight", "HTTP attempts under way");
+        describe_gauge!("causeway_bridge_breaker_open", "1 while the target fails and only probes are sent");
+        describe_gauge!("causeway_bridge_backlog_messages", "Messages on disk that a route is owed");
+        describe_gauge!("causeway_bridge_backlog_bytes", "Bytes on disk that are kept for a route");
+    });
+}

@@ -1,0 +1,63 @@
+//! Settled messages that are still to be written: gathered, because a record for each would cost a disk
+//! write for each, and losing a few to a crash costs one repeat under the same idempotency key.
+//!
+//! Invariant: what is settled is submitted at most [`DELAY_MAX`] later.
+
+use std::time::Duration;
+
+use crate::record::{Change, Lsn, RecipientNo, Record, UnixMillis};
+use crate::store::{Store, SubmitError};
+
+const DELAY_MAX: Duration = Duration::from_millis(250);
+const COUNT_MAX: usize = 512;
+
+/// What one route has settled.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    recipient: RecipientNo,
+    numbers: Vec<Lsn>,
+    due: UnixMillis,
+}
+
+impl Settlement {
+    pub(super) fn new(recipient: RecipientNo) -> Self {
+        Self { recipient, numbers: Vec::new(), due: UnixMillis::NEVER }
+    }
+
+    pub(super) fn add(&mut self, lsn: Lsn, now: UnixMillis) {
+        self.numbers.push(lsn);
+        let due = if self.numbers.len() >= COUNT_MAX { now } else { now.plus(DELAY_MAX) };
+        self.due = self.due.min(due);
+    }
+
+    /// When something has to be written.
+    pub(super) fn due(&self) -> UnixMillis {
+        self.due
+    }
+
+    /// Takes everything, to be written with something else.
+    pub(super) fn take(&mut self) -> Option<Change> {
+        self.due = UnixMillis::NEVER;
+        let numbers = std::mem::take(&mut self.numbers);
+        (!numbers.is_empty()).then_some(Change::Settled(self.recipient, numbers))
+    }
+
+    /// Has it written when it is time.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub(super) fn submit_if_due(&mut self, now: UnixMillis, store: &Store) -> Result<(), SubmitError> {
+        if now < self.due { Ok(()) } else { self.submit(store) }
+    }
+
+    /// Has it written now.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub(super) fn submit(&mut self, store: &Store) -> Result<(), SubmitError> {
+        if let Some(change) = self.take() {
+            store.submit(Record::of([change]))?;
+        }
+        Ok(())
+    }
+}

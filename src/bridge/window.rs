@@ -1,0 +1,218 @@
+//! What a route has in hand of its backlog: what was read and may start, what waits for another try, and
+//! how far it has looked.
+//!
+//! A message that waits for another try is not in memory, only its number and its history: it is read
+//! again when it is due. Pure: the time comes in, and the messages come from whoever reads the store.
+//!
+//! Invariant: a number is in one place only (being read, ready, in flight, waiting), and at most
+//! [`SPAN_MAX`] messages are looked at past the oldest that is not settled.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::retry::deadline;
+use super::tries::Tries;
+use crate::config::TargetConfig;
+use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
+use crate::store::{Backlog, Stored};
+
+/// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
+/// whose messages all wait for another try: some 10 MB.
+const SPAN_MAX: usize = 65_536;
+/// Fewest and most messages that are read at once.
+const PAGE_MIN: usize = 16;
+const PAGE_MAX: usize = 1024;
+/// Bytes of an answer that are kept while a message waits for another try.
+const ANSWER_KEPT_MAX: usize = 256;
+
+/// What was tried with a message so far.
+#[derive(Clone, Debug)]
+pub(super) struct History {
+    pub(super) tries: Tries,
+    /// As a dead letter would tell it.
+    pub(super) attempts: Attempts,
+}
+
+/// A message that may start.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) stored: Stored,
+    /// `None` before the first attempt.
+    pub(super) history: Option<Box<History>>,
+}
+
+/// Numbers to be read, in this order.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) numbers: Vec<Lsn>,
+    /// Those that wait for another try; the others are new.
+    histories: HashMap<Lsn, Box<History>, RandomState>,
+}
+
+/// The window.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// Every number up to here was taken from the backlog.
+    cursor: Lsn,
+    /// From the oldest unsettled on: every number taken, and whether it is settled.
+    taken: VecDeque<(Lsn, bool)>,
+    ready: VecDeque<Work>,
+    /// Nothing in `ready` is too old before this time.
+    ready_until: UnixMillis,
+    waiting: BTreeMap<(UnixMillis, Lsn), Box<History>>,
+    in_flight: usize,
+    /// One message at a time, so that none overtakes another.
+    in_order: bool,
+    /// So many are ready before no more are read.
+    enough: usize,
+}
+
+impl Window {
+    /// An empty window of a route to this target.
+    pub(super) fn new(target: &TargetConfig) -> Self {
+        let concurrency = usize::try_from(target.concurrency).unwrap_or(PAGE_MAX);
+        Self {
+            cursor: Lsn::ZERO,
+            taken: VecDeque::new(),
+            ready: VecDeque::new(),
+            ready_until: UnixMillis::NEVER,
+            waiting: BTreeMap::new(),
+            in_flight: 0,
+            in_order: concurrency == 1,
+            enough: concurrency.clamp(PAGE_MIN, PAGE_MAX),
+        }
+    }
+
+    /// What to read now, if anything: what is due for another try before what is new.
+    pub(super) fn page(&mut self, now: UnixMillis, durable: Lsn, backlog: &Backlog) -> Option<Page> {
+        if self.ready.len() >= self.enough {
+            return None;
+        }
+        let mut page = Page { numbers: Vec::new(), histories: HashMap::default() };
+        while page.numbers.len() < self.enough
+            && let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= now)
+        {
+            let ((_, lsn), history) = entry.remove_entry();
+            page.numbers.push(lsn);
+            page.histories.insert(lsn, history);
+        }
+        if page.numbers.is_empty() {
+            let max = self.enough.min(SPAN_MAX.saturating_sub(self.taken.len()));
+            backlog.after(self.cursor, durable, max, &mut page.numbers);
+        }
+        Some(page).filter(|page| !page.numbers.is_empty())
+    }
+
+    /// When there is something to read again, if nothing else happens.
+    pub(super) fn due(&self) -> UnixMillis {
+        let first = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        first.filter(|_| self.ready.len() < self.enough).unwrap_or(UnixMillis::NEVER)
+    }
+
+    /// A page was read, or as much of it as one reading gives. The rest is for later.
+    pub(super) fn arrived(
+        &mut self,
+        now: UnixMillis,
+        mut page: Page,
+        read: Vec<Stored>,
+        target: &TargetConfig,
+    ) {
+        for stored in read {
+            let history = page.histories.remove(&stored.lsn);
+            if history.is_none() {
+                self.cursor = stored.lsn;
+                self.taken.push_back((stored.lsn, false));
+            }
+            self.put(Work { stored, history }, target);
+        }
+        self.waiting.extend(page.histories.into_iter().map(|(lsn, history)| ((now, lsn), history)));
+    }
+
+    /// The message that starts next. In order, that is the oldest that is not settled, or none.
+    pub(super) fn peek(&self) -> Option<&Work> {
+        let oldest = self.taken.front().map(|(lsn, _)| *lsn);
+        self.ready.front().filter(|work| !self.in_order || oldest == Some(work.stored.lsn))
+    }
+
+    /// Takes the message that starts next. It is owed a [`Window::settled`], a [`Window::wait`] or a
+    /// [`Window::hold`].
+    pub(super) fn start(&mut self) -> Option<Work> {
+        self.peek()?;
+        self.in_flight += 1;
+        self.ready.pop_front()
+    }
+
+    /// Takes what is too old by now out of what is ready, as [`Window::start`] does.
+    pub(super) fn overdue(&mut self, now: UnixMillis, target: &TargetConfig) -> Vec<Work> {
+        let mut overdue = Vec::new();
+        if now < self.ready_until {
+            return overdue;
+        }
+        for work in std::mem::take(&mut self.ready) {
+            if deadline(&target.retry, work.stored.message.head()) <= now {
+                overdue.push(work);
+            } else {
+                self.ready.push_back(work);
+            }
+        }
+        self.in_flight += overdue.len();
+        let deadlines = self.ready.iter().map(|work| deadline(&target.retry, work.stored.message.head()));
+        self.ready_until = deadlines.min().unwrap_or(UnixMillis::NEVER);
+        overdue
+    }
+
+    /// When [`Window::overdue`] may find something.
+    pub(super) fn ready_until(&self) -> UnixMillis {
+        self.ready_until
+    }
+
+    /// A message that was started is settled.
+    pub(super) fn settled(&mut self, lsn: Lsn) {
+        self.in_flight -= 1;
+        if let Ok(at) = self.taken.binary_search_by_key(&lsn, |(taken, _)| *taken)
+            && let Some((_, settled)) = self.taken.get_mut(at)
+        {
+            *settled = true;
+        }
+        while self.taken.front().is_some_and(|(_, settled)| *settled) {
+            self.taken.pop_front();
+        }
+    }
+
+    /// A message that was started is tried again at this time.
+    pub(super) fn wait(&mut self, lsn: Lsn, mut history: Box<History>, at: UnixMillis) {
+        self.in_flight -= 1;
+        if let LastAttempt::Answered { excerpt, .. } = &mut history.attempts.last {
+            excerpt.truncate(excerpt.floor_char_boundary(ANSWER_KEPT_MAX));
+        }
+        self.waiting.insert((at, lsn), history);
+    }
+
+    /// A message that was started met a target that is down: it may start as soon as the breaker lets it,
+    /// but after the others, so that each probe is made with another message. One that the target chokes
+    /// on does not keep the others waiting.
+    pub(super) fn hold(&mut self, work: Work, target: &TargetConfig) {
+        self.in_flight -= 1;
+        if self.in_order {
+            return self.put(work, target);
+        }
+        self.note_deadline(&work, target);
+        self.ready.push_back(work);
+    }
+
+    /// Messages that wait for another try.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn put(&mut self, work: Work, target: &TargetConfig) {
+        self.note_deadline(&work, target);
+        let at = self.ready.partition_point(|other| other.stored.lsn < work.stored.lsn);
+        self.ready.insert(at, work);
+    }
+
+    fn note_deadline(&mut self, work: &Work, target: &TargetConfig) {
+        self.ready_until = self.ready_until.min(deadline(&target.retry, work.stored.message.head()));
+    }
+}

@@ -1,0 +1,85 @@
+//! Topic aliases, one table for each direction. They end with the connection [MQTT-3.3.2-7].
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::Close;
+use crate::codec::ReasonCode;
+
+/// What the client has said its aliases stand for.
+#[derive(Debug)]
+pub(super) struct InboundAliases {
+    topics: Vec<Option<Arc<str>>>,
+    max: u16,
+}
+
+/// What we have said ours stand for. An alias that was given to a topic stays with it.
+#[derive(Debug)]
+pub(super) struct OutboundAliases {
+    numbers: HashMap<Box<str>, u16, RandomState>,
+    max: u16,
+}
+
+/// How a topic is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AliasUse {
+    /// By its name.
+    Without,
+    /// By an alias that the client knows.
+    Known(u16),
+    /// With an alias that the client learns from this packet, if that is sent.
+    New(u16),
+}
+
+impl InboundAliases {
+    pub(super) fn new(max: u16) -> Self {
+        Self { topics: Vec::new(), max }
+    }
+
+    /// Notes what `alias` stands for; with an empty `topic` it is asked for instead, and that is the answer.
+    pub(super) fn resolve(&mut self, alias: NonZeroU16, topic: &str) -> Result<Option<Arc<str>>, Close> {
+        if alias.get() > self.max {
+            let detail = "the topic alias is above the maximum";
+            return Err(Close::because(ReasonCode::TopicAliasInvalid, detail));
+        }
+        let index = usize::from(alias.get()) - 1;
+        if topic.is_empty() {
+            let known = self.topics.get(index).cloned().flatten();
+            return known.map(Some).ok_or(Close::protocol_error("the topic alias was never set"));
+        }
+        if self.topics.len() <= index {
+            self.topics.resize(index + 1, None);
+        }
+        if let Some(entry) = self.topics.get_mut(index) {
+            *entry = Some(topic.into());
+        }
+        Ok(None)
+    }
+}
+
+impl OutboundAliases {
+    pub(super) fn new(max: u16) -> Self {
+        Self { numbers: HashMap::default(), max }
+    }
+
+    pub(super) fn choose(&self, topic: &str) -> AliasUse {
+        if self.max == 0 {
+            return AliasUse::Without;
+        }
+        match self.numbers.get(topic) {
+            Some(alias) => AliasUse::Known(*alias),
+            None if self.numbers.len() < usize::from(self.max) => {
+                AliasUse::New(self.numbers.len() as u16 + 1)
+            }
+            None => AliasUse::Without,
+        }
+    }
+
+    /// The client was told.
+    pub(super) fn told(&mut self, topic: &str, alias: u16) {
+        self.numbers.insert(topic.into(), alias);
+    }
+}

@@ -1,0 +1,131 @@
+//! What an operator does with dead letters.
+
+use causeway::bridge::{DeadLetterFilter, DeadLettersError};
+use causeway::broker::ReplayError;
+use causeway::codec::{Qos, SubscribeOptions};
+use causeway::record::{Addressee, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
+use causeway::session::SubscribeRequest;
+use causeway::topic::SubscriptionFilter;
+
+use crate::world::{Answer, NOW, Server, World, attach, config, eventually, target};
+
+fn letter(addressee: Addressee) -> DeadLetter {
+    let parts = MessageParts {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        published_at: UnixMillis(1000),
+        expires_at: UnixMillis(2000),
+        topic: "plant/1",
+        properties: &[],
+        payload: b"m",
+        publisher: "p",
+    };
+    DeadLetter {
+        message_no: Lsn(77),
+        reason: DeadLetterReason::Expired,
+        addressee,
+        message: Message::new(&parts, &mut Vec::new()),
+        attempts: None,
+        created_at: UnixMillis(3000),
+    }
+}
+
+async fn filed(world: &World, addressee: Addressee) -> Lsn {
+    let lsn = world.broker.file_dead_letter(&letter(addressee), Vec::new()).unwrap();
+    world.broker.store.durable(lsn).await.unwrap();
+    lsn
+}
+
+#[tokio::test]
+async fn a_replay_delivers_the_message_under_its_old_key_and_removes_the_letter() {
+    let server = Server::answering(400).await;
+    let config = config(target(&server.url));
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
+    let id = world.dead_letters(1).await[0].id;
+
+    // Also when it has to wait over a restart.
+    server.now_answers(|_, _| Answer::Hold);
+    let replayed = world.letters.replay(id).await.unwrap();
+    assert!(replayed > id);
+    assert_eq!((world.owed(), world.broker.store.dead_letters().0), (1, 0));
+    let world = world.restart(&config, NOW).await;
+    server.now_answers(|_, _| Answer::Status(200));
+    world.nothing_owed().await;
+    let seen = server.of("m");
+    assert!(seen.len() >= 2);
+    assert!(seen.iter().all(|again| again.header("idempotency-key") == seen[0].header("idempotency-key")));
+}
+
+#[tokio::test]
+async fn a_letter_is_replayed_once_however_many_ask() {
+    let server = Server::answering(200).await;
+    let world = World::new(&config(target(&server.url))).await;
+    let addressee = Addressee::Route { route: "r".into(), target: "t".into() };
+    let id = filed(&world, addressee).await;
+    let (one, other) = tokio::join!(world.letters.replay(id), world.letters.replay(id));
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    let refused = if one.is_ok() { other } else { one };
+    assert!(matches!(refused, Err(DeadLettersError::NotFound(_))), "{refused:?}");
+    world.nothing_owed().await;
+    eventually("it is delivered, although it had expired", || server.count() == 1).await;
+}
+
+#[tokio::test]
+async fn a_replay_without_an_addressee_says_so_and_keeps_the_letter() {
+    let server = Server::answering(200).await;
+    let world = World::new(&config(target(&server.url))).await;
+    let route = filed(&world, Addressee::Route { route: "gone".into(), target: "t".into() }).await;
+    let session = filed(&world, Addressee::Session { client_id: "gone".into() }).await;
+    let refused = world.letters.replay(route).await;
+    assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::RouteGone(_)))), "{refused:?}");
+    let refused = world.letters.replay(session).await;
+    assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::SessionGone(_)))), "{refused:?}");
+    assert_eq!(world.dead_letters(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_letter_of_a_session_is_owed_to_it_again() {
+    let server = Server::answering(200).await;
+    let world = World::new(&config(target(&server.url))).await;
+    let slot = attach(&world.broker, "c", Some(3600)).await;
+    let request = SubscribeRequest {
+        filter: SubscriptionFilter::parse("plant/+", 10).unwrap(),
+        options: SubscribeOptions { qos: Qos::AtLeastOnce, ..Default::default() },
+        id: None,
+    };
+    let rights = world.broker.auth.rights_of_absent(None, "c").unwrap();
+    world.broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap();
+    let id = filed(&world, Addressee::Session { client_id: "c".into() }).await;
+    let replayed = world.letters.replay(id).await.unwrap();
+    let backlog = &slot.durable().unwrap().backlog;
+    assert_eq!((backlog.count(), backlog.oldest()), (1, Some(replayed)));
+    let read = world.broker.store.read(slot.durable().unwrap().recipient, &[replayed]).unwrap();
+    assert_eq!(read[0].message.payload(), b"m");
+    assert_eq!(server.count(), 0, "the route had nothing to do with it");
+}
+
+#[tokio::test]
+async fn letters_are_listed_page_by_page_and_discarded() {
+    let server = Server::answering(400).await;
+    let world = World::new(&config(target(&server.url))).await;
+    world.publish_many(5).await;
+    let ids: Vec<_> = world.dead_letters(5).await.iter().map(|filed| filed.id).collect();
+    let list = async |cursor, max, filter| world.letters.list(cursor, max, filter).await.unwrap();
+
+    let first = list(Lsn::ZERO, 2, DeadLetterFilter::default()).await;
+    assert_eq!(first.letters.iter().map(|filed| filed.id).collect::<Vec<_>>(), ids[..2]);
+    let rest = list(first.next.unwrap(), 100, DeadLetterFilter::default()).await;
+    assert_eq!(rest.letters.iter().map(|filed| filed.id).collect::<Vec<_>>(), ids[2..]);
+    assert_eq!(rest.next, None);
+    let of = |route: &str| DeadLetterFilter { route: Some(route.into()), ..Default::default() };
+    assert_eq!(list(Lsn::ZERO, 100, of("r")).await.letters.len(), 5);
+    assert_eq!(list(Lsn::ZERO, 100, of("s")).await.letters.len(), 0);
+    let expired = DeadLetterFilter { reason: Some(DeadLetterReason::Expired), ..Default::default() };
+    assert_eq!(list(Lsn::ZERO, 100, expired).await.letters.len(), 0);
+
+    assert_eq!(world.letters.discard(vec![ids[0], ids[1], ids[1], Lsn(1)]).await.unwrap(), 2);
+    assert!(matches!(world.letters.get(ids[0]).await, Err(DeadLettersError::NotFound(_))));
+    assert_eq!(world.letters.get(ids[2]).await.unwrap().view().reason, "rejected");
+    assert_eq!(world.broker.store.dead_letters().0, 3);
+}
