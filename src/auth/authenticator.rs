@@ -123,6 +123,14 @@ impl Authenticator {
         Ok(rules.acl.as_ref().map_or_else(Rights::all, |acl| acl.rights(user, client_id)))
     }
 
+    /// What a client is told that may not have a subscription.
+    pub fn refused_subscription(&self) -> ReasonCode {
+        match self.rules.load().config.vague_refusals {
+            true => ReasonCode::UnspecifiedError,
+            false => ReasonCode::NotAuthorized,
+        }
+    }
+
     fn replace(&self, config: AuthConfig) -> Result<(), AuthFileError> {
         let version = self.version() + 1;
         self.rules.store(Arc::new(RuleSet::load(config, version)?));
