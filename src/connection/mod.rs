@@ -118,8 +118,7 @@ impl Connection {
             self.say_goodbye(close).await;
         }
         if closed_by_us || self.stream.is_tls() {
-            // A peer that does not read gets no more than a second.
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+            self.stream.close().await;
         }
     }
 
