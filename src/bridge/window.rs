@@ -194,6 +194,11 @@ impl Window {
         self.ready.push_back(work);
     }
 
+    /// Messages that may start.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Messages that wait for another try.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()

@@ -166,7 +166,7 @@ impl Worker {
         if self.reading.is_none() {
             wake_at = wake_at.min(if now < self.rests_until { self.rests_until } else { self.window.due() });
         }
-        self.monitor.waiting(self.window.waiting());
+        self.monitor.waiting(self.window.ready(), self.window.waiting());
         Ok(wake_at.min(self.window.ready_until()).min(self.settlement.due()))
     }
 

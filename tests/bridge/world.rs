@@ -70,6 +70,7 @@ pub struct Server {
     pub url: String,
     pub seen: Arc<Mutex<Vec<Seen>>>,
     answer: watch::Sender<Rule>,
+    under_way: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -95,10 +96,11 @@ impl Server {
         let url = format!("http://{}/in", listener.local_addr().unwrap());
         let (answer, receiver) = watch::channel(Arc::new(rule) as Rule);
         let seen = Arc::default();
-        let shared = Shared { seen: Arc::clone(&seen), answer: receiver, under_way: Arc::default() };
+        let under_way = Arc::default();
+        let shared = Shared { seen: Arc::clone(&seen), answer: receiver, under_way: Arc::clone(&under_way) };
         let router = Router::new().route("/in", post(handle)).with_state(shared);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, seen, answer, task }
+        Self { url, seen, answer, under_way, task }
     }
 
     pub async fn answering(status: u16) -> Self {
@@ -112,6 +114,11 @@ impl Server {
 
     pub fn count(&self) -> usize {
         self.seen.lock().len()
+    }
+
+    /// Requests that are not answered yet.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
     }
 
     /// The bodies in the order they came.
