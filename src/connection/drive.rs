@@ -27,7 +27,9 @@ impl Connection {
         for _ in 0..ROUNDS_MAX {
             let rung = self.link.bell.poll_heard(cx.waker());
             let now = self.context.broker.clock.now();
-            self.check_eviction()?;
+            if let Some(reason) = self.link.eviction() {
+                return Err(self.leave(cx, scratch, now, reason));
+            }
             self.session.handle_time(now)?;
             let has_read = self.read(cx, scratch, now)?;
             self.settle(now)?;
@@ -43,11 +45,18 @@ impl Connection {
         Ok(())
     }
 
-    /// A takeover is obeyed between packets.
-    pub(super) fn check_eviction(&self) -> Result<(), End> {
-        match self.link.eviction() {
-            None => Ok(()),
-            Some(reason) => Err(Close::because(reason, "the connection was told to leave").into()),
+    /// Leaves, because another connection takes the session over or the broker says so. What has arrived
+    /// until now is read first: a client that says DISCONNECT and comes back at once has left no will.
+    fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        now: UnixMillis,
+        why: ReasonCode,
+    ) -> End {
+        match self.read(cx, scratch, now) {
+            Err(End::Goodbye) => End::Goodbye,
+            _ => Close::because(why, "the connection was told to leave").into(),
         }
     }
 

@@ -3,7 +3,7 @@
 mod accept;
 mod background;
 mod banner;
-pub mod disk_watch;
+mod disk_watch;
 mod reload;
 mod settings;
 
@@ -155,12 +155,12 @@ impl Server {
         self.broker.evict_all(ReasonCode::ServerShuttingDown);
         let within = self.config.limits.shutdown_timeout;
         tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
+        self.background.stop().await;
         if exit != Exit::StoreFailed {
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
-        self.background.stop().await;
         tracing::info!("stopped");
     }
 }

@@ -1,8 +1,9 @@
 //! Opening the database: its checks, and what the broker is told of what was there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ fn make(path: &Path) -> Result<(), DatabaseError> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
+    // The database is for its owner alone.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&begun)?;
     drop(Database::create(&begun)?);
     fs::rename(&begun, path)?;
     // After a power failure the file is there only when its directory says so.
