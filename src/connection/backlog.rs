@@ -34,7 +34,8 @@ pub(super) struct BacklogReader {
 /// A reading that is under way.
 #[derive(Debug)]
 struct Begun {
-    /// The report that has to be durable first: what is settled must not be read again.
+    /// The report that has to be durable first, also when it left earlier: what is settled must not be read
+    /// again.
     report: Lsn,
     /// Read up to here.
     cursor: Lsn,
@@ -122,6 +123,8 @@ impl Connection {
             Poll::Ready(Err(_)) => return Err(cannot_read().into()),
         };
         match reading.purpose {
+            // Nobody is owed it any more: its group is gone.
+            Purpose::Resend(exchange) if page.is_empty() => self.session.abandon(exchange.packet_id),
             Purpose::Resend(exchange) => {
                 for stored in page {
                     self.redeliver(exchange, delivery(stored, exchange.owner), out, now)?;
@@ -144,9 +147,10 @@ impl Connection {
         let Some(backlog) = self.slot.durable().map(|durable| Arc::clone(&durable.backlog)) else {
             return Ok(false);
         };
-        let watermark = self.context.broker.store.watermark();
+        let watermark = self.watermark;
         if self.backlog.begun.is_none() {
-            let report = self.report_all(now)?;
+            self.report_all(now)?;
+            let report = self.last_report;
             let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
             let in_hand = in_hand.map(|claim| claim.lsn).collect();
             self.backlog.begun = Some(Begun { report, cursor: Lsn::ZERO, in_hand });
@@ -182,7 +186,7 @@ impl Connection {
 
     /// Fetches what a shared group could give to nobody when it came.
     fn read_shared(&mut self) -> Result<bool, End> {
-        let watermark = self.context.broker.store.watermark();
+        let watermark = self.watermark;
         for group in self.slot.groups() {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let mut numbers = Vec::new();

@@ -23,10 +23,15 @@ impl Connection {
         scratch: &mut Scratch,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        if !self.may_read() {
+        self.reading_paused = !self.may_read();
+        if self.reading_paused {
             // Who is not read from cannot be silent.
             self.session.heard(now);
             return Ok(false);
+        }
+        if std::mem::take(&mut self.came_with_connect) {
+            self.read_in_partial(now)?;
+            return Ok(true);
         }
         // What is kept goes in front of what is read, unless it is large.
         let kept = if self.partial.len() < READ_MAX / 2 { self.partial.len() } else { 0 };
@@ -47,7 +52,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
         unsent < UNSENT_REPLIES_MAX && !self.session.is_behind() && !self.is_store_congested()
     }

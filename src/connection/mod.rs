@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     publishing: PublishContext,
     /// The beginning of a packet that is not complete.
     partial: Vec<u8>,
+    /// What came together with CONNECT was not looked at yet.
+    came_with_connect: bool,
     /// What the socket did not take yet.
     unsent: Option<Box<Outgoing>>,
     /// Since when the socket has taken nothing.
@@ -69,8 +71,15 @@ pub(crate) struct Connection {
     /// Retained messages to hand over, each once its SUBACK may have left.
     scans: VecDeque<(Lsn, RetainedScan)>,
     backlog: BacklogReader,
+    /// The number of the session's last report.
+    last_report: Lsn,
+    /// How far the disk was when this round began. A round goes by one watermark: nothing becomes durable
+    /// unnoticed between a look at it and the sleep.
+    watermark: Lsn,
     /// The number the bell will be rung at.
     rings_at: Lsn,
+    /// This round did not look at the socket.
+    reading_paused: bool,
     timer: Option<std::pin::Pin<Box<Sleep>>>,
     inbound: ByQos,
     outbound: ByQos,
