@@ -56,8 +56,8 @@ enum Purpose {
     Resend(Exchange),
     /// The session's own backlog.
     Own(RecipientNo),
-    /// A shared group's.
-    Shared(Arc<Group>, RecipientNo),
+    /// A shared group's: the numbers that were fetched.
+    Shared(Arc<Group>, RecipientNo, Vec<Lsn>),
 }
 
 impl BacklogReader {
@@ -136,7 +136,7 @@ impl Connection {
                 }
                 self.frames.extend(page.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner) => self.take_shared(&group, owner, page),
+            Purpose::Shared(group, owner, numbers) => self.take_shared(&group, (owner, &numbers), page),
         }
         Ok(true)
     }
@@ -192,7 +192,7 @@ impl Connection {
             let mut numbers = Vec::new();
             let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);
             if !numbers.is_empty() {
-                self.start_reading(Purpose::Shared(group, owner), owner, numbers);
+                self.start_reading(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
                 return Ok(true);
             }
             self.backlog.waits_for = [self.backlog.waits_for, waits_for].into_iter().flatten().min();
@@ -200,8 +200,20 @@ impl Connection {
         Ok(false)
     }
 
-    fn take_shared(&mut self, group: &Arc<Group>, owner: RecipientNo, page: Vec<Stored>) {
-        let Some(subscription) = group.subscription_of(&self.slot) else { return };
+    /// Takes what was fetched. What did not fit into the page is for the next one, or for another member; all
+    /// of it is when the client has unsubscribed meanwhile.
+    fn take_shared(
+        &mut self,
+        group: &Arc<Group>,
+        (owner, numbers): (RecipientNo, &[Lsn]),
+        page: Vec<Stored>,
+    ) {
+        let subscription = group.subscription_of(&self.slot);
+        let is_left = |lsn: &Lsn| {
+            subscription.is_none() || page.binary_search_by_key(lsn, |stored| stored.lsn).is_err()
+        };
+        group.put_back(&self.slot, numbers.iter().copied().filter(is_left));
+        let Some(subscription) = subscription else { return };
         for stored in page {
             let mut delivery = delivery(stored, owner);
             delivery.qos = delivery.qos.min(subscription.options.qos);

@@ -74,10 +74,15 @@ impl Connection {
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
-            self.context.broker.shared_settled(&self.slot, &claim);
-            let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
-            if !struck {
-                self.session.settle_by_report(&claim, now);
+            let group = self.context.broker.group_of(&self.slot, &claim);
+            if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
+                group.into_iter().for_each(|group| group.struck(claim.lsn));
+                continue;
+            }
+            self.session.settle_by_report(&claim, now);
+            if let Some(group) = group {
+                group.settling(claim.lsn);
+                self.settling.push((group, claim.lsn));
             }
         }
     }
@@ -94,6 +99,9 @@ impl Connection {
         let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
         self.session.reported(entry.lsn);
         self.last_report = entry.lsn;
+        for (group, lsn) in self.settling.drain(..) {
+            group.settled_by(entry.lsn, lsn, self.watermark);
+        }
         Ok(())
     }
 

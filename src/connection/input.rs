@@ -144,12 +144,19 @@ impl Connection {
         let subscribed = subscribed.map_err(|_| store_failed())?;
         let suback = Suback { packet_id: subscribe.packet_id, reasons: subscribed.reasons };
         self.session.answer_later(subscribed.safe_at, ReplyPacket::Suback(suback));
-        self.scans.extend(subscribed.scans.into_iter().map(|scan| (subscribed.safe_at, scan)));
+        for scan in subscribed.scans {
+            // One for each subscription at most, however often a client repeats itself.
+            self.scans.retain(|(_, known)| !known.is_replaced_by(&scan));
+            self.scans.push_back((subscribed.safe_at, scan));
+        }
         Ok(())
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let filters = self.session.handle_unsubscribe(unsubscribe)?;
+        for filter in filters.iter().flatten().filter(|filter| !filter.is_shared()) {
+            self.scans.retain(|(_, scan)| !scan.is_for(&filter.filter));
+        }
         let unsubscribed =
             self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
         let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: unsubscribed.reasons };

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use crate::auth::{Identity, Rights};
-use crate::broker::{Broker, Departure, Link, PublishContext, RetainedScan, Slot};
+use crate::broker::{Broker, Departure, Group, Link, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Delivery, Outgoing, Session};
@@ -71,6 +71,8 @@ pub(crate) struct Connection {
     /// Retained messages to hand over, each once its SUBACK may have left.
     scans: VecDeque<(Lsn, RetainedScan)>,
     backlog: BacklogReader,
+    /// Messages of shared groups that the next report settles.
+    settling: Vec<(Arc<Group>, Lsn)>,
     /// The number of the session's last report.
     last_report: Lsn,
     /// How far the disk was when this round began. A round goes by one watermark: nothing becomes durable
@@ -119,8 +121,9 @@ impl Connection {
         self.last_report();
         let closed_by_us = matches!(end, End::Closed(_));
         self.departure.without_will &= matches!(end, End::Goodbye);
-        self.context.broker.release_shared(&self.slot, &self.session, &mut self.publishing);
-        self.context.broker.detach(&self.slot, &self.link, self.departure);
+        let (broker, groups) = (&self.context.broker, self.slot.groups());
+        broker.detach(&self.slot, &self.link, self.departure);
+        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
         self.publishing.wake();
         self.count();
         if let End::Closed(close) = end {
