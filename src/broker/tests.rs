@@ -255,3 +255,30 @@ async fn who_comes_in_after_all_were_told_to_leave_is_told_too() {
     let late = world.attach("late").await;
     assert_eq!(late.link.eviction(), Some(ReasonCode::ServerShuttingDown));
 }
+
+#[tokio::test]
+async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
+    let world = World::new();
+    let watcher = world.attach("watcher").await;
+    world.subscribe(&watcher, "a");
+    let client = world.attach("c").await;
+    let parts = crate::record::MessageParts {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        published_at: Default::default(),
+        expires_at: crate::record::UnixMillis::NEVER,
+        topic: "a",
+        properties: &[],
+        payload: b"gone",
+        publisher: "c",
+    };
+    let message = crate::record::Message::new(&parts, &mut Vec::new());
+    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
+    client.attachment.slot.lock().will = Some(will);
+    world.broker.store.set_disk_full(true);
+    world.leave(&client, Departure { expiry: Some(0), ..Departure::default() });
+    let last = world.broker.store.submit(Default::default()).unwrap().lsn;
+    world.broker.store.durable(last).await.unwrap();
+    assert_eq!(watcher.attachment.slot.durable().unwrap().backlog.count(), 1);
+}

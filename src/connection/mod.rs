@@ -13,6 +13,8 @@ mod handshake;
 mod input;
 mod output;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
