@@ -47,6 +47,7 @@ impl PublishContext {
     /// Rings for everyone who got something since the last call. Owed after each batch.
     pub fn wake(&mut self) {
         self.touched.drain(..).for_each(|link| link.bell.ring());
+        self.memory.forget_large();
     }
 }
 

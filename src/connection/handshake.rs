@@ -237,6 +237,7 @@ impl Accepted {
             inbound: Default::default(),
             outbound: Default::default(),
             departure: Default::default(),
+            has_left: false,
             context,
         }))
     }

@@ -88,6 +88,17 @@ pub(crate) struct Connection {
     inbound: ByQos,
     outbound: ByQos,
     departure: Departure,
+    /// The session was given back.
+    has_left: bool,
+}
+
+/// A task that panicked or was cut off gives its session back all the same: its will and its expiry begin.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.give_back(Departure { torn: true, ..Departure::default() });
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -123,10 +134,7 @@ impl Connection {
         self.last_report();
         let closed_by_us = matches!(end, End::Closed(_));
         self.departure.without_will &= matches!(end, End::Goodbye);
-        let (broker, groups) = (&self.context.broker, self.slot.groups());
-        broker.detach(&self.slot, &self.link, self.departure);
-        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
-        self.publishing.wake();
+        self.give_back(self.departure);
         self.count();
         if let End::Closed(close) = end {
             self.say_goodbye(close).await;
@@ -134,6 +142,15 @@ impl Connection {
         if closed_by_us || self.stream.is_tls() {
             self.stream.close().await;
         }
+    }
+
+    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed.
+    fn give_back(&mut self, departure: Departure) {
+        self.has_left = true;
+        let (broker, groups) = (&self.context.broker, self.slot.groups());
+        broker.detach(&self.slot, &self.link, departure);
+        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        self.publishing.wake();
     }
 
     fn log_end(&self, end: End) {

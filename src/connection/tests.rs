@@ -34,7 +34,7 @@ const LIMITS: BrokerLimits = BrokerLimits {
 };
 
 #[tokio::test]
-async fn packets_that_come_in_one_segment_with_connect_are_answered() {
+async fn packets_in_one_segment_with_connect_are_answered_and_a_task_cut_off_gives_its_session_back() {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings {
         cache_size: 1 << 20,
@@ -63,7 +63,10 @@ async fn packets_that_come_in_one_segment_with_connect_are_answered() {
     let read = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut answer));
     read.await.unwrap().unwrap();
     assert_eq!(answer, *b"\x20\x02\0\0\xd0\0", "CONNACK and PINGRESP");
-    drop(client);
-    served.await.unwrap();
+    // A task that is cut off leaves no session that counts as online.
+    assert!(broker.find("c").is_some());
+    served.abort();
+    assert!(served.await.unwrap_err().is_cancelled());
+    assert!(broker.find("c").is_none());
     broker.store.close();
 }
