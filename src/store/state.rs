@@ -190,7 +190,7 @@ impl State {
                     self.settle(tables, *recipient, *number)?;
                 }
             }
-            Change::WillRemoved(recipient) => self.remove_will(tables, *recipient)?,
+            Change::WillRemoved(recipient, epoch) => self.remove_will(tables, *recipient, *epoch)?,
             Change::RetainedRemoved(topic) => {
                 tables.retained.remove(&**topic)?;
             }
@@ -251,8 +251,14 @@ impl State {
         self.write_session(tables, number)
     }
 
-    fn remove_will(&mut self, tables: &mut Tables<'_>, number: RecipientNo) -> Result<(), StoreError> {
-        let session = self.recipients.get_mut(&number).and_then(|r| r.session.as_mut());
+    fn remove_will(
+        &mut self,
+        tables: &mut Tables<'_>,
+        number: RecipientNo,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        let recipient = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch);
+        let session = recipient.and_then(|r| r.session.as_mut());
         match session.and_then(|session| session.opened.will.take()) {
             Some(_) => self.write_session(tables, number),
             None => Ok(()),
