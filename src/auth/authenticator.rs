@@ -186,6 +186,7 @@ mod tests {
     fn files(users: &str, acl: &str) -> (TempDir, AuthConfig) {
         let folder = tempfile::tempdir().unwrap();
         let config = AuthConfig {
+            vague_refusals: false,
             anonymous: None,
             password_file: Some(folder.path().join("users")),
             acl_file: Some(folder.path().join("acl")),

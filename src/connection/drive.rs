@@ -60,8 +60,17 @@ impl Connection {
         }
     }
 
-    /// Strikes settled legs from records that still wait, and reports the rest.
+    /// Strikes settled legs from records that still wait, and reports the rest when it is time.
     fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
+        self.strike_settled(now);
+        if self.session.must_report(now) {
+            self.submit_report()?;
+        }
+        Ok(())
+    }
+
+    /// A leg that is settled before the writer has taken its record is never written.
+    fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
             self.context.broker.shared_settled(&self.slot, &claim);
             let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
@@ -69,14 +78,15 @@ impl Connection {
                 self.session.settle_by_report(&claim, now);
             }
         }
-        if self.session.must_report(now) {
-            self.submit_report()?;
-        }
-        Ok(())
     }
 
-    /// Submits what the session has to report; gives its number, or zero when there was nothing.
-    pub(super) fn submit_report(&mut self) -> Result<Lsn, End> {
+    /// Reports everything at once, due or not; gives the number to wait for, zero when there was nothing.
+    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<Lsn, End> {
+        self.strike_settled(now);
+        self.submit_report()
+    }
+
+    fn submit_report(&mut self) -> Result<Lsn, End> {
         let Some(delta) = self.session.take_report() else { return Ok(Lsn::ZERO) };
         let record = report_record(delta, self.session.durable().is_some());
         let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
@@ -88,7 +98,7 @@ impl Connection {
     pub(super) fn last_report(&mut self) {
         let now = self.context.broker.clock.now();
         // Refused only when the store has failed: then it is repeated after the restart.
-        let _ = self.settle(now).and_then(|()| self.submit_report());
+        let _ = self.report_all(now);
     }
 
     /// Goes to sleep, unless something has come up meanwhile.

@@ -3,7 +3,7 @@
 mod accept;
 mod background;
 mod banner;
-pub mod disk_watch;
+mod disk_watch;
 mod reload;
 mod settings;
 
@@ -155,19 +155,18 @@ impl Server {
         self.broker.evict_all(ReasonCode::ServerShuttingDown);
         let within = self.config.limits.shutdown_timeout;
         tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
+        self.background.stop().await;
         if exit != Exit::StoreFailed {
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
-        self.background.stop().await;
         tracing::info!("stopped");
     }
 }
 
-/// What is in the database is for its owner alone, and so is its folder.
+/// What is stored is for its owner alone: nobody else enters the folder.
 fn make_data_directory(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()))?;
-    Ok(())
+    made.map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()).into())
 }

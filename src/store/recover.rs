@@ -189,13 +189,16 @@ fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovere
     for row in tables.messages.iter()? {
         let (number, row) = row?;
         let (lsn, bytes) = (Lsn(number.value()), row.value());
-        let legs = rows::message(bytes)?.legs;
-        let open = legs.iter().filter(|leg| owe(state, leg.recipient, lsn, bytes.len())).count();
+        let (mut legs, mut open) = (0, 0);
+        rows::message_legs(bytes, |leg| {
+            legs += 1;
+            open += u32::from(owe(state, leg.recipient, lsn, bytes.len()));
+        })?;
         match open {
             0 => nobodys.push(lsn.0),
             // One of several: which one is left is not in the row, so that it has to be counted.
-            _ if legs.len() > 1 => {
-                state.shared.insert(lsn, SharedRow { open: open as u32, bytes: bytes.len() as u32 });
+            _ if legs > 1 => {
+                state.shared.insert(lsn, SharedRow { open, bytes: bytes.len() as u32 });
             }
             _ => {}
         }
@@ -218,7 +221,7 @@ fn owe(state: &mut State, number: RecipientNo, lsn: Lsn, bytes: usize) -> bool {
 
 fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreError> {
     for row in tables.retained.iter()? {
-        recovered.retained.push(rows::message(row?.1.value())?.message);
+        recovered.retained.push(rows::message(row?.1.value(), drop)?.message);
     }
     Ok(())
 }
