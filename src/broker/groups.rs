@@ -6,7 +6,7 @@
 //!
 //! Invariant: a number is in the hands of one member at most.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -34,11 +34,22 @@ struct Members {
     list: Vec<Member>,
     /// Whose turn it is.
     next: usize,
-    /// Numbers of the group's queue that a member has in hand, and which.
-    in_hand: HashMap<Lsn, u64, RandomState>,
+    /// Numbers of the group's queue that are not for others to fetch.
+    in_hand: HashMap<Lsn, Hand, RandomState>,
+    /// Those that are settled, oldest first.
+    settling: VecDeque<Lsn>,
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
     last_pushed: Lsn,
+}
+
+/// In whose hand a number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    /// A member's, by the id of its slot.
+    Member(u64),
+    /// Nobody's: it is settled, and stays in the queue until the store has written that.
+    Settled,
 }
 
 #[derive(Debug)]
@@ -63,6 +74,10 @@ impl Group {
     /// The group's own queue, if it has one.
     pub fn durable(&self) -> Option<&DurableSlot> {
         self.durable.get()
+    }
+
+    fn is_owner(&self, number: RecipientNo) -> bool {
+        self.durable().is_some_and(|queue| queue.recipient == number)
     }
 
     pub(super) fn addressee(&self) -> Addressee {
@@ -121,7 +136,7 @@ impl Group {
             let pushed = slot.push(delivery.to(&subscription), bytes_max, touched);
             if pushed == Pushed::Kept {
                 if let Some(claim) = &delivery.claim {
-                    members.in_hand.insert(claim.lsn, slot.id);
+                    members.in_hand.insert(claim.lsn, Hand::Member(slot.id));
                 }
                 return Pushed::Kept;
             }
@@ -148,7 +163,7 @@ impl Group {
         queue.backlog.after(Lsn::ZERO, durable, members.in_hand.len() + max, &mut candidates);
         for lsn in candidates {
             if page.len() < max && !members.in_hand.contains_key(&lsn) {
-                members.in_hand.insert(lsn, slot.id);
+                members.in_hand.insert(lsn, Hand::Member(slot.id));
                 page.push(lsn);
             }
         }
@@ -168,9 +183,21 @@ impl Group {
         members.list.iter().find(|member| member.slot.id == slot.id).map(|member| member.subscription)
     }
 
-    /// A number is settled: it is in nobody's hand.
-    pub fn settled(&self, lsn: Lsn) {
-        self.members.lock().in_hand.remove(&lsn);
+    /// A number is settled: `struck` from its record, or the store will be told. Until it has written that
+    /// (up to `durable` it has written all) the number is in the queue, and nobody may fetch it.
+    pub(super) fn settled(&self, lsn: Lsn, struck: bool, durable: Lsn) {
+        let Some(queue) = self.durable.get() else { return };
+        let mut members = self.members.lock();
+        if struck {
+            members.in_hand.remove(&lsn);
+        } else if members.in_hand.insert(lsn, Hand::Settled) != Some(Hand::Settled) {
+            members.settling.push_back(lsn);
+        }
+        while let Some(first) =
+            members.settling.pop_front_if(|n| *n <= durable && !queue.backlog.contains(*n))
+        {
+            members.in_hand.remove(&first);
+        }
     }
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
@@ -178,7 +205,7 @@ impl Group {
     pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Vec<Arc<Link>>) {
         let mut members = self.members.lock();
         let before = members.in_hand.len();
-        members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
+        members.in_hand.retain(|lsn, hand| *hand != Hand::Member(slot.id) || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
             members.ring_one(touched);
@@ -187,7 +214,7 @@ impl Group {
 
     /// Notes that a session has a number in hand since before the start.
     pub(super) fn holds(&self, slot: &Slot, lsn: Lsn) {
-        self.members.lock().in_hand.insert(lsn, slot.id);
+        self.members.lock().in_hand.insert(lsn, Hand::Member(slot.id));
     }
 }
 
@@ -259,37 +286,44 @@ impl Broker {
     }
 
     /// A member has settled a message of a group.
-    pub fn shared_settled(&self, slot: &Slot, claim: &Claim) {
+    pub fn shared_settled(&self, slot: &Slot, claim: &Claim, struck: bool) {
         let own = slot.durable().map(|durable| durable.recipient);
         if own == Some(claim.owner) {
             return;
         }
-        let is_owner =
-            |group: &&Arc<Group>| group.durable().is_some_and(|queue| queue.recipient == claim.owner);
         // A member that has left settles what it had begun all the same.
-        let member_of = slot.lock().groups.iter().find(is_owner).cloned();
+        let member_of = slot.lock().groups.iter().find(|group| group.is_owner(claim.owner)).cloned();
         if let Some(group) = member_of.or_else(|| self.group_by_number(claim.owner)) {
-            group.settled(claim.lsn);
+            group.settled(claim.lsn, struck, self.store.watermark());
         }
     }
 
-    /// A connection has ended: what it had in hand of its groups goes to other members, but for QoS 2 that a
-    /// durable session has begun.
+    /// A connection has ended: what it had in hand of its groups, also of those it has left, goes to other
+    /// members; but for QoS 2 that it has begun, which ends with the session if that ends now.
     pub fn release_shared(&self, slot: &Slot, session: &Session, touched: &mut PublishContext) {
-        let groups = slot.lock().groups.clone();
+        let mut groups = slot.lock().groups.clone();
+        let own = slot.durable().map(|durable| durable.recipient);
+        for claim in session.in_flight().filter(|claim| own != Some(claim.owner)) {
+            if !groups.iter().any(|group| group.is_owner(claim.owner)) {
+                groups.extend(self.group_by_number(claim.owner));
+            }
+        }
         for group in groups {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let keeps = session.begun_exactly_once(owner);
+            if session.durable().is_none() && !keeps.is_empty() {
+                let watermark = self.store.watermark();
+                keeps.iter().for_each(|lsn| group.settled(*lsn, false, watermark));
+                // Refused only when the store has failed, and then nothing matters any more.
+                let _ = self.store.submit(Record::of([Change::Settled(owner, keeps.clone())]));
+            }
             group.let_go(slot, &keeps, &mut touched.touched);
         }
     }
 
     /// The group with this number, among those a session belongs to.
     pub fn group_by_number(&self, recipient: RecipientNo) -> Option<Arc<Group>> {
-        let found = self
-            .groups
-            .iter()
-            .find(|group| group.durable().is_some_and(|durable| durable.recipient == recipient));
+        let found = self.groups.iter().find(|group| group.is_owner(recipient));
         found.map(|group| Arc::clone(group.value()))
     }
 }

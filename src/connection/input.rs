@@ -47,6 +47,14 @@ impl Connection {
         Ok(true)
     }
 
+    /// Handles what came together with CONNECT: a client need not wait for CONNACK (3.1.4 of 5.0).
+    pub(super) fn handle_early(&mut self) -> Result<(), End> {
+        let bytes = std::mem::take(&mut self.partial);
+        let consumed = self.handle_packets(&bytes, self.context.broker.clock.now())?;
+        self.partial = bytes.get(consumed..).unwrap_or_default().to_vec();
+        Ok(())
+    }
+
     fn may_read(&self) -> bool {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
         unsent < UNSENT_REPLIES_MAX && !self.session.is_behind() && !self.is_store_congested()

@@ -99,7 +99,10 @@ pub async fn serve(context: Arc<ConnectionContext>, stream: Stream, peer: Socket
     context.broker.metrics.accepted.increment(1);
     // Boxed, like the end: an idle connection carries the memory of neither.
     let Some(mut connection) = Box::pin(handshake::establish(context, stream, peer)).await else { return };
-    let end = std::future::poll_fn(|cx| connection.poll(cx)).await;
+    let end = match connection.handle_early() {
+        Ok(()) => std::future::poll_fn(|cx| connection.poll(cx)).await,
+        Err(end) => end,
+    };
     Box::pin(connection.finish(end)).await;
 }
 

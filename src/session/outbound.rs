@@ -341,10 +341,11 @@ impl Session {
         self.outbound.in_flight.values().filter_map(|in_flight| in_flight.claim.as_ref())
     }
 
-    /// Messages of a shared group whose QoS 2 exchange this durable session has begun: they stay with it
-    /// [MQTT-4.8.2-4].
+    /// Messages of a shared group whose QoS 2 exchange this session has begun: they stay with it
+    /// [MQTT-4.8.2-4], and end with it [MQTT-4.8.2-5].
     pub fn begun_exactly_once(&self, group: RecipientNo) -> Vec<Lsn> {
-        let begun = self.outbound.in_flight.values().filter(|known| known.saved && is_qos_2(known.state));
+        let exchanges = self.outbound.in_flight.values().filter(|known| is_qos_2(known.state));
+        let begun = exchanges.filter(|known| known.saved || known.place == Place::Sent);
         begun.filter_map(|known| known.claim.as_ref()).filter(|c| c.owner == group).map(|c| c.lsn).collect()
     }
 

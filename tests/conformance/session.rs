@@ -43,7 +43,10 @@ fn clean_start_discards() {
         let mut client = broker().connect(&durable);
         client.expect_nothing();
         client.leave();
-        broker().resume(&durable).expect_nothing();
+        // 3.1 does not say whether there was a session.
+        if version != Version::V31 {
+            broker().resume(&durable).expect_nothing();
+        }
     }
 }
 

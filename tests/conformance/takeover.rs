@@ -38,8 +38,8 @@ fn a_storm_leaves_one_connection_with_the_session() {
                 for _ in 0..25 {
                     let mut client = broker().open();
                     client.send(&connect.bytes());
-                    let answer = client.receive();
-                    assert!(answer[0] == 0x20, "{answer:02x?}");
+                    // One that a newer one overtakes before its CONNACK is closed without it.
+                    client.wait_for_end_or(|answer| answer[0] == 0x20);
                 }
             });
         }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{Client, Connect};
 
-const WATCH: &str = r#""$0" "$@" & broker=$!; read -r _; kill -9 $broker; wait $broker"#;
+const WATCH: &str = r#""$0" "$@" & broker=$!; read -r _; kill -9 $broker; wait $broker 2>/dev/null"#;
 
 /// A broker with a database of its own.
 pub struct Broker {
