@@ -1,6 +1,6 @@
 //! CONNECT and CONNACK.
 
-use crate::harness::{Connect, Publish, Version, broker, packet, string, suback, subscribe, unique};
+use crate::harness::{Broker, Connect, Publish, Version, broker, packet, string, suback, subscribe, unique};
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
@@ -256,4 +256,47 @@ fn packets_may_come_in_one_piece_or_byte_by_byte() {
     assert_eq!(bytewise.receive()[0], 0x20);
     bytewise.expect(&suback(0x90, 1, &[0]));
     bytewise.expect(&Publish::new(&topic, "x").v5());
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_sent() {
+    proves!("5.0 MQTT-3.1.2-28", "5.0 MQTT-3.1.2-29", "5.0 MQTT-3.2.2-8");
+    for asked in [0, 1] {
+        let connect = Connect::v5(&unique("information")).property(0x19, &[asked]).property(0x17, &[0]);
+        let mut client = broker().open();
+        let connack = client.connect(&connect, false);
+        assert!(!connack[5..].contains(&0x1A), "{connack:02x?}");
+        client.ask(&subscribe(1, &[("$share/g", 0)]), &suback(0x90, 1, &[0x8F]));
+    }
+}
+
+#[test]
+fn a_silent_connection_is_closed_without_a_word() {
+    proves!("U-3.1.4-a", "5.0 MQTT-3.14.0-1");
+    let broker = Broker::start("[limits]\nconnect_timeout = \"1s\"");
+    let mut silent = broker.open();
+    let mut slow = broker.open();
+    slow.send(&[0x10, 0x50, 0, 4]);
+    silent.expect_closed();
+    slow.expect_closed();
+}
+
+#[test]
+fn one_that_is_too_large_is_refused_by_its_length() {
+    proves!("U-3.2.2-c", "U-4.13-a");
+    for bytes in [[0x10, 0xFF, 0xFF, 0xFF, 0x7F], [0x30, 0xFF, 0xFF, 0xFF, 0x7F]] {
+        let mut client = broker().open();
+        client.send(&bytes);
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn control_characters_are_taken() {
+    proves!("U-1.5.4-b");
+    let topic = unique("control\u{1}\u{7f}\u{9f}\u{ffff}");
+    let mut client = broker().connect(&Connect::v5(&unique("control\u{1}")));
+    client.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
+    client.send(&Publish::new(&topic, "x").v5());
+    client.expect(&Publish::new(&topic, "x").v5());
 }

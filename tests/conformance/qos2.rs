@@ -154,3 +154,23 @@ fn acks_of_the_wrong_kind_end_the_connection() {
         receiver.expect_end(0x82);
     }
 }
+
+#[test]
+fn a_handshake_that_began_is_finished_although_the_message_expires() {
+    proves!("5.0 MQTT-4.3.3-7", "5.0 MQTT-4.3.3-13");
+    let topic = unique("expires");
+    let connect = Connect::v5(&unique("expires")).durable();
+    let mut receiver = receiver_of(&topic, &connect);
+    let mut sender = broker().connect(&Connect::v5(&unique("sender")));
+    sender.ask(&Publish::new(&topic, "x").qos(2, 1).property(2, &[0, 0, 0, 1]).v5(), &ack(0x50, 1));
+    let message = receiver.message();
+    receiver.cut();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    sender.ask(&ack(0x62, 1), &ack(0x70, 1));
+    let mut receiver = broker().resume(&connect);
+    let again = receiver.message();
+    assert_eq!((again.id, again.dup), (message.id, true));
+    receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
+    receiver.send(&ack(0x70, message.id));
+    receiver.expect_nothing();
+}
