@@ -13,6 +13,9 @@ use crate::session::Close;
 /// Rounds of reading and writing before other connections of this thread have their turn.
 const ROUNDS_MAX: usize = 4;
 
+/// How long a connection that has to leave goes on reading.
+const LAST_LOOK: Duration = Duration::from_millis(2);
+
 impl Connection {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         scratch::with(|scratch| match self.drive(cx, scratch) {
@@ -28,10 +31,8 @@ impl Connection {
             let rung = self.link.bell.poll_heard(cx.waker());
             let now = self.context.broker.clock.now();
             self.watermark = self.context.broker.store.watermark();
-            if let Some(reason) = self.link.eviction() {
-                return Err(self.leave(cx, scratch, now, reason));
-            }
             let has_read = self.read(cx, scratch, now)?;
+            self.check_eviction(now)?;
             // Silence is judged after the look at the socket: what waits there was said in time.
             self.session.handle_time(now)?;
             self.settle(now)?;
@@ -47,19 +48,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Leaves, because another connection takes the session over or the broker says so. What has arrived
-    /// until now is read first: a client that says DISCONNECT and comes back at once has left no will.
-    fn leave(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &mut Scratch,
-        now: UnixMillis,
-        why: ReasonCode,
-    ) -> End {
-        match self.read(cx, scratch, now) {
-            Err(End::Goodbye) => End::Goodbye,
-            _ => Close::because(why, "the connection was told to leave").into(),
+    /// Leaves when it was told to: another connection takes the session over, or the broker stops. What has
+    /// arrived until then is read first, and the runtime needs a moment to say that something has: a client
+    /// that says DISCONNECT and comes back at once has left no will.
+    fn check_eviction(&mut self, now: UnixMillis) -> Result<(), End> {
+        let Some(reason) = self.link.eviction() else { return Ok(()) };
+        let leaves_at = *self.leaves_at.get_or_insert(now.plus(LAST_LOOK));
+        if now < leaves_at {
+            return Ok(());
         }
+        Err(Close::because(reason, "the connection was told to leave").into())
     }
 
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
@@ -159,7 +157,9 @@ impl Connection {
         if write.is_some_and(|due| due <= now) {
             return Err(End::Lost);
         }
-        let Some(due) = [self.session.deadline(), write].into_iter().flatten().min() else { return Ok(true) };
+        let Some(due) = [self.session.deadline(), write, self.leaves_at].into_iter().flatten().min() else {
+            return Ok(true);
+        };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));

@@ -225,6 +225,7 @@ impl Accepted {
             unsent: None,
             blocked_since: None,
             needs_flush: false,
+            leaves_at: None,
             frames: Default::default(),
             scans: Default::default(),
             backlog: BacklogReader::default(),

@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     /// Since when the socket has taken nothing.
     blocked_since: Option<UnixMillis>,
     needs_flush: bool,
+    /// When it obeys an eviction.
+    leaves_at: Option<UnixMillis>,
     /// Messages taken from the outbox, or read from the store.
     frames: VecDeque<Delivery>,
     /// Retained messages to hand over, each once its SUBACK may have left.

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{Change, Epoch, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis};
+use crate::record::{
+    Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis,
+};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.
@@ -291,6 +293,12 @@ impl State {
             remove_by_number(&mut tables.routes, number)?;
         }
         self.sweeps.push_back(recipient.backlog);
+        for exchange in recipient.progress.exchanges.values() {
+            // QoS 2 that a member of a group has begun goes to no other [MQTT-4.8.2-5].
+            if exchange.owner != number && exchange.state != ExchangeState::AwaitingPuback {
+                self.settle(tables, exchange.owner, exchange.lsn)?;
+            }
+        }
         Ok(())
     }
 
