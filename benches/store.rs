@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use causeway::codec::Qos;
 use causeway::record::{
-    Change, Epoch, Leg, Message, MessageParts, Publication, RecipientNo, Record, SessionOpened,
+    Change, Epoch, Leg, Lsn, Message, MessageParts, Publication, RecipientNo, Record, SessionOpened,
     SubscriptionIds, UnixMillis,
 };
 use causeway::store::{Bell, Store, StoreSettings};
@@ -28,11 +28,11 @@ fn main() {
         parent.display()
     );
     for outstanding in [1, 100, 1_600] {
-        let directory = tempfile::tempdir_in(&parent).unwrap();
+        let directory = tempfile::tempdir_in(&parent).expect("a directory to write in");
         store(directory.path(), outstanding);
     }
     for batch in [1, 100, 1_600] {
-        let directory = tempfile::tempdir_in(&parent).unwrap();
+        let directory = tempfile::tempdir_in(&parent).expect("a directory to write in");
         append(&directory.path().join("log"), batch * THREADS);
     }
 }
@@ -45,9 +45,9 @@ fn store(directory: &Path, outstanding: usize) {
         batch_bytes_max: 4 << 20,
         queue_bytes_max: 16 << 20,
     };
-    let (store, _) = Store::open(directory, &settings).unwrap();
+    let (store, _) = Store::open(directory, &settings).expect("a store");
     let (recipient, backlog) = store.new_recipient();
-    wait(&store, store.submit(Record::of([opened(recipient)])).unwrap().lsn);
+    wait(&store, submit(&store, Record::of([opened(recipient)])));
     let (before, start) = (Usage::now(), Instant::now());
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
@@ -55,11 +55,20 @@ fn store(directory: &Path, outstanding: usize) {
             std::thread::spawn(move || submit_until(&store, recipient, outstanding, start + RUN))
         })
         .collect();
-    let waits: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    let waits: u64 = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
     let (took, used) = (start.elapsed(), before.until_now());
     let name = format!("store, {outstanding} outstanding each");
     report(&name, backlog.count(), took, &used);
     println!("    {:.0} waits/s for a commit; {} bytes kept", per_second(waits, took), backlog.bytes());
+    store.close();
+    drop(store);
+    let start = Instant::now();
+    let (store, recovered) = Store::open(directory, &settings).expect("a store");
+    println!(
+        "    {:.0} ms to start with {} messages",
+        start.elapsed().as_secs_f64() * 1e3,
+        recovered.messages
+    );
     store.close();
 }
 
@@ -67,24 +76,26 @@ fn submit_until(store: &Store, recipient: RecipientNo, outstanding: usize, end: 
     let mut scratch = Vec::new();
     let mut waits = 0;
     while Instant::now() < end {
-        let entries =
-            (0..outstanding).map(|_| store.submit(publication(recipient, &mut scratch)).unwrap().lsn);
-        let last = entries.last().unwrap();
-        wait(store, last);
+        let last = (0..outstanding).map(|_| submit(store, publication(recipient, &mut scratch))).last();
+        wait(store, last.unwrap_or_default());
         waits += 1;
     }
     waits
 }
 
+fn submit(store: &Store, record: Record) -> Lsn {
+    store.submit(record).expect("a store that works").lsn
+}
+
 /// Appends batches of messages, each with a sync of its own.
 fn append(path: &Path, batch: usize) {
-    let mut file = File::create(path).unwrap();
+    let mut file = File::create(path).expect("a file");
     let bytes = vec![7; (PAYLOAD + 40) * batch];
     let (before, start) = (Usage::now(), Instant::now());
     let mut syncs = 0;
     while start.elapsed() < RUN / 2 {
-        file.write_all(&bytes).unwrap();
-        file.sync_data().unwrap();
+        file.write_all(&bytes).expect("room");
+        file.sync_data().expect("a sync");
         syncs += 1;
     }
     let (took, used) = (start.elapsed(), before.until_now());
@@ -135,7 +146,7 @@ fn opened(recipient: RecipientNo) -> Change {
     }))
 }
 
-fn wait(store: &Store, lsn: causeway::record::Lsn) {
+fn wait(store: &Store, lsn: Lsn) {
     let bell = Arc::new(Bell::default());
     let thread = std::thread::current();
     let waker = Arc::new(Unpark(thread)).into();

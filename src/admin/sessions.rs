@@ -88,6 +88,7 @@ pub(super) async fn delete(
 }
 
 fn unknown() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "no session has this client id")
-        .help("GET /api/v1/sessions lists them; percent-encode what is not a letter or a digit")
+    ApiError::new(StatusCode::NOT_FOUND, "no session has this client id").help(
+        "the list of sessions has every client id; in a path, percent-encode what is no letter or digit",
+    )
 }

@@ -123,6 +123,14 @@ impl Authenticator {
         Ok(rules.acl.as_ref().map_or_else(Rights::all, |acl| acl.rights(user, client_id)))
     }
 
+    /// What a client is told that may not have a subscription.
+    pub fn refused_subscription(&self) -> ReasonCode {
+        match self.rules.load().config.vague_refusals {
+            true => ReasonCode::UnspecifiedError,
+            false => ReasonCode::NotAuthorized,
+        }
+    }
+
     fn replace(&self, config: AuthConfig) -> Result<(), AuthFileError> {
         let version = self.version() + 1;
         self.rules.store(Arc::new(RuleSet::load(config, version)?));
@@ -178,6 +186,7 @@ mod tests {
     fn files(users: &str, acl: &str) -> (TempDir, AuthConfig) {
         let folder = tempfile::tempdir().unwrap();
         let config = AuthConfig {
+            vague_refusals: false,
             anonymous: None,
             password_file: Some(folder.path().join("users")),
             acl_file: Some(folder.path().join("acl")),

@@ -129,8 +129,8 @@ impl DeadLetters {
         let _changing = self.changing.lock().await;
         let found = self.blocking(move |store| {
             let mut found = Vec::new();
-            for id in ids {
-                if !found.contains(&id) && find(store, id)?.is_some() {
+            for id in BTreeSet::from_iter(ids) {
+                if find(store, id)?.is_some() {
                     found.push(id);
                 }
             }

@@ -150,6 +150,7 @@ impl Line {
             queued_bytes: route.backlog.bytes(),
             oldest: route.backlog.oldest().map(|lsn| lsn.0),
             in_flight: 0,
+            waiting_for_target: 0,
             waiting_for_retry: 0,
             breaker: match target.state() {
                 State::Closed => "closed",

@@ -13,6 +13,7 @@ use crate::store::Backlog;
 pub(super) struct Monitor {
     metrics: RouteMetrics,
     in_flight: AtomicUsize,
+    ready: AtomicUsize,
     waiting: AtomicUsize,
     told: Mutex<Told>,
 }
@@ -49,6 +50,8 @@ pub struct RouteState {
     pub oldest: Option<u64>,
     /// Attempts under way.
     pub in_flight: usize,
+    /// Messages that were read and wait for their turn at the target.
+    pub waiting_for_target: usize,
     /// Messages that were answered badly and wait for another try.
     pub waiting_for_retry: usize,
     /// `closed` when messages flow, `open` when the target is down, `half_open` while a probe is under way.
@@ -64,6 +67,7 @@ impl Monitor {
         Self {
             metrics: RouteMetrics::new(route),
             in_flight: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             told: Mutex::default(),
         }
@@ -73,8 +77,9 @@ impl Monitor {
         self.in_flight.store(count, Ordering::Relaxed);
     }
 
-    pub(super) fn waiting(&self, count: usize) {
-        self.waiting.store(count, Ordering::Relaxed);
+    pub(super) fn waiting(&self, ready: usize, waiting: usize) {
+        self.ready.store(ready, Ordering::Relaxed);
+        self.waiting.store(waiting, Ordering::Relaxed);
     }
 
     pub(super) fn failed(&self, now: UnixMillis, error: String) {
@@ -96,6 +101,7 @@ impl Monitor {
         let Told { last_error, last_taken_at } = self.told.lock().clone();
         RouteState {
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            waiting_for_target: self.ready.load(Ordering::Relaxed),
             waiting_for_retry: self.waiting.load(Ordering::Relaxed),
             last_error,
             last_taken_at: last_taken_at.map(|at| at.0),

@@ -61,3 +61,30 @@ impl Settlement {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1000);
+
+    #[test]
+    fn what_is_settled_waits_a_quarter_of_a_second_for_more() {
+        let mut settlement = Settlement::new(RecipientNo(7));
+        assert_eq!((settlement.due(), settlement.take()), (UnixMillis::NEVER, None));
+        settlement.add(Lsn(1), NOW);
+        settlement.add(Lsn(2), UnixMillis(1100));
+        assert_eq!(settlement.due(), UnixMillis(1250), "the oldest decides");
+        assert_eq!(settlement.take(), Some(Change::Settled(RecipientNo(7), vec![Lsn(1), Lsn(2)])));
+        assert_eq!((settlement.due(), settlement.take()), (UnixMillis::NEVER, None));
+    }
+
+    #[test]
+    fn enough_for_a_record_does_not_wait() {
+        let mut settlement = Settlement::new(RecipientNo(7));
+        (1..512).for_each(|lsn| settlement.add(Lsn(lsn), NOW));
+        assert_eq!(settlement.due(), UnixMillis(1250));
+        settlement.add(Lsn(512), NOW);
+        assert_eq!(settlement.due(), NOW);
+    }
+}

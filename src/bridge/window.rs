@@ -13,9 +13,9 @@ use foldhash::fast::RandomState;
 
 use super::retry::deadline;
 use super::tries::Tries;
-use crate::config::TargetConfig;
+use crate::config::{RetryConfig, TargetConfig};
 use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
-use crate::store::{Backlog, Stored};
+use crate::store::Stored;
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
 /// whose messages all wait for another try: some 10 MB.
@@ -61,11 +61,11 @@ pub(super) struct Window {
     /// Nothing in `ready` is too old before this time.
     ready_until: UnixMillis,
     waiting: BTreeMap<(UnixMillis, Lsn), Box<History>>,
-    in_flight: usize,
     /// One message at a time, so that none overtakes another.
     in_order: bool,
     /// So many are ready before no more are read.
     enough: usize,
+    policy: RetryConfig,
 }
 
 impl Window {
@@ -78,28 +78,31 @@ impl Window {
             ready: VecDeque::new(),
             ready_until: UnixMillis::NEVER,
             waiting: BTreeMap::new(),
-            in_flight: 0,
             in_order: concurrency == 1,
             enough: concurrency.clamp(PAGE_MIN, PAGE_MAX),
+            policy: target.retry.clone(),
         }
     }
 
-    /// What to read now, if anything: what is due for another try before what is new.
-    pub(super) fn page(&mut self, now: UnixMillis, durable: Lsn, backlog: &Backlog) -> Option<Page> {
-        if self.ready.len() >= self.enough {
-            return None;
-        }
+    /// What to read now, if anything: what is due for another try before what is new. `new` appends the
+    /// numbers that are owed after a cursor, so many at most.
+    pub(super) fn page(
+        &mut self,
+        now: UnixMillis,
+        new: impl FnOnce(Lsn, usize, &mut Vec<Lsn>),
+    ) -> Option<Page> {
         let mut page = Page { numbers: Vec::new(), histories: HashMap::default() };
-        while page.numbers.len() < self.enough
+        while self.reads_retries()
+            && page.numbers.len() < self.enough
             && let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= now)
         {
             let ((_, lsn), history) = entry.remove_entry();
             page.numbers.push(lsn);
             page.histories.insert(lsn, history);
         }
-        if page.numbers.is_empty() {
+        if page.numbers.is_empty() && self.ready.len() < self.enough {
             let max = self.enough.min(SPAN_MAX.saturating_sub(self.taken.len()));
-            backlog.after(self.cursor, durable, max, &mut page.numbers);
+            new(self.cursor, max, &mut page.numbers);
         }
         Some(page).filter(|page| !page.numbers.is_empty())
     }
@@ -107,24 +110,18 @@ impl Window {
     /// When there is something to read again, if nothing else happens.
     pub(super) fn due(&self) -> UnixMillis {
         let first = self.waiting.first_key_value().map(|((at, _), _)| *at);
-        first.filter(|_| self.ready.len() < self.enough).unwrap_or(UnixMillis::NEVER)
+        first.filter(|_| self.reads_retries()).unwrap_or(UnixMillis::NEVER)
     }
 
     /// A page was read, or as much of it as one reading gives. The rest is for later.
-    pub(super) fn arrived(
-        &mut self,
-        now: UnixMillis,
-        mut page: Page,
-        read: Vec<Stored>,
-        target: &TargetConfig,
-    ) {
+    pub(super) fn arrived(&mut self, now: UnixMillis, mut page: Page, read: Vec<Stored>) {
         for stored in read {
             let history = page.histories.remove(&stored.lsn);
             if history.is_none() {
                 self.cursor = stored.lsn;
                 self.taken.push_back((stored.lsn, false));
             }
-            self.put(Work { stored, history }, target);
+            self.put(Work { stored, history });
         }
         self.waiting.extend(page.histories.into_iter().map(|(lsn, history)| ((now, lsn), history)));
     }
@@ -139,25 +136,23 @@ impl Window {
     /// [`Window::hold`].
     pub(super) fn start(&mut self) -> Option<Work> {
         self.peek()?;
-        self.in_flight += 1;
         self.ready.pop_front()
     }
 
     /// Takes what is too old by now out of what is ready, as [`Window::start`] does.
-    pub(super) fn overdue(&mut self, now: UnixMillis, target: &TargetConfig) -> Vec<Work> {
+    pub(super) fn overdue(&mut self, now: UnixMillis) -> Vec<Work> {
         let mut overdue = Vec::new();
         if now < self.ready_until {
             return overdue;
         }
         for work in std::mem::take(&mut self.ready) {
-            if deadline(&target.retry, work.stored.message.head()) <= now {
+            if deadline(&self.policy, work.stored.message.head()) <= now {
                 overdue.push(work);
             } else {
                 self.ready.push_back(work);
             }
         }
-        self.in_flight += overdue.len();
-        let deadlines = self.ready.iter().map(|work| deadline(&target.retry, work.stored.message.head()));
+        let deadlines = self.ready.iter().map(|work| deadline(&self.policy, work.stored.message.head()));
         self.ready_until = deadlines.min().unwrap_or(UnixMillis::NEVER);
         overdue
     }
@@ -169,7 +164,6 @@ impl Window {
 
     /// A message that was started is settled.
     pub(super) fn settled(&mut self, lsn: Lsn) {
-        self.in_flight -= 1;
         if let Ok(at) = self.taken.binary_search_by_key(&lsn, |(taken, _)| *taken)
             && let Some((_, settled)) = self.taken.get_mut(at)
         {
@@ -182,9 +176,9 @@ impl Window {
 
     /// A message that was started is tried again at this time.
     pub(super) fn wait(&mut self, lsn: Lsn, mut history: Box<History>, at: UnixMillis) {
-        self.in_flight -= 1;
         if let LastAttempt::Answered { excerpt, .. } = &mut history.attempts.last {
             excerpt.truncate(excerpt.floor_char_boundary(ANSWER_KEPT_MAX));
+            excerpt.shrink_to_fit();
         }
         self.waiting.insert((at, lsn), history);
     }
@@ -192,13 +186,17 @@ impl Window {
     /// A message that was started met a target that is down: it may start as soon as the breaker lets it,
     /// but after the others, so that each probe is made with another message. One that the target chokes
     /// on does not keep the others waiting.
-    pub(super) fn hold(&mut self, work: Work, target: &TargetConfig) {
-        self.in_flight -= 1;
+    pub(super) fn hold(&mut self, work: Work) {
         if self.in_order {
-            return self.put(work, target);
+            return self.put(work);
         }
-        self.note_deadline(&work, target);
+        self.note_deadline(&work);
         self.ready.push_back(work);
+    }
+
+    /// Messages that may start.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Messages that wait for another try.
@@ -206,13 +204,21 @@ impl Window {
         self.waiting.len()
     }
 
-    fn put(&mut self, work: Work, target: &TargetConfig) {
-        self.note_deadline(&work, target);
+    /// In order, the one that waits is what all that is ready waits for.
+    fn reads_retries(&self) -> bool {
+        self.in_order || self.ready.len() < self.enough
+    }
+
+    fn put(&mut self, work: Work) {
+        self.note_deadline(&work);
         let at = self.ready.partition_point(|other| other.stored.lsn < work.stored.lsn);
         self.ready.insert(at, work);
     }
 
-    fn note_deadline(&mut self, work: &Work, target: &TargetConfig) {
-        self.ready_until = self.ready_until.min(deadline(&target.retry, work.stored.message.head()));
+    fn note_deadline(&mut self, work: &Work) {
+        self.ready_until = self.ready_until.min(deadline(&self.policy, work.stored.message.head()));
     }
 }
+
+#[cfg(test)]
+mod tests;

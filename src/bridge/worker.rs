@@ -56,7 +56,7 @@ pub(super) struct Worker {
     attempts: JoinSet<AttemptResult>,
     in_flight: HashMap<Id, InFlight, RandomState>,
     reading: Option<Reading>,
-    /// Nothing is read before this time.
+    /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
     slot: Option<OwnedSemaphorePermit>,
     wait_for_slot: Option<WaitForSlot>,
@@ -166,14 +166,14 @@ impl Worker {
         if self.reading.is_none() {
             wake_at = wake_at.min(if now < self.rests_until { self.rests_until } else { self.window.due() });
         }
-        self.monitor.waiting(self.window.waiting());
+        self.monitor.waiting(self.window.ready(), self.window.waiting());
         Ok(wake_at.min(self.window.ready_until()).min(self.settlement.due()))
     }
 
     /// Starts what may start. Gives the time at which the breaker may let more through.
     fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
         loop {
-            self.drop_overdue(now)?;
+            self.file_overdue(now)?;
             let Some(stored) = self.choose() else {
                 (self.slot, self.wait_for_slot) = (None, None);
                 return Ok(UnixMillis::NEVER);
@@ -233,8 +233,8 @@ impl Worker {
     }
 
     /// Files what is too old to be tried.
-    fn drop_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
-        for work in self.window.overdue(now, &self.target.config) {
+    fn file_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
+        for work in self.window.overdue(now) {
             let head = work.stored.message.head();
             let answers = work.history.as_ref().map_or(0, |history| history.tries.answers);
             let reason = give_up(answers, &self.target.config.retry, head, now);
@@ -259,7 +259,9 @@ impl Worker {
         if self.reading.is_some() || now < self.rests_until {
             return;
         }
-        let Some(page) = self.window.page(now, durable, &self.route.backlog) else { return };
+        let backlog = &self.route.backlog;
+        let new = |cursor, max, page: &mut _| backlog.after(cursor, durable, max, page);
+        let Some(page) = self.window.page(now, new) else { return };
         let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
         let numbers = page.numbers.clone();
         let read = tokio::task::spawn_blocking(move || store.read(recipient, &numbers));
@@ -295,13 +297,18 @@ impl Worker {
         let Some(Reading { page, .. }) = self.reading.take() else { return };
         let now = self.broker.clock.now();
         let error = match read {
-            Ok(Ok(stored)) => return self.window.arrived(now, page, stored, &self.target.config),
+            Ok(Ok(stored)) => {
+                self.rests_until = UnixMillis(0);
+                return self.window.arrived(now, page, stored);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        self.window.arrived(now, page, Vec::new(), &self.target.config);
+        self.window.arrived(now, page, Vec::new());
+        if self.rests_until == UnixMillis(0) {
+            tracing::error!(route = &*self.route.name, error, "the backlog of a route cannot be read");
+        }
         self.rests_until = now.plus(REST);
-        tracing::error!(route = &*self.route.name, error, "the backlog of a route cannot be read");
         self.monitor.failed(now, error);
     }
 
@@ -351,7 +358,7 @@ impl Worker {
             Next::DeadLetter(reason) => self.file(work, reason, now)?,
             // The breaker says when, not the backoff: a probe needs a message to be made with.
             Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
-                self.window.hold(work, &self.target.config);
+                self.window.hold(work);
             }
             Next::RetryAt(at) => {
                 if let Some(history) = work.history {

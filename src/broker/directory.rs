@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::Entry;
+use parking_lot::MutexGuard;
 
 use super::slot::{SlotInner, SlotWill};
 use super::{Broker, DurableSlot, Link, Mode, Slot};
@@ -117,13 +118,8 @@ impl Broker {
         if !inner.link.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, link)) {
             return;
         }
-        self.vacate(slot, &mut inner, departure);
         inner.torn = false;
-        let ends = inner.expiry == 0;
-        drop(inner);
-        if ends {
-            self.end_session(slot);
-        }
+        self.vacate(slot, inner, departure);
         slot.left.notify_waiters();
     }
 
@@ -226,8 +222,8 @@ impl Broker {
         }
         if in_time.is_err() && inner.link.is_some() {
             tracing::warn!(client_id = %slot.client_id, "a connection did not leave its session in time");
-            self.vacate(slot, &mut inner, Departure::default());
             inner.torn = true;
+            self.vacate(slot, inner, Departure::default());
         }
         Ok(())
     }
@@ -249,9 +245,10 @@ impl Broker {
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
         }
+        let overdue = inner.take_due_will(self.clock.now());
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
-        // The client is back: the old will is void, whatever its delay was [MQTT-3.1.3-9].
+        // The client is back before the delay has passed: the old will is void [MQTT-3.1.3-9].
         inner.will = request.will.clone().map(|record| SlotWill {
             record,
             user_name: request.user_name.clone(),
@@ -261,7 +258,12 @@ impl Broker {
         inner.closed_at = None;
         inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
         self.metrics.connections.increment(1.0);
-        Ok(Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened })
+        let seat = Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened };
+        drop(inner);
+        if let Some(will) = overdue {
+            self.publish_will(slot, will, None);
+        }
+        Ok(seat)
     }
 
     /// Makes it durable that the session was created or resumed, and reads what it left.
@@ -300,8 +302,10 @@ impl Broker {
         }
     }
 
-    /// The seat is free again: the connection has left, or it is taken from it.
-    fn vacate(&self, slot: &Arc<Slot>, inner: &mut SlotInner, departure: Departure) {
+    /// The seat is free again: the connection has left, or it is taken from it. A session that ends with its
+    /// connection ends here. A will without a delay is published here and not by the timer: the connection
+    /// that waits for the seat would void it, as if the client had come back in time.
+    fn vacate(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, departure: Departure) {
         let now = self.clock.now();
         inner.link = None;
         self.metrics.connections.decrement(1.0);
@@ -317,17 +321,18 @@ impl Broker {
         if departure.without_will {
             inner.will = None;
         }
+        if inner.expiry == 0 {
+            drop(inner);
+            return self.end_session(slot);
+        }
         let expires = now.plus(Duration::from_secs(inner.expiry.into()));
+        self.timers.schedule(expires, slot);
         if let Some(will) = &mut inner.will {
             // The end of the session publishes the will too, whichever is first [MQTT-3.1.2-8].
             let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
             will.due = Some(due);
             self.timers.schedule(due, slot);
         }
-        if inner.expiry == 0 {
-            return;
-        }
-        self.timers.schedule(expires, slot);
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
@@ -339,6 +344,11 @@ impl Broker {
             // Nobody waits for it: a crash before the commit costs nothing but the exact time.
             drop(self.store.submit(Record::of([closed])));
         }
+        let will = inner.take_due_will(now);
+        drop(inner);
+        if let Some(will) = will {
+            self.publish_will(slot, will, None);
+        }
     }
 
     /// Whether something is due in this slot, and does it.
@@ -349,7 +359,7 @@ impl Broker {
         }
         let expiry = Duration::from_secs(inner.expiry.into());
         let expired = inner.closed_at.is_some_and(|closed_at| closed_at.plus(expiry) <= now);
-        let will = inner.will.take_if(|will| !expired && will.due.is_some_and(|due| due <= now));
+        let will = if expired { None } else { inner.take_due_will(now) };
         drop(inner);
         if let Some(will) = will {
             self.publish_will(slot, will, None);

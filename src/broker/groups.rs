@@ -196,8 +196,9 @@ impl Members {
         if self.list.is_empty() {
             return None;
         }
-        self.next = (self.next + 1) % self.list.len();
-        self.list.get(self.next).map(|member| (Arc::clone(&member.slot), member.subscription))
+        let turn = self.next % self.list.len();
+        self.next = turn + 1;
+        self.list.get(turn).map(|member| (Arc::clone(&member.slot), member.subscription))
     }
 
     /// Wakes a member that is online, so that it fetches.

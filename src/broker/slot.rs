@@ -289,6 +289,11 @@ impl SlotInner {
         Pushed::Overflow
     }
 
+    /// Takes the will out when its delay has passed: whoever takes it publishes it.
+    pub(super) fn take_due_will(&mut self, now: UnixMillis) -> Option<SlotWill> {
+        self.will.take_if(|will| will.due.is_some_and(|due| due <= now))
+    }
+
     /// Forgets the frames: what is durable is owed by the store.
     pub(super) fn drop_frames(&mut self) -> VecDeque<Delivery> {
         self.outbox_bytes = 0;

@@ -103,7 +103,7 @@ impl Broker {
         rights: &Rights,
     ) -> Result<SubscribeRequest, ReasonCode> {
         if rights.may_subscribe(&request.filter.filter) == Subscribe::Refused {
-            return Err(ReasonCode::NotAuthorized);
+            return Err(self.auth.refused_subscription());
         }
         let subscriptions = &slot.lock().subscriptions;
         let is_new = !subscriptions.contains_key(&request.filter);

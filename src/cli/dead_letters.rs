@@ -225,7 +225,8 @@ fn row(letter: &Letter, now: Timestamp) -> [String; 9] {
 }
 
 fn show_one(letter: &Letter) -> String {
-    let safe = |text: &Option<String>| text.as_ref().map(|text| excerpt(text.as_bytes(), SHOWN_LEN_MAX));
+    let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let safe = |text| said(text).map(|text| excerpt(text.as_bytes(), SHOWN_LEN_MAX));
     let tries = letter
         .attempts
         .map(|attempts| format!("{attempts}, the last {}", or_dash(letter.last_attempt_at.clone())));

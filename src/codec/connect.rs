@@ -87,7 +87,8 @@ pub(super) fn read<'a>(mut reader: Reader<'a>, version: Version) -> Result<Conne
 
 fn judge_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
     let will_qos = flags >> 3 & 3;
-    if flags & 1 != 0 {
+    // 3.1 does not use the bit and asks for no value.
+    if flags & 1 != 0 && version != Version::V31 {
         return Err(DecodeError::malformed("the reserved connect flag is set [MQTT-3.1.2-3]"));
     }
     if will_qos == 3 {

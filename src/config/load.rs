@@ -186,7 +186,8 @@ fn read_auth(section: &mut Section<'_>) -> AuthConfig {
         let wrong = Wrong::new("is false and there is no password_file: no client could ever connect");
         section.wrong("anonymous", wrong.help("name a password_file, or leave anonymous out"));
     }
-    AuthConfig { anonymous: anonymous.map(Spanned::into_inner), password_file, acl_file }
+    let vague_refusals = section.take("vague_refusals", values::flag).is_some_and(Spanned::into_inner);
+    AuthConfig { anonymous: anonymous.map(Spanned::into_inner), password_file, acl_file, vague_refusals }
 }
 
 fn read_listeners(root: &mut Section<'_>, auth: &AuthConfig, bound: &mut Vec<Bound>) -> Vec<ListenerConfig> {

@@ -99,6 +99,9 @@ pub struct AuthConfig {
     pub password_file: Option<PathBuf>,
     /// Who may publish and subscribe where; without it everyone who may connect may do everything.
     pub acl_file: Option<PathBuf>,
+    /// Whether a subscription that is not allowed is refused with 0x80, which gives no reason, and not with
+    /// 0x87, not authorized.
+    pub vague_refusals: bool,
 }
 
 /// `[limits]`: every queue, buffer and table has one.

@@ -3,9 +3,7 @@
 use toml::{Spanned, de::DeValue};
 
 use super::{RouteConfig, report::Wrong, section::Section, values};
-
-/// Every string of a packet has a length of 16 bits.
-const FILTER_BYTES_MAX: usize = 65_535;
+use crate::topic::TopicFilter;
 
 /// Reads each `[[routes]]`; `targets` are the names that there are.
 pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], levels_max: u16) -> Vec<RouteConfig> {
@@ -65,26 +63,11 @@ fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {
 
 /// Why a route cannot have this topic filter.
 fn check_filter(filter: &str, levels_max: u16) -> Result<(), String> {
-    if filter.is_empty() || filter.len() > FILTER_BYTES_MAX {
-        return Err(format!("it must have 1 to {FILTER_BYTES_MAX} bytes"));
-    }
-    if filter.contains('\0') {
-        return Err("it must not hold the null character".into());
-    }
     if filter.starts_with("$share/") {
         return Err("a route takes every message itself and shares none".into());
     }
-    let levels = filter.split('/').count();
-    if levels > usize::from(levels_max) {
-        return Err(format!("it has {levels} levels, more than limits.topic_levels ({levels_max})"));
+    match TopicFilter::parse(filter, levels_max) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("it {error}")),
     }
-    for (index, level) in filter.split('/').enumerate() {
-        if level.len() > 1 && level.contains(['+', '#']) {
-            return Err("\"+\" and \"#\" must stand alone between two \"/\"".into());
-        }
-        if level == "#" && index + 1 < levels {
-            return Err("\"#\" must be the last level".into());
-        }
-    }
-    Ok(())
 }

@@ -90,7 +90,7 @@ impl Connection {
             return Ok(false);
         }
         match mode {
-            Mode::Backlog => self.read_own(),
+            Mode::Backlog => self.read_own(now),
             Mode::Live => self.read_shared(),
             Mode::Offline | Mode::Ended => Ok(false),
         }
@@ -139,14 +139,14 @@ impl Connection {
     }
 
     /// Reads the next page of the session's own backlog, or goes live.
-    fn read_own(&mut self) -> Result<bool, End> {
+    fn read_own(&mut self, now: UnixMillis) -> Result<bool, End> {
         let Some(durable) = self.session.durable() else { return Ok(false) };
         let Some(backlog) = self.slot.durable().map(|durable| Arc::clone(&durable.backlog)) else {
             return Ok(false);
         };
         let watermark = self.context.broker.store.watermark();
         if self.backlog.begun.is_none() {
-            let report = self.submit_report()?;
+            let report = self.report_all(now)?;
             let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
             let in_hand = in_hand.map(|claim| claim.lsn).collect();
             self.backlog.begun = Some(Begun { report, cursor: Lsn::ZERO, in_hand });

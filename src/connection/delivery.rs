@@ -19,7 +19,8 @@ impl Connection {
         now: UnixMillis,
     ) -> Result<bool, End> {
         let watermark = self.context.broker.store.watermark();
-        self.session.write_held(now, watermark, out);
+        let expired = self.session.write_held(now, watermark, out);
+        self.context.broker.metrics.dropped.expired.increment(expired as u64);
         let mut moved = false;
         while out.len() < WRITE_MAX {
             if self.deliver_frames(out, now)? {

@@ -27,7 +27,9 @@ impl Connection {
         for _ in 0..ROUNDS_MAX {
             let rung = self.link.bell.poll_heard(cx.waker());
             let now = self.context.broker.clock.now();
-            self.check_eviction()?;
+            if let Some(reason) = self.link.eviction() {
+                return Err(self.leave(cx, scratch, now, reason));
+            }
             self.session.handle_time(now)?;
             let has_read = self.read(cx, scratch, now)?;
             self.settle(now)?;
@@ -43,16 +45,32 @@ impl Connection {
         Ok(())
     }
 
-    /// A takeover is obeyed between packets.
-    pub(super) fn check_eviction(&self) -> Result<(), End> {
-        match self.link.eviction() {
-            None => Ok(()),
-            Some(reason) => Err(Close::because(reason, "the connection was told to leave").into()),
+    /// Leaves, because another connection takes the session over or the broker says so. What has arrived
+    /// until now is read first: a client that says DISCONNECT and comes back at once has left no will.
+    fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        now: UnixMillis,
+        why: ReasonCode,
+    ) -> End {
+        match self.read(cx, scratch, now) {
+            Err(End::Goodbye) => End::Goodbye,
+            _ => Close::because(why, "the connection was told to leave").into(),
         }
     }
 
-    /// Strikes settled legs from records that still wait, and reports the rest.
+    /// Strikes settled legs from records that still wait, and reports the rest when it is time.
     fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
+        self.strike_settled(now);
+        if self.session.must_report(now) {
+            self.submit_report()?;
+        }
+        Ok(())
+    }
+
+    /// A leg that is settled before the writer has taken its record is never written.
+    fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
             self.context.broker.shared_settled(&self.slot, &claim);
             let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
@@ -60,14 +78,15 @@ impl Connection {
                 self.session.settle_by_report(&claim, now);
             }
         }
-        if self.session.must_report(now) {
-            self.submit_report()?;
-        }
-        Ok(())
     }
 
-    /// Submits what the session has to report; gives its number, or zero when there was nothing.
-    pub(super) fn submit_report(&mut self) -> Result<Lsn, End> {
+    /// Reports everything at once, due or not; gives the number to wait for, zero when there was nothing.
+    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<Lsn, End> {
+        self.strike_settled(now);
+        self.submit_report()
+    }
+
+    fn submit_report(&mut self) -> Result<Lsn, End> {
         let Some(delta) = self.session.take_report() else { return Ok(Lsn::ZERO) };
         let record = report_record(delta, self.session.durable().is_some());
         let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
@@ -79,7 +98,7 @@ impl Connection {
     pub(super) fn last_report(&mut self) {
         let now = self.context.broker.clock.now();
         // Refused only when the store has failed: then it is repeated after the restart.
-        let _ = self.settle(now).and_then(|()| self.submit_report());
+        let _ = self.report_all(now);
     }
 
     /// Goes to sleep, unless something has come up meanwhile.

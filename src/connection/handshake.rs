@@ -169,11 +169,8 @@ async fn refuse(
     let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
     let mut bytes = Vec::new();
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
-        let said = async {
-            let _ = write_all(stream, &bytes).await;
-            let _ = stream.shutdown().await;
-        };
-        let _ = tokio::time::timeout(context.write_timeout, said).await;
+        let _ = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
+        stream.close().await;
     }
 }
 

@@ -80,13 +80,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles every whole packet; gives the bytes they had.
+    /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them.
     fn handle_packets(&mut self, bytes: &[u8], now: UnixMillis) -> Result<usize, End> {
         let mut consumed = 0;
         while let Some((packet, len)) =
             self.decoder.decode(bytes.get(consumed..).unwrap_or_default()).map_err(Close::from)?
         {
-            self.check_eviction()?;
             self.handle_packet(packet, now)?;
             consumed += len;
         }
@@ -145,7 +144,7 @@ impl Connection {
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
-        let filters = self.session.handle_unsubscribe(unsubscribe);
+        let filters = self.session.handle_unsubscribe(unsubscribe)?;
         let unsubscribed =
             self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
         let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: unsubscribed.reasons };

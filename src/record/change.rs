@@ -38,7 +38,7 @@ impl Record {
 pub struct Publication {
     /// The message.
     pub message: Message,
-    /// Whom it is owed to.
+    /// Whom it is owed to, each recipient once.
     pub legs: SmallVec<[Leg; 1]>,
     /// The QoS 2 exchange it came in by, when its publisher's session is durable: stored with the message,
     /// so that a repeat is known also after a crash [MQTT-4.3.3-10].
@@ -80,7 +80,8 @@ pub enum Change {
         /// Whether the will is still to be published.
         keep_will: bool,
     },
-    /// A session, shared group or route is gone, and everything owed to it is void.
+    /// A session, shared group or route is gone, and everything owed to it is void. Its number is never opened
+    /// again: what is left of its legs in messages for several would be owed once more.
     Discarded(RecipientNo),
     /// A subscription was made or replaced.
     Subscribed(RecipientNo, Box<SubscriptionRow>),
@@ -98,7 +99,8 @@ pub enum Change {
     GroupOpened(RecipientNo, Box<str>),
     /// A route exists under this name.
     RouteOpened(RecipientNo, Box<str>),
-    /// A delivery was given up; the encoded dead letter, filed under the number of its record.
+    /// A delivery was given up; the encoded dead letter, filed under the number of its record, which holds
+    /// one at most.
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),

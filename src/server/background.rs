@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::{StartError, disk_watch};
 use crate::admin::{self, AdminState};
@@ -18,12 +18,14 @@ pub(super) struct Background {
     stopping: watch::Sender<bool>,
     /// Where the admin listener is, if there is one.
     pub(super) admin: Option<SocketAddr>,
+    admin_task: Option<JoinHandle<()>>,
 }
 
 impl Background {
     /// Starts everything. `spare` says that the admin listener may be left out when its address is taken.
     pub(super) async fn start(config: &Config, state: AdminState, spare: bool) -> Result<Self, StartError> {
-        let mut background = Self { tasks: JoinSet::new(), stopping: watch::channel(false).0, admin: None };
+        let mut background =
+            Self { tasks: JoinSet::new(), stopping: watch::channel(false).0, admin: None, admin_task: None };
         let broker = Arc::clone(&state.broker);
         background.tasks.spawn(async move { broker.run_timers().await });
         let store = state.broker.store.clone();
@@ -64,13 +66,17 @@ impl Background {
             // Fails only when the server is gone, which is the same.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        self.tasks.spawn(admin::serve(listener, state, stopped));
+        self.admin_task = Some(tokio::spawn(admin::serve(listener, state, stopped)));
         Ok(())
     }
 
     /// Ends everything. The admin listener goes last, so that health can be seen until then.
     pub(super) async fn stop(&mut self) {
-        self.stopping.send_replace(true);
         self.tasks.shutdown().await;
+        self.stopping.send_replace(true);
+        if let Some(admin) = self.admin_task.take() {
+            // Fails only when it has panicked, and then it has ended too.
+            let _ = admin.await;
+        }
     }
 }

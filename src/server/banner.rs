@@ -12,6 +12,12 @@ pub(super) fn print(server: &Server, descriptors: u64) {
     if server.has_dev_certificate {
         println!("  certificate    for development only; clients trust certs/ca.pem");
     }
+    if let Some(admin) = server.background.admin {
+        println!("  admin          http://{admin}  (healthz, readyz, metrics)");
+    }
+    for route in server.bridge.states() {
+        println!("  route          {} to {}", route.name, route.url);
+    }
     let sessions = server.broker.session_counts().all;
     println!("  data           {} ({sessions} sessions)", server.config.store.path.display());
     println!("  descriptors    {descriptors}");

@@ -3,13 +3,12 @@
 mod accept;
 mod background;
 mod banner;
-pub mod disk_watch;
+mod disk_watch;
 mod reload;
 mod settings;
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -156,25 +155,18 @@ impl Server {
         self.broker.evict_all(ReasonCode::ServerShuttingDown);
         let within = self.config.limits.shutdown_timeout;
         tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
+        self.background.stop().await;
         if exit != Exit::StoreFailed {
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
-        self.background.stop().await;
         tracing::info!("stopped");
     }
 }
 
-/// The database is for its owner alone [CVE-2017-9868 in another broker].
+/// What is stored is for its owner alone: nobody else enters the folder.
 fn make_data_directory(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()))?;
-    let database = path.join("causeway.redb");
-    match fs::OpenOptions::new().create_new(true).write(true).open(&database) {
-        Ok(file) => file.set_permissions(fs::Permissions::from_mode(0o600))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(format!("{} cannot be made: {error}", database.display()).into()),
-    }
-    Ok(())
+    made.map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()).into())
 }

@@ -6,9 +6,13 @@
 //! 2. what a PUBLISH needs (to be routed) and what a SUBSCRIBE needs (to be entered) is the answer of the
 //!    call, and its outcome comes back through [`Session::published`] and [`Session::answer_later`];
 //! 3. messages for the client go in by [`Session::deliver`] while [`Session::has_window`];
-//! 4. after each batch: [`Session::take_settled`], then [`Session::take_report`] when
-//!    [`Session::must_report`], then [`Session::write_replies`] with the watermark;
-//! 5. at [`Session::deadline`] at the latest, [`Session::handle_time`].
+//! 4. after each batch, and once before the first: [`Session::take_settled`], then [`Session::take_report`]
+//!    when [`Session::must_report`], which is submitted and comes back by [`Session::reported`] at once;
+//!    then [`Session::write_replies`] and [`Session::write_held`] with the watermark, also when it has
+//!    reached [`Session::reply_waits_for`] or [`Session::held_waits_for`];
+//! 5. at [`Session::deadline`] at the latest, [`Session::handle_time`], and 4 again;
+//! 6. after a resume, [`Session::take_resend`] until there are no more, before anything newer;
+//! 7. at the end, 4 once more, with whatever is held back.
 //!
 //! Bytes for the client are appended to an [`Outgoing`] that the caller owns.
 //!

@@ -2,7 +2,7 @@
 
 use super::{Close, Session};
 use crate::codec::{ReasonCode, Subscribe, SubscribeOptions, Unsubscribe, Version};
-use crate::topic::SubscriptionFilter;
+use crate::topic::{SubscriptionFilter, TopicError};
 
 /// One entry of a SUBSCRIBE that can be entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Session {
         let mut requests = Vec::with_capacity(subscribe.filters.len());
         for entry in &subscribe.filters {
             let options = entry.options;
-            let request = self.parse_filter(&entry.filter).map(|filter| SubscribeRequest {
+            let request = self.parse_filter(&entry.filter)?.map(|filter| SubscribeRequest {
                 filter,
                 options,
                 id: subscribe.subscription_id,
@@ -42,20 +42,34 @@ impl Session {
     }
 
     /// Parses the filters of an UNSUBSCRIBE.
+    ///
+    /// # Errors
+    /// When the client broke a rule that ends the connection.
     pub fn handle_unsubscribe(
         &self,
         unsubscribe: &Unsubscribe,
-    ) -> Vec<Result<SubscriptionFilter, ReasonCode>> {
+    ) -> Result<Vec<Result<SubscriptionFilter, ReasonCode>>, Close> {
         unsubscribe.filters.iter().map(|filter| self.parse_filter(filter)).collect()
     }
 
     /// A client before 5.0 knows no shared subscriptions, but those of 5.0 are of use to it all the same.
-    fn parse_filter(&self, filter: &str) -> Result<SubscriptionFilter, ReasonCode> {
+    ///
+    /// What is no topic filter at all is malformed. What is only no shared subscription is refused by itself:
+    /// the code for that says "correctly formed, but not accepted" (3.9.3 of 5.0).
+    fn parse_filter(&self, filter: &str) -> Result<Result<SubscriptionFilter, ReasonCode>, Close> {
         let refused = if self.version == Version::V5 {
             ReasonCode::TopicFilterInvalid
         } else {
             ReasonCode::UnspecifiedError
         };
-        SubscriptionFilter::parse(filter, self.topic_levels).map_err(|_| refused)
+        match SubscriptionFilter::parse(filter, self.topic_levels) {
+            Ok(filter) => Ok(Ok(filter)),
+            Err(
+                TopicError::ShareNameMissing
+                | TopicError::ShareNameCharacter { .. }
+                | TopicError::ShareFilterMissing,
+            ) => Ok(Err(refused)),
+            Err(_) => Err(Close::because(ReasonCode::MalformedPacket, "a topic filter is not well-formed")),
+        }
     }
 }

@@ -39,3 +39,35 @@ impl Bell {
         .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn many_rings_wake_once_and_none_is_lost() {
+        let (bell, woken) = (Bell::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        bell.ring();
+        assert!(bell.poll_heard(&waker), "rung before anybody listened");
+        assert!(!bell.poll_heard(&waker), "heard once");
+        (0..5).for_each(|_| bell.ring());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(bell.poll_heard(&waker));
+        bell.ring();
+        assert!(bell.poll_heard(&waker));
+    }
+}

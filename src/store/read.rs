@@ -57,9 +57,13 @@ impl Store {
             if bytes > PAGE_BYTES_MAX && !page.is_empty() {
                 break;
             }
-            let row = rows::message(row.value())?;
-            let leg = row.legs.into_iter().find(|leg| leg.recipient == recipient);
-            let leg = leg.ok_or_else(|| missing(*lsn, recipient))?;
+            let mut own = None;
+            let row = rows::message(row.value(), |leg| {
+                if leg.recipient == recipient {
+                    own = Some(leg);
+                }
+            })?;
+            let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
             page.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
         }
         Ok(page)
@@ -72,7 +76,7 @@ impl Store {
     pub fn published_at(&self, lsn: Lsn) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         let row = table.get(lsn.0)?;
-        row.map(|row| Ok(rows::message(row.value())?.message.head().published_at)).transpose()
+        row.map(|row| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
     }
 
     /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter

@@ -1,8 +1,9 @@
 //! Opening the database: its checks, and what the broker is told of what was there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ fn make(path: &Path) -> Result<(), DatabaseError> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
+    // The database is for its owner alone.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&begun)?;
     drop(Database::create(&begun)?);
     fs::rename(&begun, path)?;
     // After a power failure the file is there only when its directory says so.
@@ -186,13 +189,16 @@ fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovere
     for row in tables.messages.iter()? {
         let (number, row) = row?;
         let (lsn, bytes) = (Lsn(number.value()), row.value());
-        let legs = rows::message(bytes)?.legs;
-        let open = legs.iter().filter(|leg| owe(state, leg.recipient, lsn, bytes.len())).count();
+        let (mut legs, mut open) = (0, 0);
+        rows::message_legs(bytes, |leg| {
+            legs += 1;
+            open += u32::from(owe(state, leg.recipient, lsn, bytes.len()));
+        })?;
         match open {
             0 => nobodys.push(lsn.0),
             // One of several: which one is left is not in the row, so that it has to be counted.
-            _ if legs.len() > 1 => {
-                state.shared.insert(lsn, SharedRow { open: open as u32, bytes: bytes.len() as u32 });
+            _ if legs > 1 => {
+                state.shared.insert(lsn, SharedRow { open, bytes: bytes.len() as u32 });
             }
             _ => {}
         }
@@ -215,7 +221,7 @@ fn owe(state: &mut State, number: RecipientNo, lsn: Lsn, bytes: usize) -> bool {
 
 fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreError> {
     for row in tables.retained.iter()? {
-        recovered.retained.push(rows::message(row?.1.value())?.message);
+        recovered.retained.push(rows::message(row?.1.value(), drop)?.message);
     }
     Ok(())
 }

@@ -5,23 +5,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use smallvec::SmallVec;
-
 use super::StoreError;
 use super::bytes::{RowReader, put_bytes, put_varint};
 use crate::codec::{PacketId, Qos, RetainHandling, SubscribeOptions};
 use crate::record::{
     Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
-    SubscriptionRow, UnixMillis, WillRecord,
+    SubscriptionIds, SubscriptionRow, UnixMillis, WillRecord,
 };
 
-/// A message and the legs it was stored with.
+/// A message as it is stored.
 #[derive(Debug)]
 pub(super) struct MessageRow {
     pub(super) message: Message,
-    pub(super) legs: SmallVec<[Leg; 1]>,
     /// The number it had before it was replayed.
     pub(super) origin: Option<Lsn>,
+}
+
+/// What stands in front of the legs of a message.
+struct Head {
+    parts: MessageParts<'static>,
+    lengths: [u32; 3],
+    origin: Option<Lsn>,
 }
 
 /// A session as its row tells it.
@@ -62,15 +66,31 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg], or
     out.extend_from_slice(message.bytes());
 }
 
-pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
+/// The message, and each of the legs it was stored with.
+pub(super) fn message(bytes: &[u8], each_leg: impl FnMut(Leg)) -> Result<MessageRow, StoreError> {
     let mut row = RowReader::new("message", bytes);
+    let Head { parts, lengths, origin } = head(&mut row)?;
+    legs(&mut row, each_leg)?;
+    let damaged = row.damaged();
+    let message = Message::restore(&parts, lengths, row.rest()).ok_or(damaged)?;
+    Ok(MessageRow { message, origin })
+}
+
+/// The legs only: a start looks at many messages and needs none of them.
+pub(super) fn message_legs(bytes: &[u8], each_leg: impl FnMut(Leg)) -> Result<(), StoreError> {
+    let mut row = RowReader::new("message", bytes);
+    head(&mut row)?;
+    legs(&mut row, each_leg)
+}
+
+fn head(row: &mut RowReader<'_>) -> Result<Head, StoreError> {
     let flags = row.u8()?;
     if flags > 15 {
         return Err(row.damaged());
     }
     let origin = if flags & 8 != 0 { Some(Lsn(row.varint()?)) } else { None };
     let parts = MessageParts {
-        qos: qos(&row, flags & 3)?,
+        qos: qos(row, flags & 3)?,
         retain: flags & 4 != 0,
         published_at: UnixMillis(row.varint()?),
         expires_at: UnixMillis(row.varint()?.wrapping_sub(1)),
@@ -79,11 +99,7 @@ pub(super) fn message(bytes: &[u8]) -> Result<MessageRow, StoreError> {
         payload: &[],
         publisher: "",
     };
-    let lengths = [row.u32()?, row.u32()?, row.u32()?];
-    let legs = legs(&mut row)?;
-    let damaged = row.damaged();
-    let message = Message::restore(&parts, lengths, row.rest()).ok_or(damaged)?;
-    Ok(MessageRow { message, legs, origin })
+    Ok(Head { parts, lengths: [row.u32()?, row.u32()?, row.u32()?], origin })
 }
 
 /// Legs sorted by recipient, each number as its distance from the one before.
@@ -102,9 +118,9 @@ fn put_legs(out: &mut Vec<u8>, legs: &[Leg]) {
     }
 }
 
-fn legs(row: &mut RowReader<'_>) -> Result<SmallVec<[Leg; 1]>, StoreError> {
+fn legs(row: &mut RowReader<'_>, mut each: impl FnMut(Leg)) -> Result<(), StoreError> {
     let count = row.varint()?;
-    let (mut legs, mut previous) = (SmallVec::new(), 0u64);
+    let mut previous = 0u64;
     for _ in 0..count {
         previous = previous.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
         let flags = row.u8()?;
@@ -113,14 +129,14 @@ fn legs(row: &mut RowReader<'_>) -> Result<SmallVec<[Leg; 1]>, StoreError> {
             recipient: RecipientNo(previous),
             qos: qos(row, flags & 3)?,
             retain: flags & 4 != 0,
-            subscription_ids: SmallVec::new(),
+            subscription_ids: SubscriptionIds::new(),
         };
         for _ in 0..ids {
             leg.subscription_ids.push(row.u32()?);
         }
-        legs.push(leg);
+        each(leg);
     }
-    Ok(legs)
+    Ok(())
 }
 
 pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRow) {
@@ -156,7 +172,7 @@ pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow
             Some(seconds) => Some(u32::try_from(seconds).map_err(|_| row.damaged())?),
             None => None,
         };
-        opened.will = Some(WillRecord { delay, message_expiry, message: message(row.rest())?.message });
+        opened.will = Some(WillRecord { delay, message_expiry, message: message(row.rest(), drop)?.message });
     } else {
         row.finish()?;
     }

@@ -115,6 +115,8 @@ impl State {
         // A recipient that was discarded since is owed nothing.
         legs.retain(|leg| self.recipients.contains_key(&leg.recipient));
         legs.sort_unstable_by_key(|leg| leg.recipient);
+        // A settlement names no leg: one for each recipient.
+        legs.dedup_by_key(|leg| leg.recipient);
         if !legs.is_empty() {
             self.row.clear();
             rows::put_message(&mut self.row, &publication.message, &legs, publication.origin);

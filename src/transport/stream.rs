@@ -10,13 +10,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+
+/// How long a connection that is over waits for the other end to see it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// An accepted connection.
 #[derive(Debug)]
@@ -76,6 +81,20 @@ impl Stream {
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         })
         .await
+    }
+
+    /// Ends the connection so that the other end gets what was written last: it is told that there is no
+    /// more, and what it still sends is thrown away until it ends its side too, or [`LINGER`] is over. With
+    /// unread bytes a socket is reset, and a reset takes back what the other end has not read yet.
+    pub async fn close(&mut self) {
+        let goodbye = async {
+            self.shutdown().await?;
+            let mut unread = [0; 1024];
+            while poll_fn(|cx| self.poll_read(cx, &mut unread)).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Late or broken: either way the socket goes.
+        let _ = timeout(LINGER, goodbye).await;
     }
 
     /// The other end.

@@ -94,6 +94,25 @@ async fn a_target_that_is_down_costs_no_attempts_and_gets_one_probe_at_a_time() 
 }
 
 #[tokio::test]
+async fn a_route_that_waits_for_the_probe_of_another_goes_on_with_it() {
+    let server = Server::answering(503).await;
+    let mut config = config(target(&server.url));
+    config.routes.push(route("other", "office/#", "t"));
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "probe").await;
+    let breaker = || world.bridge.states()[0].breaker;
+    eventually("the breaker opens", || breaker() != "closed").await;
+    server.now_answers(|_, _| Answer::Hold);
+    let held = || breaker() == "half_open" && server.under_way() == 1;
+    eventually("a probe is held", held).await;
+    world.publish(Qos::AtLeastOnce, "office/1", "waits").await;
+    eventually("it waits", || world.bridge.states()[1].waiting_for_target == 1).await;
+    server.now_answers(|_, _| Answer::Status(200));
+    eventually("it is sent", || world.bridge.states()[1].queued_messages == 0).await;
+    assert_eq!(server.of("waits").len(), 1);
+}
+
+#[tokio::test]
 async fn a_target_that_nobody_listens_at_gets_everything_when_it_is_back() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();

@@ -1,5 +1,7 @@
 //! From a PUBLISH to an HTTP target: what is acknowledged arrives, or becomes a dead letter that says why.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
+
 mod dead_letters;
 mod delivery;
 mod failures;

@@ -70,6 +70,7 @@ pub struct Server {
     pub url: String,
     pub seen: Arc<Mutex<Vec<Seen>>>,
     answer: watch::Sender<Rule>,
+    under_way: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -95,10 +96,11 @@ impl Server {
         let url = format!("http://{}/in", listener.local_addr().unwrap());
         let (answer, receiver) = watch::channel(Arc::new(rule) as Rule);
         let seen = Arc::default();
-        let shared = Shared { seen: Arc::clone(&seen), answer: receiver, under_way: Arc::default() };
+        let under_way = Arc::default();
+        let shared = Shared { seen: Arc::clone(&seen), answer: receiver, under_way: Arc::clone(&under_way) };
         let router = Router::new().route("/in", post(handle)).with_state(shared);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, seen, answer, task }
+        Self { url, seen, answer, under_way, task }
     }
 
     pub async fn answering(status: u16) -> Self {
@@ -112,6 +114,11 @@ impl Server {
 
     pub fn count(&self) -> usize {
         self.seen.lock().len()
+    }
+
+    /// Requests that are not answered yet.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
     }
 
     /// The bodies in the order they came.
@@ -206,8 +213,8 @@ impl World {
     }
 
     async fn at(folder: TempDir, config: &Config) -> Self {
-        let (broker, known, recovered_messages) = open(folder.path(), config);
-        let bridge = Bridge::start(&broker, config, &known).unwrap();
+        let (broker, routes, recovered_messages) = open(folder.path(), config);
+        let bridge = Bridge::start(&broker, config, &routes).unwrap();
         let slot = attach(&broker, "publisher", None).await;
         let listener = ([127, 0, 0, 1], 1).into();
         let identity = broker.auth.authenticate(listener, None, None).unwrap();
@@ -315,7 +322,9 @@ pub async fn attach(broker: &Broker, client_id: &str, session_expiry: Option<u32
     broker.attach(AttachRequest { terms: &terms, user_name: None, will: None, link }).await.unwrap().slot
 }
 
-fn open(folder: &Path, config: &Config) -> (Arc<Broker>, Vec<(Box<str>, RecipientNo)>, u64) {
+type KnownRoutes = Vec<(Box<str>, RecipientNo)>;
+
+fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
     let settings = StoreSettings {
         cache_size: 1 << 20,
         commit_interval: Duration::ZERO,

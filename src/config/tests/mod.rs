@@ -178,7 +178,7 @@ fn who_may_connect_without_a_user_name() {
     let auth = |anonymous, file: Option<&str>| AuthConfig {
         anonymous,
         password_file: file.map(PathBuf::from),
-        acl_file: None,
+        ..AuthConfig::default()
     };
     let said = |auth: AuthConfig| (auth.anonymous_at(inside), auth.anonymous_at(outside));
     assert_eq!(said(auth(None, None)), (true, false));

@@ -259,16 +259,18 @@ fn filters_are_judged_one_by_one_and_no_local_is_not_for_groups() {
             .collect(),
     };
     let peer = Peer::passing();
-    let judged =
-        peer.session.handle_subscribe(&subscribe(&[("a/#", true), ("a#", false), ("$share/g/a", false)]));
-    let judged = judged.unwrap();
+    let filters = [("a/#", true), ("$share/g", false), ("$share/g/a", false)];
+    let judged = peer.session.handle_subscribe(&subscribe(&filters)).unwrap();
     assert_eq!(judged[0].as_ref().unwrap().id, Some(5));
     assert_eq!(judged[1], Err(ReasonCode::TopicFilterInvalid));
     assert!(judged[2].as_ref().unwrap().filter.is_shared());
+    // What is no filter at all is malformed.
+    let malformed = peer.session.handle_subscribe(&subscribe(&[("a#", false)]));
+    assert_eq!(malformed.unwrap_err().reason, ReasonCode::MalformedPacket);
     // [MQTT-3.8.3-4]
     let shared = peer.session.handle_subscribe(&subscribe(&[("a", false), ("$share/g/a", true)]));
     assert_eq!(shared.unwrap_err().reason, ReasonCode::ProtocolError);
     let old = Peer::new(&terms(Version::V311, |_, _| ()), false);
-    let judged = old.session.handle_subscribe(&subscribe(&[("a#", false)])).unwrap();
+    let judged = old.session.handle_subscribe(&subscribe(&[("$share/g", false)])).unwrap();
     assert_eq!(judged, [Err(ReasonCode::UnspecifiedError)]);
 }

@@ -68,7 +68,7 @@ proptest! {
                 Op::Write(max) => write(&mut out, max, &mut written),
             }
             prop_assert_eq!(out.len(), flat.len() - written.len());
-            prop_assert_eq!(out.is_empty(), out.len() == 0);
+            prop_assert_eq!(out.is_empty(), flat.len() == written.len());
         }
         while !out.is_empty() {
             write(&mut out, 1_000_000, &mut written);

@@ -150,3 +150,17 @@ fn whoever_waits_hears_of_the_failure() {
     }
     store.close();
 }
+
+#[test]
+fn a_writer_that_panics_is_a_store_that_has_failed() {
+    let disk = Disk::default();
+    let (store, _) = start(&disk).unwrap();
+    let number = session(&store);
+    disk.fail_at(2, Fault::Panic);
+    let lsn = submit(&store, publication(b"x", &[number]));
+    assert_eq!(block_on(store.durable(lsn)), Err(SubmitError::Failed));
+    assert!(block_on(store.failure()).contains("panicked"));
+    store.close();
+    // A database that was left in the middle of a write cannot be dropped without a second panic.
+    std::mem::forget(store);
+}

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Crash,
     /// This one fails; the ones after it work.
     Once,
+    /// The program has a bug.
+    Panic,
 }
 
 /// What a crash leaves of that which was written and not synced.
@@ -97,6 +99,7 @@ impl Medium {
         self.count += 1;
         match self.fault {
             Some((at, fault)) if at == self.count => {
+                assert!(fault != Fault::Panic, "injected");
                 self.crashed = fault == Fault::Crash;
                 Err(io::Error::other("injected"))
             }

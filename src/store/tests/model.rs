@@ -114,12 +114,8 @@ impl Model {
         delta.settled_shared.iter().for_each(|(group, lsn)| self.settle(*group, &[*lsn]));
         let Some(party) = self.parties.get_mut(&delta.recipient.0) else { return };
         party.exchanges.extend(delta.exchanges.iter().map(|exchange| (exchange.packet_id.get(), *exchange)));
-        delta.ended.iter().for_each(|id| {
-            party.exchanges.remove(&id.get());
-        });
-        delta.released.iter().for_each(|id| {
-            party.inbound.remove(&id.get());
-        });
+        party.exchanges.retain(|id, _| delta.ended.iter().all(|ended| ended.get() != *id));
+        party.inbound.retain(|id| delta.released.iter().all(|released| released.get() != *id));
         if delta.next_packet_id > 0 {
             party.next_packet_id = delta.next_packet_id;
         }
@@ -174,7 +170,7 @@ pub(super) fn held_by(store: &Store) -> Model {
     }
     for row in txn.open_table(tables::RETAINED).unwrap().iter().unwrap() {
         let (topic, row) = row.unwrap();
-        model.retained.insert(topic.value().into(), rows::message(row.value()).unwrap().message);
+        model.retained.insert(topic.value().into(), rows::message(row.value(), drop).unwrap().message);
     }
     for letter in store.read_dead_letters(Lsn::ZERO, usize::MAX).unwrap() {
         model.letters.insert(letter.id.0, letter.bytes);
@@ -241,11 +237,20 @@ pub(super) fn random_record(dice: &mut Dice, model: &Model, store: &Store) -> Re
             record.changes.push(random_change(dice, model, store));
         }
     }
-    // One letter to a record: it is filed under the record's number.
-    let mut letters = 0;
-    record.changes.retain(|change| {
-        letters += usize::from(matches!(change, Change::DeadLetter(_)));
-        letters < 2 || !matches!(change, Change::DeadLetter(_))
+    // One letter to a record: it is filed under the record's number. And a number that was discarded is never
+    // opened again.
+    let (mut letters, mut discarded) = (0, Vec::new());
+    record.changes.retain(|change| match change {
+        Change::DeadLetter(_) => {
+            letters += 1;
+            letters == 1
+        }
+        Change::Discarded(number) => {
+            discarded.push(*number);
+            true
+        }
+        Change::SessionOpened(opened) => !discarded.contains(&opened.recipient),
+        _ => true,
     });
     record
 }

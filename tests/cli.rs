@@ -1,0 +1,309 @@
+//! The real binary, as a person and as an init system meet it: flags, exit codes, files, signals, messages.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A plain listener on a free port and nothing else.
+const PLAIN: &str = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n";
+
+/// CONNECT of an MQTT 5.0 client with Clean Start, without user and password.
+const CONNECT: &[u8] = b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02me";
+const CONNACK: u8 = 0x20;
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn version_and_help_name_what_there_is() {
+    let folder = TempDir::new().unwrap();
+    let version = run(folder.path(), &["--version"]);
+    assert_eq!(stdout(&version), format!("causeway {}\n", env!("CARGO_PKG_VERSION")));
+    let help = run(folder.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for command in ["serve", "check", "passwd", "acl", "bench", "sessions", "dead-letters", "demo-target"] {
+        assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command} is not in\n{}", stdout(&help));
+        let own = run(folder.path(), &[command, "--help"]);
+        assert_eq!(own.status.code(), Some(0), "{command} --help");
+    }
+    for flag in ["--config", "--data", "--listen"] {
+        assert!(stdout(&help).contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_refused_and_nothing_is_made() {
+    let folder = TempDir::new().unwrap();
+    let output = run(folder.path(), &["--nonsense"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--nonsense"), "{}", stderr(&output));
+    assert!(is_empty(folder.path()));
+}
+
+#[test]
+fn check_tells_good_from_bad() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("good.toml"), PLAIN).unwrap();
+    let good = run(folder.path(), &["check", "--config", "good.toml"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(stdout(&good).starts_with("good.toml: ok"));
+
+    fs::write(folder.path().join("bad.toml"), "[store]\npath = \"d\"\ncache_sise = \"1 MiB\"\n").unwrap();
+    let bad = run(folder.path(), &["check", "--config", "bad.toml"]);
+    assert_eq!(bad.status.code(), Some(2));
+    let said = stderr(&bad);
+    assert!(said.starts_with("bad.toml:3:1: unknown key \"cache_sise\""), "{said}");
+    assert!(said.contains("did you mean \"cache_size\"?"), "{said}");
+    let refused = run(folder.path(), &["serve", "--config", "bad.toml"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!folder.path().join("d").exists(), "a refused configuration leaves no trace");
+}
+
+#[test]
+fn the_documented_configurations_are_good() {
+    let folder = TempDir::new().unwrap();
+    for name in ["causeway.toml", "http-routes.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        let output = run(folder.path(), &["check", "--config", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn no_plain_listener_needs_one_with_tls() {
+    let folder = configured(PLAIN);
+    let output = run(folder.path(), &["--config", "c.toml", "--listen", "none"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("needs a TLS listener"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_open_address_needs_a_word_about_who_may_come_in() {
+    let folder = configured(PLAIN);
+    let output = run(folder.path(), &["--config", "c.toml", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("anonymous = true"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let folder = configured(PLAIN);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(folder.path(), &["--config", "c.toml", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("{address} is in use")), "{}", stderr(&output));
+}
+
+#[test]
+fn a_second_broker_on_the_same_data_is_refused() {
+    let folder = configured(PLAIN);
+    let first = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let second = run(folder.path(), &["--config", "c.toml"]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = stderr(&second);
+    assert!(said.contains("is in use by another process") && said.contains("--data DIR"), "{said}");
+    assert!(first.connect().is_ok(), "the first broker is not disturbed");
+}
+
+#[test]
+fn sigterm_says_goodbye_and_ends_with_0() {
+    let folder = configured(PLAIN);
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let mut client = broker.connect().unwrap();
+    client.write_all(CONNECT).unwrap();
+    assert_eq!(packet(&mut client)[0], CONNACK);
+    let told = Instant::now();
+    let output = broker.terminate();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(told.elapsed() < Duration::from_secs(10), "limits.shutdown_timeout is 10 s");
+    // DISCONNECT with Server shutting down.
+    let goodbye = packet(&mut client);
+    assert!(matches!(goodbye[..], [0xe0, _, 0x8b, ..]), "{goodbye:x?}");
+}
+
+#[test]
+fn a_client_that_says_nothing_does_not_hold_up_the_end() {
+    let folder = configured(&format!("{PLAIN}[limits]\nshutdown_timeout = \"1s\"\n"));
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let _silent = broker.connect().unwrap();
+    let told = Instant::now();
+    assert_eq!(broker.terminate().status.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(8), "it took {:?}", told.elapsed());
+}
+
+#[test]
+fn data_and_keys_are_for_their_owner_alone() {
+    let tls = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[listeners.tls]\n";
+    let files = "certificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n";
+    let folder = configured(&format!("{tls}{files}{PLAIN}"));
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    assert_eq!(mode(&folder.path().join("data")), 0o700);
+    assert_eq!(mode(&folder.path().join("data/causeway.redb")), 0o600);
+    for key in ["certs/server.key", "certs/ca.key"] {
+        assert_eq!(mode(&folder.path().join(key)), 0o600, "{key}");
+    }
+    drop(broker);
+}
+
+#[test]
+fn whoever_says_that_it_listens_can_be_told_to_stop() {
+    let folder = configured(PLAIN);
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    // At once: a signal that nobody handles yet would end the process without its shutdown.
+    let output = broker.terminate();
+    assert_eq!(output.status.code(), Some(0), "{:?}", output.status);
+}
+
+#[test]
+fn secrets_are_not_logged() {
+    const PASSWORD: &str = "correct-horse-battery";
+    const TOKEN: &str = "Bearer-of-bad-news";
+    let target = "[targets.t]\nurl = \"http://user:in-the-url@127.0.0.1:9/\"\n";
+    let folder = configured(&format!(
+        "{PLAIN}[auth]\npassword_file = \"passwords\"\n[log]\nlevel = \"trace\"\n\
+         [targets.t]\nurl = \"http://127.0.0.1:9/\"\nheaders = {{ authorization = \"${{env:CAUSEWAY_TEST_TOKEN}}\" }}\n\
+         [[routes]]\nname = \"r\"\ntopics = [\"#\"]\ntarget = \"t\"\n"
+    ));
+    let path = folder.path();
+    let mut passwd =
+        command(path, &["passwd", "passwords", "me", "--stdin"]).stdin(Stdio::piped()).spawn().unwrap();
+    writeln!(passwd.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+    assert!(passwd.wait().unwrap().success());
+    assert_eq!(mode(&path.join("passwords")), 0o600);
+
+    let mut serve = command(path, &["--config", "c.toml"]);
+    let broker = Broker::spawn(serve.env("CAUSEWAY_TEST_TOKEN", TOKEN));
+    for password in [PASSWORD, "wrong-horse"] {
+        let mut client = broker.connect().unwrap();
+        let mut body = b"\x00\x04MQTT\x05\xc2\x00\x3c\x00\x00\x02me\x00\x02me\x00".to_vec();
+        body.push(password.len() as u8);
+        body.extend_from_slice(password.as_bytes());
+        client.write_all(&[&[0x10, body.len() as u8][..], &body].concat()).unwrap();
+        let connack = packet(&mut client);
+        assert_eq!((connack[0], connack[3] == 0), (CONNACK, password == PASSWORD), "{connack:x?}");
+        // A QoS 0 message for the route, so that the header with the token is used.
+        client.write_all(b"\x30\x05\x00\x01a\x00x").ok();
+    }
+    let ended = broker.terminate();
+    let said = format!("{}{}", stdout(&ended), stderr(&ended));
+    for secret in [PASSWORD, "wrong-horse", TOKEN, "$argon2"] {
+        assert!(!said.contains(secret), "{secret} is in the log:\n{said}");
+    }
+
+    // A password in the URL is a mistake, and the message about it does not repeat it.
+    fs::write(path.join("url.toml"), format!("{PLAIN}{target}")).unwrap();
+    let checked = run(path, &["check", "--config", "url.toml"]);
+    let said = format!("{}{}", stdout(&checked), stderr(&checked));
+    assert!(!said.contains("in-the-url"), "{said}");
+}
+
+/// A broker that runs; it is killed with the test.
+struct Broker {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    banner: String,
+    address: String,
+}
+
+impl Broker {
+    fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::spawn(&mut command(folder, args))
+    }
+
+    /// Reads its banner up to the last line: then it listens.
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (mut banner, mut address) = (String::new(), None);
+        loop {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).unwrap() == 0 {
+                let output = child.wait_with_output().unwrap();
+                panic!("the broker did not start:\n{banner}{}", stderr(&output));
+            }
+            banner.push_str(&line);
+            let mut words = line.split_whitespace();
+            if words.next() == Some("MQTT") {
+                address = words.next().map(str::to_owned).filter(|word| word.contains(':')).or(address);
+            }
+            if line.contains("mosquitto_pub") {
+                break;
+            }
+        }
+        let address = address.unwrap_or_else(|| panic!("no address in\n{banner}"));
+        Self { child, stdout, banner, address }
+    }
+
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    fn terminate(mut self) -> Output {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let (mut out, mut err) = (std::mem::take(&mut self.banner).into_bytes(), Vec::new());
+        self.stdout.read_to_end(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_end(&mut err).unwrap();
+        Output { status: self.child.wait().unwrap(), stdout: out, stderr: err }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"));
+    command.current_dir(folder).args(args).env_remove("RUST_LOG");
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).output().unwrap()
+}
+
+fn configured(config: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("c.toml"), config).unwrap();
+    folder
+}
+
+/// One packet of at most 127 bytes.
+fn packet(stream: &mut TcpStream) -> Vec<u8> {
+    let mut packet = vec![0; 2];
+    stream.read_exact(&mut packet).unwrap();
+    packet.resize(2 + usize::from(packet[1]), 0);
+    stream.read_exact(&mut packet[2..]).unwrap();
+    packet
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
