@@ -80,18 +80,21 @@ impl Connection {
         }
     }
 
-    /// Reports everything at once, due or not; gives the number to wait for, zero when there was nothing.
+    /// Reports everything at once, due or not. Gives the number to wait for, which may be that of an earlier
+    /// report that is still on its way to the disk; zero when there never was one.
     pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<Lsn, End> {
         self.strike_settled(now);
         self.submit_report()
     }
 
     fn submit_report(&mut self) -> Result<Lsn, End> {
-        let Some(delta) = self.session.take_report() else { return Ok(Lsn::ZERO) };
-        let record = report_record(delta, self.session.durable().is_some());
-        let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
-        self.session.reported(entry.lsn);
-        Ok(entry.lsn)
+        if let Some(delta) = self.session.take_report() {
+            let record = report_record(delta, self.session.durable().is_some());
+            let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
+            self.session.reported(entry.lsn);
+            self.reported = entry.lsn;
+        }
+        Ok(self.reported)
     }
 
     /// What the session still holds goes with its last record.

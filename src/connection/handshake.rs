@@ -226,6 +226,7 @@ impl Accepted {
             frames: Default::default(),
             scans: Default::default(),
             backlog: BacklogReader::default(),
+            reported: Lsn::ZERO,
             rings_at: Lsn::ZERO,
             timer: None,
             inbound: Default::default(),

@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     /// Retained messages to hand over, each once its SUBACK may have left.
     scans: VecDeque<(Lsn, RetainedScan)>,
     backlog: BacklogReader,
+    /// The number of the session's newest report; zero before the first.
+    reported: Lsn,
     /// The number the bell will be rung at.
     rings_at: Lsn,
     timer: Option<std::pin::Pin<Box<Sleep>>>,

@@ -7,6 +7,8 @@ use crate::wire::{Event, Message, Terms, Wire};
 
 const ID: u16 = 7;
 
+const NO_SUBSCRIBERS: ReasonCode = ReasonCode::NoMatchingSubscribers;
+
 /// A durable QoS 2 subscriber of `t` that is offline.
 fn subscribe(broker: &Broker) {
     let mut wire = Wire::connect(broker.address, &Terms::durable("subscriber")).unwrap();
@@ -114,6 +116,51 @@ fn qos2_crash_between_pubrel_and_pubcomp() {
     publish(&mut wire, &message("b"));
     assert_eq!(release(&mut wire), ReasonCode::Success);
     assert_eq!(received(&broker), ["a", "b"]);
+}
+
+/// What is settled goes to disk with a report. One that is on its way there when the backlog is read counts,
+/// too, also when there is nothing more to report.
+#[test]
+fn what_is_settled_by_a_report_under_way_is_not_read_from_the_backlog() {
+    let mut broker = Broker::start("");
+    subscribe(&broker);
+    let mut other = Wire::connect(broker.address, &Terms::durable("somebody else")).unwrap();
+    other.subscribe("for somebody else", Qos::AtLeastOnce);
+    other.flush().unwrap();
+    assert_eq!(other.expect(), Event::Suback(vec![ReasonCode::GrantedQos1]));
+    other.disconnect();
+    let mut publisher = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    publish(&mut publisher, &message("a"));
+    // The exchange takes the whole window, and is not complete.
+    let terms = Terms { receive_maximum: 1, ..Terms::durable("subscriber") };
+    let mut wire = Wire::connect(broker.address, &terms).unwrap();
+    let sent = wire.expect_publish().packet_id;
+    wire.pubrec(sent);
+    wire.publish(&Message { topic: "elsewhere".into(), ..message("b") });
+    wire.flush().unwrap();
+    let answers = [wire.expect(), wire.expect()];
+    assert!(answers.contains(&Event::Pubrel(sent)) && answers.contains(&Event::Pubrec(ID, NO_SUBSCRIBERS)));
+    broker.kill_and_restart();
+
+    let mut publisher = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    let mut wire = Wire::connect(broker.address, &terms).unwrap();
+    assert_eq!(wire.expect(), Event::Pubrel(sent));
+    // The writer is busy when PUBCOMP settles and PUBREL demands a report at once.
+    for id in 100..500 {
+        wire.publish(&Message::new(Qos::AtLeastOnce, "for somebody else", &"x".repeat(1000)).id(id));
+    }
+    wire.pubcomp(sent);
+    wire.pubrel(ID);
+    wire.flush().unwrap();
+    publish(&mut publisher, &message("b"));
+    let next = loop {
+        match wire.expect() {
+            Event::Publish(message) => break message,
+            Event::Puback(..) | Event::Pubcomp(..) => {}
+            other => panic!("a subscriber hears {other:?}"),
+        }
+    };
+    assert_eq!(next.payload, "b");
 }
 
 #[test]
