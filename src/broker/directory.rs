@@ -57,6 +57,8 @@ pub struct Departure {
     pub without_will: bool,
     /// The Session Expiry Interval of the DISCONNECT, seconds.
     pub expiry: Option<u32>,
+    /// It did not end in order, or never began and one before it did not: the last reports may be missing.
+    pub torn: bool,
 }
 
 /// A slot that was found or made, with the epoch drawn for this connection.
@@ -106,7 +108,7 @@ impl Broker {
         match self.open(&attachment, &request, opened).await {
             Ok(progress) => Ok(Attachment { progress, ..attachment }),
             Err(reason) => {
-                self.detach(&slot, &request.link, Departure::default());
+                self.detach(&slot, &request.link, Departure { torn, ..Departure::default() });
                 Err(reason)
             }
         }
@@ -114,11 +116,10 @@ impl Broker {
 
     /// The connection has ended. What was in its outbox is owed by the store, or lost with the session.
     pub fn detach(&self, slot: &Arc<Slot>, link: &Arc<Link>, departure: Departure) {
-        let mut inner = slot.lock();
+        let inner = slot.lock();
         if !inner.link.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, link)) {
             return;
         }
-        inner.torn = false;
         self.vacate(slot, inner, departure);
         slot.left.notify_waiters();
     }
@@ -216,14 +217,13 @@ impl Broker {
             }
         };
         let in_time = tokio::time::timeout(self.limits.takeover_timeout, left).await;
-        let mut inner = slot.lock();
+        let inner = slot.lock();
         if inner.epoch != *epoch {
             return Err(ReasonCode::SessionTakenOver);
         }
         if in_time.is_err() && inner.link.is_some() {
             tracing::warn!(client_id = %slot.client_id, "a connection did not leave its session in time");
-            inner.torn = true;
-            self.vacate(slot, inner, Departure::default());
+            self.vacate(slot, inner, Departure { torn: true, ..Departure::default() });
         }
         Ok(())
     }
@@ -315,6 +315,7 @@ impl Broker {
         inner.mode = Mode::Offline;
         inner.drop_frames();
         inner.closed_at = Some(now);
+        inner.torn = departure.torn;
         if let Some(expiry) = departure.expiry {
             inner.expiry = expiry;
         }
@@ -340,6 +341,7 @@ impl Broker {
                 at: now,
                 expiry: inner.expiry,
                 keep_will: inner.will.is_some(),
+                torn: inner.torn,
             };
             // Nobody waits for it: a crash before the commit costs nothing but the exact time.
             drop(self.store.submit(Record::of([closed])));

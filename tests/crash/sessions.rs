@@ -16,8 +16,12 @@ fn subscribe(broker: &Broker, terms: &Terms, filter: &str) -> Wire {
     wire
 }
 
-/// Publishes and waits for the PUBACK: what the broker was told before is on disk, too, if a durable session
-/// matches.
+/// Waits until everything that the broker was told is on disk.
+fn sync(broker: &Broker) {
+    publish(broker, message("sync", "").retained());
+}
+
+/// Publishes and waits for the PUBACK.
 fn publish(broker: &Broker, message: Message) {
     let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
     wire.publish(&message.id(1));
@@ -121,6 +125,8 @@ fn will_with_delay_fires_after_restart() {
     }
     topics.sort_unstable();
     assert_eq!(topics, ["wills/left", "wills/online"]);
+    wire.disconnect();
+    sync(&broker);
     // Once.
     broker.kill_and_restart();
     let mut wire = Wire::connect(broker.address, &watcher).unwrap();
