@@ -34,12 +34,28 @@ struct Members {
     list: Vec<Member>,
     /// Whose turn it is.
     next: usize,
-    /// Numbers of the group's queue that a member has in hand, and which.
-    in_hand: HashMap<Lsn, u64, RandomState>,
+    /// Numbers of the group's queue that are not to be fetched, and why.
+    in_hand: HashMap<Lsn, Hand, RandomState>,
+    /// Those of them that are settled.
+    settled: Vec<Lsn>,
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
     last_pushed: Lsn,
+    /// Up to here everything was fetched: what is put here later with such a number was seen.
+    floor: Lsn,
 }
+
+/// Where a number of the queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    /// With the member that has this slot.
+    Member(u64),
+    /// Settled, but the queue does not know: the settlement is on its way to the disk.
+    Settled,
+}
+
+/// Settled numbers that are kept before those the queue knows of are looked for.
+const SETTLED_MIN: usize = 64;
 
 #[derive(Debug)]
 struct Member {
@@ -107,6 +123,9 @@ impl Group {
     ) -> Pushed {
         let mut members = self.members.lock();
         if let Some(claim) = &delivery.claim {
+            if claim.lsn <= members.floor {
+                return Pushed::Kept;
+            }
             members.last_pushed = members.last_pushed.max(claim.lsn);
             if members.behind {
                 members.ring_one(touched);
@@ -121,7 +140,7 @@ impl Group {
             let pushed = slot.push(delivery.to(&subscription), bytes_max, touched);
             if pushed == Pushed::Kept {
                 if let Some(claim) = &delivery.claim {
-                    members.in_hand.insert(claim.lsn, slot.id);
+                    members.in_hand.insert(claim.lsn, Hand::Member(slot.id));
                 }
                 return Pushed::Kept;
             }
@@ -144,11 +163,12 @@ impl Group {
         if !members.behind {
             return None;
         }
+        members.forget_settled(queue, durable);
         let mut candidates = Vec::new();
         queue.backlog.after(Lsn::ZERO, durable, members.in_hand.len() + max, &mut candidates);
         for lsn in candidates {
             if page.len() < max && !members.in_hand.contains_key(&lsn) {
-                members.in_hand.insert(lsn, slot.id);
+                members.in_hand.insert(lsn, Hand::Member(slot.id));
                 page.push(lsn);
             }
         }
@@ -159,6 +179,7 @@ impl Group {
             return Some(members.last_pushed);
         }
         members.behind = false;
+        members.floor = durable;
         None
     }
 
@@ -168,9 +189,23 @@ impl Group {
         members.list.iter().find(|member| member.slot.id == slot.id).map(|member| member.subscription)
     }
 
-    /// A number is settled: it is in nobody's hand.
-    pub fn settled(&self, lsn: Lsn) {
-        self.members.lock().in_hand.remove(&lsn);
+    /// A number is settled. Unless it was `struck` from its record in time it stays in the queue until the
+    /// settlement is on disk, and must not be fetched once more.
+    fn settled(&self, lsn: Lsn, struck: bool, durable: Lsn) {
+        let mut members = self.members.lock();
+        if struck {
+            members.in_hand.remove(&lsn);
+            return;
+        }
+        members.in_hand.insert(lsn, Hand::Settled);
+        members.settled.push(lsn);
+        // Each time as many are looked at as have come since.
+        if members.settled.len() >= SETTLED_MIN
+            && members.settled.len().is_power_of_two()
+            && let Some(queue) = self.durable.get()
+        {
+            members.forget_settled(queue, durable);
+        }
     }
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
@@ -178,7 +213,7 @@ impl Group {
     pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Vec<Arc<Link>>) {
         let mut members = self.members.lock();
         let before = members.in_hand.len();
-        members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
+        members.in_hand.retain(|lsn, hand| *hand != Hand::Member(slot.id) || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
             members.ring_one(touched);
@@ -187,11 +222,23 @@ impl Group {
 
     /// Notes that a session has a number in hand since before the start.
     pub(super) fn holds(&self, slot: &Slot, lsn: Lsn) {
-        self.members.lock().in_hand.insert(lsn, slot.id);
+        self.members.lock().in_hand.insert(lsn, Hand::Member(slot.id));
     }
 }
 
 impl Members {
+    /// Forgets the settled numbers that have left the queue. One above `durable` may be still to enter it.
+    fn forget_settled(&mut self, queue: &DurableSlot, durable: Lsn) {
+        let Self { in_hand, settled, .. } = self;
+        settled.retain(|lsn| {
+            let is_kept = *lsn > durable || queue.backlog.contains(*lsn);
+            if !is_kept {
+                in_hand.remove(lsn);
+            }
+            is_kept
+        });
+    }
+
     fn turn(&mut self) -> Option<(Arc<Slot>, Subscription)> {
         if self.list.is_empty() {
             return None;
@@ -258,8 +305,8 @@ impl Broker {
         }
     }
 
-    /// A member has settled a message of a group.
-    pub fn shared_settled(&self, slot: &Slot, claim: &Claim) {
+    /// A member has settled a message of a group; `struck` when its leg was struck from the record in time.
+    pub fn shared_settled(&self, slot: &Slot, claim: &Claim, struck: bool) {
         let own = slot.durable().map(|durable| durable.recipient);
         if own == Some(claim.owner) {
             return;
@@ -269,7 +316,7 @@ impl Broker {
         // A member that has left settles what it had begun all the same.
         let member_of = slot.lock().groups.iter().find(is_owner).cloned();
         if let Some(group) = member_of.or_else(|| self.group_by_number(claim.owner)) {
-            group.settled(claim.lsn);
+            group.settled(claim.lsn, struck, self.store.watermark());
         }
     }
 

@@ -72,8 +72,8 @@ impl Connection {
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
-            self.context.broker.shared_settled(&self.slot, &claim);
             let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
+            self.context.broker.shared_settled(&self.slot, &claim, struck);
             if !struck {
                 self.session.settle_by_report(&claim, now);
             }

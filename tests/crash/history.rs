@@ -31,11 +31,12 @@ pub struct Received {
     pub dup: bool,
 }
 
-/// One subscriber's part.
+/// What one subscriber was given, or all members of a shared group.
 pub struct Inbox {
     pub name: String,
     /// The QoS it was granted.
     pub qos: Qos,
+    pub is_group: bool,
     pub received: Vec<Received>,
 }
 
@@ -97,6 +98,12 @@ impl History {
 type Messages<'a> = HashMap<&'a str, (usize, &'a Published)>;
 
 impl Inbox {
+    /// What the members of a group were given: neither order nor DUP tell anything about it.
+    pub fn of_group(members: impl Iterator<Item = Self>) -> Self {
+        let received = members.flat_map(|member| member.received).collect();
+        Self { name: "group".into(), qos: Qos::ExactlyOnce, is_group: true, received }
+    }
+
     fn check(&self, messages: &Messages<'_>, wrong: &mut Vec<String>) {
         let name = &self.name;
         let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -104,7 +111,7 @@ impl Inbox {
         for Received { topic, payload, qos, dup } in &self.received {
             let Some((index, published)) = messages.get(payload.as_str()) else {
                 // From before: its acknowledgement was lost.
-                if *qos == Qos::ExactlyOnce || !dup {
+                if *qos == Qos::ExactlyOnce || !(*dup || self.is_group) {
                     wrong.push(format!("{name}: {payload} comes long after its time"));
                 }
                 continue;
@@ -116,7 +123,7 @@ impl Inbox {
                 continue;
             }
             let newest = newest.entry((published.source, topic)).or_insert(*index);
-            if *index < *newest {
+            if *index < *newest && !self.is_group {
                 wrong.push(format!("{name}: {payload} comes after a later one of its topic"));
             }
             *newest = *index;
@@ -138,7 +145,7 @@ impl Inbox {
             // Its publisher has repeated it, which makes it two messages.
             (_, Qos::AtLeastOnce) if *sends > 1 => {}
             // [MQTT-3.3.1-1]
-            _ if !dup => wrong.push(format!("{name}: {payload} comes again without DUP")),
+            _ if !dup && !self.is_group => wrong.push(format!("{name}: {payload} comes again without DUP")),
             _ => {}
         }
     }
@@ -160,7 +167,7 @@ mod tests {
         };
         let requests = payloads.iter().map(|name| request(&format!("key-{name}"), name)).collect();
         let received = payloads.iter().map(|name| received(name)).collect();
-        let inbox = Inbox { name: "s".into(), qos: Qos::ExactlyOnce, received };
+        let inbox = Inbox { name: "s".into(), qos: Qos::ExactlyOnce, is_group: false, received };
         History { published: payloads.iter().map(published).collect(), inboxes: vec![inbox], requests }
     }
 

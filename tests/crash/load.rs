@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::broker::Broker;
 use crate::gate::{Gate, PATIENCE};
-use crate::history::{History, Keys, Published};
+use crate::history::{History, Inbox, Keys, Published};
 use crate::publisher::{self, Publisher};
 use crate::subscriber::{Running, Subscriber};
 use crate::target::HttpTarget;
@@ -54,6 +54,8 @@ struct World {
     /// Two that are there while the load is, one that comes when it is over.
     online: Vec<Subscriber>,
     offline: Vec<Subscriber>,
+    /// Of one shared group: each message goes to one of them.
+    members: Vec<Subscriber>,
     /// By topic, what a retained message may be: the last that was acknowledged, or a later one.
     kept: Kept,
     totals: Totals,
@@ -75,17 +77,22 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let target = HttpTarget::start(rng.random());
         let broker = Broker::start(&target.route("load/#"));
-        let mut subscriber = |name: &str, qos, window| {
-            let rng = StdRng::seed_from_u64(rng.random());
-            Subscriber::new(name, qos, window, rng, broker.address)
+        let mut subscriber = |name: &str, qos, window, filter| {
+            let terms = Terms { receive_maximum: window, ..Terms::durable(name) };
+            let subscriber = Subscriber::new(terms, qos, StdRng::seed_from_u64(rng.random()));
+            subscriber.subscribe(broker.address, filter);
+            subscriber
         };
         let online = vec![
-            subscriber("online-qos-2", Qos::ExactlyOnce, 20),
-            subscriber("online-qos-1", Qos::AtLeastOnce, 100),
+            subscriber("online-qos-2", Qos::ExactlyOnce, 20, "load/#"),
+            subscriber("online-qos-1", Qos::AtLeastOnce, 100, "load/#"),
         ];
-        let offline = vec![subscriber("offline", Qos::ExactlyOnce, 200)];
+        let offline = vec![subscriber("offline", Qos::ExactlyOnce, 200, "load/#")];
+        let members = ["member-1", "member-2"];
+        let members =
+            members.map(|name| subscriber(name, Qos::ExactlyOnce, 10, "$share/group/load/#")).into();
         let (keys, kept, totals) = (Keys::new(), Kept::new(), Totals::default());
-        Self { seed, rng, broker, target, keys, online, offline, kept, totals }
+        Self { seed, rng, broker, target, keys, online, offline, members, kept, totals }
     }
 
     fn round(&mut self, round: usize) {
@@ -94,7 +101,8 @@ impl World {
             (0..PUBLISHERS).map(|number| Publisher::new(number, round, self.fork_rng(), &gate)).collect();
         let logs: Vec<_> = publishers.iter().map(|publisher| Arc::clone(&publisher.log)).collect();
         let publishers: Vec<_> = publishers.into_iter().map(Publisher::spawn).collect();
-        let online: Vec<_> = self.online.drain(..).map(|subscriber| subscriber.spawn(&gate)).collect();
+        let online = spawn_all(&mut self.online, &gate);
+        let members = spawn_all(&mut self.members, &gate);
         for _ in 0..ROUND_KILLS - DRAIN_KILLS {
             self.kill_after(50..500, &gate);
             self.check_kept(&logs);
@@ -106,12 +114,16 @@ impl World {
         self.kept = self.allowed(&logs);
         let mut published: Vec<_> =
             logs.iter().flat_map(|log| std::mem::take(&mut *log.lock().unwrap())).collect();
-        let last = self.publish_last(round);
-        self.online = finish(&gate, online, &last.payload);
-        self.offline = self.drain(&last.payload);
-        published.push(last);
-        let inboxes = self.online.iter().chain(&self.offline).map(Subscriber::empty_inbox).collect();
-        self.all_posted(&published);
+        published.push(self.publish_last(round));
+        online.iter().for_each(|running| wait_for(&published, |missing| running.strike(missing)));
+        wait_for(&published, |missing| members.iter().for_each(|running| running.strike(missing)));
+        gate.end();
+        (self.online, self.members) = (join_all(online), join_all(members));
+        self.drain(&published);
+        wait_for(&published, |missing| self.target.strike(missing));
+        let mut inboxes: Vec<_> =
+            self.online.iter().chain(&self.offline).map(Subscriber::empty_inbox).collect();
+        inboxes.push(Inbox::of_group(self.members.iter().map(Subscriber::empty_inbox)));
         self.judge(round, &History { published, inboxes, requests: self.target.take() });
     }
 
@@ -131,7 +143,7 @@ impl World {
     /// A message after which nothing of this round comes any more.
     fn publish_last(&self, round: usize) -> Published {
         let mut wire = Wire::connect(self.broker.address, &Terms::passing("last")).unwrap();
-        let payload = last_payload(round);
+        let payload = format!("r{round}.last");
         wire.publish(&Message::new(Qos::ExactlyOnce, "load/last", &payload).id(1));
         wire.flush().unwrap();
         assert!(matches!(wire.expect(), Event::Pubrec(1, reason) if !reason.is_error()));
@@ -149,30 +161,16 @@ impl World {
     }
 
     /// The one that was offline comes, and the broker is killed while it reads.
-    fn drain(&mut self, last: &str) -> Vec<Subscriber> {
+    fn drain(&mut self, published: &[Published]) {
         let gate = Arc::new(Gate::default());
-        let offline = self.offline.drain(..).map(|subscriber| subscriber.spawn(&gate)).collect();
+        let offline = spawn_all(&mut self.offline, &gate);
         for _ in 0..DRAIN_KILLS {
             self.kill_after(20..150, &gate);
         }
         gate.open(self.broker.address);
-        finish(&gate, offline, last)
-    }
-
-    /// Waits until the target has taken everything.
-    fn all_posted(&self, published: &[Published]) {
-        let acknowledged = published.iter().filter(|published| published.acknowledged && !published.retain);
-        let mut missing: HashSet<_> = acknowledged.map(|published| published.payload.as_str()).collect();
-        // What is missing at the end, the history tells.
-        let deadline = Instant::now() + PATIENCE;
-        while !missing.is_empty() && Instant::now() < deadline {
-            self.target.look(|requests| {
-                for request in requests.iter().filter(|request| request.taken) {
-                    missing.remove(request.body.as_str());
-                }
-            });
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        offline.iter().for_each(|running| wait_for(published, |missing| running.strike(missing)));
+        gate.end();
+        self.offline = join_all(offline);
     }
 
     fn judge(&mut self, round: usize, history: &History) {
@@ -238,17 +236,25 @@ impl World {
     }
 }
 
-/// Waits until all have the last message, and takes them back.
-fn finish(gate: &Gate, running: Vec<Running>, last: &str) -> Vec<Subscriber> {
-    running.iter().for_each(|running| running.wait_for(last));
-    gate.end();
+/// Waits until all of it was struck out. What is missing in the end, the history tells.
+fn wait_for(published: &[Published], strike: impl Fn(&mut HashSet<&str>)) {
+    let acknowledged = published.iter().filter(|published| published.acknowledged && !published.retain);
+    let mut missing: HashSet<_> = acknowledged.map(|published| published.payload.as_str()).collect();
+    let deadline = Instant::now() + PATIENCE;
+    while !missing.is_empty() && Instant::now() < deadline {
+        strike(&mut missing);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn spawn_all(subscribers: &mut Vec<Subscriber>, gate: &Arc<Gate>) -> Vec<Running> {
+    subscribers.drain(..).map(|subscriber| subscriber.spawn(gate)).collect()
+}
+
+fn join_all(running: Vec<Running>) -> Vec<Subscriber> {
     running.into_iter().map(|running| join(running.thread)).collect()
 }
 
 fn join<T>(thread: JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn last_payload(round: usize) -> String {
-    format!("r{round}.last")
 }

@@ -1,18 +1,18 @@
 //! A client that receives, keeps its own side of every QoS 2 exchange over reconnects, and writes down what
 //! it was given: what is in its log twice, the broker has given it twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use causeway::codec::Qos;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::gate::{Gate, PATIENCE};
+use crate::gate::Gate;
 use crate::history::{Inbox, Received};
 use crate::wire::{Event, Message, Terms, Wire};
 
@@ -35,26 +35,27 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits until it has this. A message that never comes is told by the history, with what else is missing.
-    pub fn wait_for(&self, payload: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        let has_come = || self.log.lock().unwrap().iter().rev().any(|received| received.payload == payload);
-        while !has_come() && !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
+    /// Strikes out what it has received.
+    pub fn strike(&self, missing: &mut HashSet<&str>) {
+        for received in &*self.log.lock().unwrap() {
+            missing.remove(received.payload.as_str());
         }
     }
 }
 
 impl Subscriber {
-    /// A durable subscriber of what is published under load; offline from here on.
-    pub fn new(client_id: &str, qos: Qos, receive_maximum: u16, rng: StdRng, address: SocketAddr) -> Self {
-        let terms = Terms { receive_maximum, ..Terms::durable(client_id) };
-        let mut wire = Wire::connect(address, &terms).unwrap();
-        wire.subscribe("load/#", qos);
+    /// With a session of these terms, which has to be durable.
+    pub fn new(terms: Terms, qos: Qos, rng: StdRng) -> Self {
+        Self { terms, qos, log: Log::default(), open: HashMap::new(), rng }
+    }
+
+    /// Makes the session and subscribes; it is offline from here on.
+    pub fn subscribe(&self, address: SocketAddr, filter: &str) {
+        let mut wire = Wire::connect(address, &self.terms).unwrap();
+        wire.subscribe(filter, self.qos);
         wire.flush().unwrap();
         assert!(matches!(wire.expect(), Event::Suback(_)));
         wire.disconnect();
-        Self { terms, qos, log: Log::default(), open: HashMap::new(), rng }
     }
 
     /// Receives until the gate says that it is over.
@@ -74,7 +75,7 @@ impl Subscriber {
     /// What it was given since the last time.
     pub fn empty_inbox(&self) -> Inbox {
         let received = std::mem::take(&mut *self.log.lock().unwrap());
-        Inbox { name: self.terms.client_id.clone(), qos: self.qos, received }
+        Inbox { name: self.terms.client_id.clone(), qos: self.qos, is_group: false, received }
     }
 
     fn connection(&mut self, address: SocketAddr, gate: &Gate) -> io::Result<()> {

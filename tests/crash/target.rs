@@ -1,5 +1,6 @@
 //! An HTTP target that writes down what it was sent, refuses now and then, and now and then just hangs up.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -49,9 +50,11 @@ impl HttpTarget {
         )
     }
 
-    /// Looks at what came.
-    pub fn look<T>(&self, at: impl FnOnce(&[Request]) -> T) -> T {
-        at(&self.requests.lock().unwrap())
+    /// Strikes out what it has taken.
+    pub fn strike(&self, missing: &mut HashSet<&str>) {
+        for request in self.requests.lock().unwrap().iter().filter(|request| request.taken) {
+            missing.remove(request.body.as_str());
+        }
     }
 
     /// Takes what came.
