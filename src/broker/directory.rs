@@ -368,14 +368,14 @@ impl Broker {
             will.due = Some(due);
         }
         self.timers.schedule(slot, &mut inner);
-        // One that is not said to be closed counts as torn after a crash, too.
-        if let Some(durable) = slot.durable().filter(|_| !departure.torn) {
+        if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
                 epoch: inner.seat_epoch,
                 at: now,
                 expiry: inner.expiry,
                 keep_will: inner.will.is_some(),
+                torn: inner.torn,
             };
             // Nobody waits for it: a crash before the commit costs nothing but the exact time.
             drop(self.store.submit(Record::of([closed])));

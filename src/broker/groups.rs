@@ -46,6 +46,8 @@ struct Members {
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
     last_pushed: Lsn,
+    /// Up to here everything was fetched: what is put here later with such a number was seen.
+    floor: Lsn,
     /// The last member has left: whoever comes now makes a new group.
     closed: bool,
 }
@@ -138,6 +140,9 @@ impl Group {
                 members.ring_one(touched);
                 return Pushed::Kept;
             }
+            if claim.lsn <= members.floor {
+                return Pushed::Kept;
+            }
         }
         for _ in 0..members.list.len() {
             let Some((slot, subscription)) = members.turn() else { break };
@@ -187,6 +192,7 @@ impl Group {
             return Some(members.last_pushed);
         }
         members.behind = false;
+        members.floor = durable;
         None
     }
 

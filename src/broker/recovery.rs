@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::slot::SlotWill;
 use super::{Broker, DurableSlot, Slot};
-use crate::record::{ExchangeState, SubscriptionRow};
+use crate::record::{Change, ExchangeState, Record, SubscriptionRow, UnixMillis};
 use crate::store::{Recovered, SessionRow};
 use crate::topic::TopicName;
 
@@ -21,30 +21,37 @@ impl Broker {
             self.group(name).set_durable(*recipient, self);
         }
         let groups = !recovered.groups.is_empty();
-        for (row, subscriptions) in recovered.sessions {
+        let now = self.clock.now();
+        let mut left = Vec::new();
+        for (mut row, subscriptions) in recovered.sessions {
+            if row.closed_at.is_none() {
+                left.push(leave(&mut row, now));
+            }
             let slot = self.restore_session(row, &subscriptions);
             if groups {
                 self.restore_shared(&slot);
             }
         }
+        if !left.is_empty() {
+            // Refused only when the store has failed, and then nothing is acknowledged any more.
+            drop(self.store.submit(Record::of(left)));
+        }
     }
 
-    /// A session that was online at the end counts as disconnected now: its will and its expiry begin.
     fn restore_session(&self, row: SessionRow, subscriptions: &[SubscriptionRow]) -> Arc<Slot> {
-        let now = self.clock.now();
         let opened = row.opened;
         let durable =
             DurableSlot { recipient: opened.recipient, backlog: self.store.backlog(opened.recipient) };
         let slot =
             Arc::new(Slot::new(Arc::clone(&opened.client_id), self.new_id(), Some(durable), opened.expiry));
-        let closed_at = row.closed_at.unwrap_or(now);
+        let closed_at = row.closed_at.unwrap_or_else(|| self.clock.now());
         let expires = closed_at.plus(Duration::from_secs(opened.expiry.into()));
         {
             let mut inner = slot.lock();
             inner.epoch = opened.epoch;
             inner.seat_epoch = opened.epoch;
             inner.closed_at = Some(closed_at);
-            inner.torn = row.closed_at.is_none();
+            inner.torn = row.torn;
             inner.opened = true;
             inner.will = opened.will.map(|record| {
                 let due = closed_at.plus(Duration::from_secs(record.delay.into())).min(expires);
@@ -72,5 +79,21 @@ impl Broker {
                 group.holds(slot, exchange.lsn);
             }
         }
+    }
+}
+
+/// A session that was online at the end counts as disconnected now: its will and its expiry begin. That is
+/// written down, so that the next start does not let them begin anew.
+fn leave(row: &mut SessionRow, now: UnixMillis) -> Change {
+    row.closed_at = Some(now);
+    row.torn = true;
+    let opened = &row.opened;
+    Change::SessionClosed {
+        recipient: opened.recipient,
+        epoch: opened.epoch,
+        at: now,
+        expiry: opened.expiry,
+        keep_will: true,
+        torn: true,
     }
 }

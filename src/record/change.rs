@@ -79,6 +79,8 @@ pub enum Change {
         expiry: u32,
         /// Whether the will is still to be published.
         keep_will: bool,
+        /// Whether it did not end in order, so that its last reports may be missing.
+        torn: bool,
     },
     /// A session, shared group or route is gone, and everything owed to it is void. Its number is never opened
     /// again: what is left of its legs in messages for several would be owed once more.

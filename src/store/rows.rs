@@ -9,7 +9,7 @@ use super::StoreError;
 use super::bytes::{RowReader, put_bytes, put_varint};
 use crate::codec::{PacketId, Qos, RetainHandling, SubscribeOptions};
 use crate::record::{
-    Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
+    Change, Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
     SubscriptionIds, SubscriptionRow, UnixMillis, WillRecord,
 };
 
@@ -35,6 +35,24 @@ pub struct SessionRow {
     pub opened: SessionOpened,
     /// When its connection ended; `None` while a connection has it (or had it at a crash).
     pub closed_at: Option<UnixMillis>,
+    /// That connection did not end in order.
+    pub torn: bool,
+}
+
+impl SessionRow {
+    /// A session that a connection has just opened.
+    pub(super) fn of(opened: SessionOpened) -> Self {
+        Self { opened, closed_at: None, torn: false }
+    }
+
+    /// The connection has ended, as a [`Change::SessionClosed`] says; other changes are none of its concern.
+    pub(super) fn close(&mut self, change: &Change) {
+        let Change::SessionClosed { at, expiry, keep_will, torn, .. } = change else { return };
+        self.closed_at = Some(*at);
+        self.torn = *torn;
+        self.opened.expiry = *expiry;
+        self.opened.will.take_if(|_| !keep_will);
+    }
 }
 
 /// How far a session is with the packets of its exchanges, and a recipient with its messages.
@@ -147,6 +165,7 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRow) {
     put_varint(out, opened.expiry.into());
     put_varint(out, opened.at.0);
     put_varint(out, session.closed_at.map_or(0, |at| at.0.saturating_add(1)));
+    out.push(session.torn.into());
     let Some(will) = &opened.will else { return out.push(0) };
     out.push(1);
     put_varint(out, will.delay.into());
@@ -166,6 +185,7 @@ pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow
         will: None,
     };
     let closed_at = row.varint()?.checked_sub(1).map(UnixMillis);
+    let torn = row.bool()?;
     if row.bool()? {
         let delay = row.u32()?;
         let message_expiry = match row.varint()?.checked_sub(1) {
@@ -176,7 +196,7 @@ pub(super) fn session(recipient: RecipientNo, bytes: &[u8]) -> Result<SessionRow
     } else {
         row.finish()?;
     }
-    Ok(SessionRow { opened, closed_at })
+    Ok(SessionRow { opened, closed_at, torn })
 }
 
 pub(super) fn put_progress(out: &mut Vec<u8>, progress: &Progress) {

@@ -11,9 +11,7 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{
-    Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta, UnixMillis,
-};
+use crate::record::{Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.
@@ -170,11 +168,15 @@ impl State {
                     return Ok(());
                 }
                 recipient.epoch = opened.epoch;
-                recipient.session = Some(SessionRow { opened: (**opened).clone(), closed_at: None });
+                recipient.session = Some(SessionRow::of((**opened).clone()));
                 self.write_session(tables, opened.recipient)?;
             }
-            Change::SessionClosed { recipient, epoch, at, expiry, keep_will } => {
-                self.close(tables, *recipient, *epoch, (*at, *expiry, *keep_will))?;
+            Change::SessionClosed { recipient, epoch, .. } => {
+                let session = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
+                if let Some(session) = session.and_then(|known| known.session.as_mut()) {
+                    session.close(change);
+                    self.write_session(tables, *recipient)?;
+                }
             }
             Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,
             Change::Subscribed(recipient, row) if self.recipients.contains_key(recipient) => {
@@ -231,26 +233,6 @@ impl State {
             tables.set_meta_number(key::RECIPIENTS, self.next_recipient)?;
         }
         Ok(self.enter(registry, number))
-    }
-
-    fn close(
-        &mut self,
-        tables: &mut Tables<'_>,
-        number: RecipientNo,
-        epoch: Epoch,
-        (at, expiry, keep_will): (UnixMillis, u32, bool),
-    ) -> Result<(), StoreError> {
-        let Some(recipient) = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch) else {
-            return Ok(());
-        };
-        if let Some(session) = &mut recipient.session {
-            session.closed_at = Some(at);
-            session.opened.expiry = expiry;
-            if !keep_will {
-                session.opened.will = None;
-            }
-        }
-        self.write_session(tables, number)
     }
 
     fn remove_will(

@@ -67,13 +67,14 @@ impl Model {
         match change {
             Change::SessionOpened(opened) => {
                 let party = self.parties.entry(opened.recipient.0).or_default();
-                party.session = Some(SessionRow { opened: (**opened).clone(), closed_at: None });
+                party.session = Some(SessionRow { opened: (**opened).clone(), closed_at: None, torn: false });
             }
-            Change::SessionClosed { recipient, epoch, at, expiry, keep_will } => {
+            Change::SessionClosed { recipient, epoch, at, expiry, keep_will, torn } => {
                 if let Some(party) = self.speaker(*recipient, *epoch)
                     && let Some(row) = &mut party.session
                 {
                     row.closed_at = Some(*at);
+                    row.torn = *torn;
                     row.opened.expiry = *expiry;
                     row.opened.will = row.opened.will.take().filter(|_| *keep_will);
                 }
@@ -293,6 +294,7 @@ fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {
             at,
             expiry: dice.roll(1 << 32) as u32,
             keep_will: dice.one_in(2),
+            torn: dice.one_in(2),
         },
         5..=6 if is_session(model, number) => {
             let options = SubscribeOptions {

@@ -65,7 +65,7 @@ prop_compose! {
 prop_compose! {
     fn any_session()(
         epoch: u64, client_id in "[a-zö]{0,200}", user_name in prop::option::of("[a-zö]{0,20}"), expiry: u32,
-        at: u64, closed_at in prop::option::of(0..u64::MAX), delay: u32,
+        at: u64, closed_at in prop::option::of(0..u64::MAX), torn: bool, delay: u32,
         message_expiry: Option<u32>, message in prop::option::of(any_message()),
     ) -> SessionRow {
         let will = message.map(|message| WillRecord { message, delay, message_expiry });
@@ -73,7 +73,7 @@ prop_compose! {
             recipient: RecipientNo(3), epoch: Epoch(epoch), client_id: client_id.into(),
             user_name: user_name.map(Into::into), expiry, will, at: UnixMillis(at),
         };
-        SessionRow { opened, closed_at: closed_at.map(UnixMillis) }
+        SessionRow { opened, closed_at: closed_at.map(UnixMillis), torn }
     }
 }
 

@@ -229,6 +229,7 @@ fn an_older_epoch_has_no_say() {
         at: UnixMillis(5),
         expiry: 0,
         keep_will: false,
+        torn: false,
     };
     write(&store, Record::of([Change::Progress(Box::new(delta(1))), closed, opened(number, 1)]));
     write(&store, settled(stranger, &[lsn]));

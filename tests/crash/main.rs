@@ -1,0 +1,16 @@
+//! The real broker under SIGKILL: what was acknowledged is there after it, and QoS 2 stays exactly once.
+//!
+//! `load` kills it at random moments under load and checks the whole history; the other tests kill it at one
+//! chosen moment each. `CAUSEWAY_CRASH_KILLS` sets how often `load` kills, `CAUSEWAY_CRASH_SEED` with which
+//! seed; a test that fails prints the seed, the times of the kills and the broker's last words.
+
+mod broker;
+mod exchanges;
+mod gate;
+mod history;
+mod load;
+mod publisher;
+mod sessions;
+mod subscriber;
+mod target;
+mod wire;
