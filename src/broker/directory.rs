@@ -210,7 +210,13 @@ impl Broker {
             let (recipient, backlog) = self.store.new_recipient();
             DurableSlot { recipient, backlog }
         });
-        let slot = Slot::new(Arc::clone(&terms.client_id), self.new_id(), durable, terms.session_expiry);
+        let slot = Slot::new(
+            Arc::clone(&terms.client_id),
+            self.new_id(),
+            durable,
+            terms.session_expiry,
+            &self.memory,
+        );
         slot.lock().epoch = Epoch(1);
         slot
     }

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use super::groups::SharedDelivery;
 use super::matching::{Matches, SessionMatch};
 use super::publish::{Routed, refused};
-use super::slot::Pushed;
-use super::{Broker, DurableSlot, Link};
+use super::slot::{Pushed, Touched};
+use super::{Broker, DurableSlot};
 use crate::codec::{Qos, ReasonCode};
 use crate::record::{
     Addressee, DeadLetterReason, Leg, Lsn, Message, Publication, RecipientNo, Record, SubscriptionIds,
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 impl Broker {
     /// Submits what has to be durable, then puts the message into the outboxes. Nothing is delivered when
     /// the record is refused.
-    pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Vec<Arc<Link>>) -> Receipt {
+    pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
         let qos = routed.message.head().qos;
         let plan = self.plan(matches, &routed.message);
         let reason = if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
@@ -120,7 +120,7 @@ impl Broker {
         matches: &Matches,
         (message, entry): (&Message, &Option<Arc<Entry>>),
         full: &Full,
-        touched: &mut Vec<Arc<Link>>,
+        touched: &mut Touched,
     ) {
         for session in &matches.sessions {
             let qos = message.head().qos.min(session.qos);
@@ -138,6 +138,9 @@ impl Broker {
                 claim: claim(entry, owner),
             };
             let pushed = session.slot.push(delivery, self.limits.outbox_bytes, touched);
+            if pushed == Pushed::Crowded {
+                touched.crowded = Some(Arc::clone(&session.slot));
+            }
             self.count_pushed(pushed);
         }
         for route in &matches.routes {
@@ -157,7 +160,7 @@ impl Broker {
         matches: &Matches,
         (message, entry): (&Message, &Option<Arc<Entry>>),
         full: &Full,
-        touched: &mut Vec<Arc<Link>>,
+        touched: &mut Touched,
     ) {
         for group in &matches.groups {
             let durable = group.durable().filter(|_| message.head().qos > Qos::AtMostOnce);
@@ -172,7 +175,7 @@ impl Broker {
 
     pub(super) fn count_pushed(&self, pushed: Pushed) {
         match pushed {
-            Pushed::Kept => {}
+            Pushed::Kept | Pushed::Crowded => {}
             Pushed::Dropped => self.metrics.dropped.outbox_full.increment(1),
             Pushed::Overflow => self.metrics.dropped.slow_client.increment(1),
         }

@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use super::slot::Pushed;
-use super::{Broker, DurableSlot, Link, Mode, PublishContext, Slot, Subscription};
+use super::slot::{Pushed, Touched};
+use super::{Broker, DurableSlot, Mode, PublishContext, Slot, Subscription};
 use crate::codec::Qos;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::session::{Claim, Delivery, Session};
@@ -131,7 +131,7 @@ impl Group {
         &self,
         delivery: SharedDelivery<'_>,
         bytes_max: usize,
-        touched: &mut Vec<Arc<Link>>,
+        touched: &mut Touched,
     ) -> Pushed {
         let mut members = self.members.lock();
         if let Some(claim) = &delivery.claim {
@@ -150,7 +150,7 @@ impl Group {
                 continue;
             }
             let pushed = slot.push(delivery.to(&subscription), bytes_max, touched);
-            if pushed == Pushed::Kept {
+            if matches!(pushed, Pushed::Kept | Pushed::Crowded) {
                 if let Some(claim) = &delivery.claim {
                     members.in_hand.insert(claim.lsn, slot.id);
                 }
@@ -233,14 +233,14 @@ impl Group {
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
     /// which is QoS 2 that has begun [MQTT-4.8.2-4].
-    pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Vec<Arc<Link>>) {
+    pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Touched) {
         let mut members = self.members.lock();
         let before = members.in_hand.len();
         members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
             // All of them: one that is woken alone may be one that cannot take anything.
-            touched.extend(members.list.iter().filter_map(|member| member.slot.link()));
+            touched.links.extend(members.list.iter().filter_map(|member| member.slot.link()));
         }
     }
 
@@ -287,10 +287,10 @@ impl Members {
     }
 
     /// Wakes a member that is online, so that it fetches.
-    fn ring_one(&mut self, touched: &mut Vec<Arc<Link>>) {
+    fn ring_one(&mut self, touched: &mut Touched) {
         for _ in 0..self.list.len() {
             if let Some(link) = self.turn().and_then(|(slot, _)| slot.link()) {
-                return touched.push(link);
+                return touched.links.push(link);
             }
         }
     }

@@ -13,6 +13,7 @@ mod directory;
 mod fan_out;
 mod groups;
 mod matching;
+mod memory;
 mod publish;
 mod recovery;
 mod replay;
@@ -36,6 +37,7 @@ pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::Group;
+pub use memory::{Memory, MemoryShare};
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;
 pub use retained::RetainedScan;
@@ -56,6 +58,8 @@ use timers::Timers;
 pub struct BrokerLimits {
     /// What one client may do.
     pub session: SessionLimits,
+    /// Bytes of messages that are buffered in all, beyond the first 64 KiB of each client.
+    pub memory: usize,
     /// Bytes of frames that wait in memory for one client.
     pub outbox_bytes: usize,
     /// Messages that wait on disk for one session or route.
@@ -88,6 +92,8 @@ pub struct Broker {
     pub auth: Arc<Authenticator>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// What buffered messages may occupy in all.
+    pub memory: Arc<Memory>,
     limits: BrokerLimits,
     directory: DashMap<Arc<str>, Arc<Slot>, RandomState>,
     sessions: AtomicU64,
@@ -117,6 +123,7 @@ impl Broker {
             clock: Clock::start(),
             auth,
             metrics,
+            memory: Memory::new(limits.memory),
             limits,
             directory: DashMap::default(),
             sessions: AtomicU64::new(0),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::matching::{MatchMemory, Matches};
-use super::{Broker, Link, Slot};
+use super::slot::Touched;
+use super::{Broker, Slot};
 use crate::auth::Rights;
 use crate::codec::{Publish, Qos, ReasonCode};
 use crate::record::{Change, Epoch, Lsn, Message, RecipientNo, UnixMillis};
@@ -15,7 +16,7 @@ use crate::topic::TopicName;
 #[derive(Debug, Default)]
 pub struct PublishContext {
     memory: MatchMemory,
-    pub(super) touched: Vec<Arc<Link>>,
+    pub(super) touched: Touched,
     scratch: Vec<u8>,
 }
 
@@ -44,9 +45,15 @@ pub(super) struct Routed {
 }
 
 impl PublishContext {
+    /// A session that ends with its connection and whose outbox is more than half full, if the last batch has
+    /// met one: the publisher should give it a little time.
+    pub fn take_crowded(&mut self) -> Option<Arc<Slot>> {
+        self.touched.crowded.take()
+    }
+
     /// Rings for everyone who got something since the last call. Owed after each batch.
     pub fn wake(&mut self) {
-        self.touched.drain(..).for_each(|link| link.bell.ring());
+        self.touched.ring();
         self.memory.forget_large();
     }
 }
@@ -122,7 +129,7 @@ impl Broker {
         &self,
         message: Message,
         changes: Vec<Change>,
-        touched: &mut Vec<Arc<Link>>,
+        touched: &mut Touched,
     ) -> Option<Lsn> {
         let topic = message.topic().to_owned();
         let topic = TopicName::parse(&topic, u16::MAX).ok()?;

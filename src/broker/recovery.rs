@@ -42,8 +42,13 @@ impl Broker {
         let opened = row.opened;
         let durable =
             DurableSlot { recipient: opened.recipient, backlog: self.store.backlog(opened.recipient) };
-        let slot =
-            Arc::new(Slot::new(Arc::clone(&opened.client_id), self.new_id(), Some(durable), opened.expiry));
+        let slot = Arc::new(Slot::new(
+            Arc::clone(&opened.client_id),
+            self.new_id(),
+            Some(durable),
+            opened.expiry,
+            &self.memory,
+        ));
         let closed_at = row.closed_at.unwrap_or_else(|| self.clock.now());
         let expires = closed_at.plus(Duration::from_secs(opened.expiry.into()));
         {

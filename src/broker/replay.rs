@@ -3,6 +3,7 @@
 use super::Broker;
 use super::matching::Matches;
 use super::publish::Routed;
+use super::slot::Touched;
 use crate::record::{Addressee, Change, DeadLetter, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::Receipt;
 use crate::topic::TopicName;
@@ -47,9 +48,9 @@ impl Broker {
         let origin = Some(letter.message_no).filter(|number| *number != Lsn::ZERO);
         let changes = vec![Change::DeadLettersDiscarded(vec![id])];
         let routed = Routed { message, inbound: None, retain: false, changes, origin, goes_through: false };
-        let mut touched = Vec::new();
+        let mut touched = Touched::default();
         let receipt = self.route(&matches, routed, &mut touched);
-        touched.iter().for_each(|link| link.bell.ring());
+        touched.ring();
         match receipt {
             Receipt::SafeAt(lsn, _) => Ok(lsn),
             Receipt::Safe(_) | Receipt::Refused(_) => Err(ReplayError::Refused),

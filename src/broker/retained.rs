@@ -1,9 +1,7 @@
 //! Retained messages: what a new subscription is given first.
 
-use std::sync::Arc;
-
-use super::slot::Pushed;
-use super::{Broker, Link, PublishContext, Slot, Subscription};
+use super::slot::{Pushed, Touched};
+use super::{Broker, PublishContext, Slot, Subscription};
 use crate::codec::{Qos, RetainHandling};
 use crate::record::{Leg, Lsn, Message, Publication, Record, UnixMillis};
 use crate::session::{Claim, Delivery};
@@ -128,7 +126,7 @@ impl Broker {
         slot: &Slot,
         message: &Message,
         subscription: &Subscription,
-        touched: &mut Vec<Arc<Link>>,
+        touched: &mut Touched,
     ) -> Result<Pushed, SubmitError> {
         let qos = message.head().qos.min(subscription.options.qos);
         let mut delivery = Delivery {

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::Group;
+use super::{Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
@@ -68,6 +68,10 @@ pub(super) struct SlotInner {
     pub(super) mode: Mode,
     outbox: VecDeque<Delivery>,
     outbox_bytes: usize,
+    /// What the outbox, and the frames that the connection took last, have of the common budget.
+    share: MemoryShare,
+    /// Publishers that wait until the outbox was emptied.
+    waiting: Vec<Arc<Link>>,
     /// The highest number that was put here, as a frame or not.
     last_pushed: Lsn,
     /// Up to here everything was read from the store: what is put here later with such a number was seen.
@@ -119,11 +123,30 @@ pub enum Mode {
     Ended,
 }
 
+/// Who has to be told, or waited for, when a batch of messages was put into slots.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Connections that slept.
+    pub(super) links: Vec<Arc<Link>>,
+    /// A session whose outbox is more than half full.
+    pub(super) crowded: Option<Arc<Slot>>,
+}
+
+impl Touched {
+    /// Rings for everyone.
+    pub(super) fn ring(&mut self) {
+        self.links.drain(..).for_each(|link| link.bell.ring());
+    }
+}
+
 /// What became of a message that was put into a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// In the outbox, or owed by the store.
     Kept,
+    /// In the outbox of a session that ends with its connection, and that is more than half full: who
+    /// publishes should wait a little.
+    Crowded,
     /// A QoS 0 message, or one of a shared group, that found no room, or nobody.
     Dropped,
     /// The client does not read and its session ends with the connection: the connection is told to go.
@@ -147,11 +170,19 @@ impl Link {
 }
 
 impl Slot {
-    pub(super) fn new(client_id: Arc<str>, id: u64, durable: Option<DurableSlot>, expiry: u32) -> Self {
+    pub(super) fn new(
+        client_id: Arc<str>,
+        id: u64,
+        durable: Option<DurableSlot>,
+        expiry: u32,
+        memory: &Arc<Memory>,
+    ) -> Self {
         let inner = SlotInner {
             mode: Mode::Offline,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
+            share: MemoryShare::of(memory),
+            waiting: Vec::new(),
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
             parked: false,
@@ -186,7 +217,7 @@ impl Slot {
 
     /// Puts a message here. The link of a connection that sleeps is added to `touched`: the caller owes it
     /// the bell, and pays after its batch.
-    pub(super) fn push(&self, delivery: Delivery, bytes_max: usize, touched: &mut Vec<Arc<Link>>) -> Pushed {
+    pub(super) fn push(&self, delivery: Delivery, bytes_max: usize, touched: &mut Touched) -> Pushed {
         let mut inner = self.inner.lock();
         let own = self.durable.as_ref().map(|durable| durable.recipient);
         // A claim of a shared group is the group's to look after.
@@ -203,7 +234,7 @@ impl Slot {
             inner.last_pushed = inner.last_pushed.max(lsn);
         }
         if pushed != Pushed::Dropped && std::mem::take(&mut inner.parked) {
-            touched.extend(inner.link.clone());
+            touched.links.extend(inner.link.clone());
         }
         pushed
     }
@@ -211,9 +242,29 @@ impl Slot {
     /// Takes what is in the outbox, all at once; `frames` has to be empty. Gives the mode.
     pub fn take_frames(&self, frames: &mut VecDeque<Delivery>) -> Mode {
         let mut inner = self.inner.lock();
+        // The frames that were taken before are gone; those that are taken now are still there.
+        let bytes = std::mem::take(&mut inner.outbox_bytes);
+        inner.share.shrink(bytes);
         std::mem::swap(&mut inner.outbox, frames);
-        inner.outbox_bytes = 0;
-        inner.mode
+        let (mode, waiting) = (inner.mode, std::mem::take(&mut inner.waiting));
+        drop(inner);
+        waiting.iter().for_each(|link| link.bell.ring());
+        mode
+    }
+
+    /// Whether the outbox is more than half full.
+    pub fn is_crowded(&self, bytes_max: usize) -> bool {
+        self.inner.lock().is_crowded(bytes_max)
+    }
+
+    /// Rings for `link` when the outbox was emptied. False when it is not crowded any more.
+    pub fn wait_for_room(&self, link: &Arc<Link>, bytes_max: usize) -> bool {
+        let mut inner = self.inner.lock();
+        let crowded = inner.is_crowded(bytes_max);
+        if crowded {
+            inner.waiting.push(Arc::clone(link));
+        }
+        crowded
     }
 
     /// Goes to sleep unless there is something in the outbox. The connection named its waker to its bell
@@ -274,14 +325,20 @@ impl Slot {
 }
 
 impl SlotInner {
+    fn is_crowded(&self, bytes_max: usize) -> bool {
+        self.mode == Mode::Live && self.outbox_bytes > bytes_max / 2
+    }
+
     /// A frame that does not fit sends a durable session to its backlog when that has the message, and ends a
     /// session that is not durable. A shared group finds somebody else.
     fn push_frame(&mut self, delivery: Delivery, bytes_max: usize, is_own: bool) -> Pushed {
         let size = delivery.size();
-        if self.outbox_bytes + size <= bytes_max || self.outbox.is_empty() {
+        let fits = self.outbox_bytes + size <= bytes_max || self.outbox.is_empty();
+        if fits && self.share.grow(self.outbox_bytes + size) {
             self.outbox_bytes += size;
+            let must_arrive = delivery.qos > Qos::AtMostOnce && delivery.claim.is_none();
             self.outbox.push_back(delivery);
-            return Pushed::Kept;
+            return if must_arrive && self.is_crowded(bytes_max) { Pushed::Crowded } else { Pushed::Kept };
         }
         if is_own {
             self.mode = Mode::Backlog;
@@ -310,6 +367,7 @@ impl SlotInner {
     /// Forgets the frames: what is durable is owed by the store.
     pub(super) fn drop_frames(&mut self) -> VecDeque<Delivery> {
         self.outbox_bytes = 0;
+        self.share.shrink(0);
         std::mem::take(&mut self.outbox)
     }
 }

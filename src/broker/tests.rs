@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::publish::Source;
+use super::slot::Touched;
 use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
@@ -22,6 +23,7 @@ const LIMITS: BrokerLimits = BrokerLimits {
         keep_alive_max: 0,
         session_expiry: 3600,
     },
+    memory: 1 << 30,
     outbox_bytes: 4096,
     queued_messages: 1000,
     queued_bytes: 1 << 20,
@@ -199,10 +201,10 @@ async fn who_leaves_a_group_before_it_acknowledges_keeps_nothing_for_ever() {
     let groups = one.attachment.slot.groups();
     let group = world.broker.group("$share/g/a");
     assert_eq!(world.fetch(&group, &other), [], "one may still acknowledge it");
-    let mut touched = Vec::new();
+    let mut touched = Touched::default();
     world.leave(&one, Departure::default());
     groups.iter().for_each(|group| group.let_go(&one.attachment.slot, &[], &mut touched));
-    assert_eq!(touched.len(), 1, "the other one is told");
+    assert_eq!(touched.links.len(), 1, "the other one is told");
     assert_eq!(world.fetch(&group, &other), [lsn]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::slot::SlotWill;
+use super::slot::{SlotWill, Touched};
 use super::{Broker, DurableSlot, Slot};
 use crate::record::{Change, Message, MessageParts, Record, WillRecord, expiry};
 use crate::topic::TopicName;
@@ -24,12 +24,12 @@ impl Broker {
             }
             return;
         }
-        let mut touched = Vec::new();
+        let mut touched = Touched::default();
         let message = self.will_message(&will.record);
         if self.publish_own(message, changes, &mut touched).is_none() {
             tracing::error!(client_id = %slot.client_id, "a will could not be stored");
         }
-        touched.iter().for_each(|link| link.bell.ring());
+        touched.ring();
     }
 
     /// Rights are asked for when the will is published, not only when it was left: a client that was locked

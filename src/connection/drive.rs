@@ -39,6 +39,7 @@ impl Connection {
             let has_written = self.write(cx, scratch, now)?;
             self.settle(now)?;
             self.publishing.wake();
+            self.give_way(now);
             if !rung && !has_read && !has_written && self.sleep(cx, now)? {
                 return Ok(());
             }
@@ -157,9 +158,9 @@ impl Connection {
         if write.is_some_and(|due| due <= now) {
             return Err(End::Lost);
         }
-        let Some(due) = [self.session.deadline(), write, self.leaves_at].into_iter().flatten().min() else {
-            return Ok(true);
-        };
+        let way = self.gives_way.as_ref().map(|(_, until)| *until);
+        let dues = [self.session.deadline(), write, self.leaves_at, way];
+        let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));

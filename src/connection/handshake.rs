@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use super::backlog::BacklogReader;
 use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
-use crate::broker::{AttachRequest, Attachment, Departure, Link, PublishContext};
+use crate::broker::{AttachRequest, Attachment, Departure, Link, MemoryShare, PublishContext};
 use crate::codec::{
     Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version,
     Will, encode,
@@ -99,6 +99,9 @@ async fn accept(
         tracing::info!(client_id = %Escaped(connect.client_id), %peer, ?reason, "CONNECT refused");
         reason
     };
+    if broker.memory.is_exhausted() {
+        return Err(refused(ReasonCode::ServerBusy));
+    }
     let terms = Terms::agree(connect, &broker.limits().session, || assigned_client_id(rand::random()));
     let terms = terms.map_err(refused)?;
     let identity = authenticate(context, connect).await.map_err(refused)?;
@@ -225,6 +228,8 @@ impl Accepted {
             unsent: None,
             blocked_since: None,
             needs_flush: false,
+            partial_share: MemoryShare::of(&context.broker.memory),
+            gives_way: None,
             leaves_at: None,
             frames: Default::default(),
             scans: Default::default(),

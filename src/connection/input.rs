@@ -1,6 +1,7 @@
 //! Bytes in: whole packets to the session, the rest kept until it is whole.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::drive::store_failed;
 use super::scratch::{READ_MAX, Scratch};
@@ -14,6 +15,9 @@ use crate::topic::TopicName;
 /// Replies that may wait for a socket that takes nothing before reading stops, in bytes. Below this a client
 /// that writes before it reads does not lock up with us.
 const UNSENT_REPLIES_MAX: usize = 64 * 1024;
+
+/// How long a publisher waits for a crowded outbox.
+const GIVES_WAY_MAX: Duration = Duration::from_millis(50);
 
 impl Connection {
     /// Reads once and handles every whole packet. True when something was read.
@@ -52,9 +56,27 @@ impl Connection {
         Ok(true)
     }
 
+    /// A client whose session ends with its connection loses it when its outbox is full. Whoever fills that
+    /// outbox, and has nothing to wait for itself, reads on only when it was emptied, or a moment later: a
+    /// client that is merely slower than the others is not lost, and one that is stuck holds up nobody.
+    pub(super) fn give_way(&mut self, now: UnixMillis) {
+        let bytes_max = self.context.broker.limits().outbox_bytes;
+        if self.gives_way.as_ref().is_some_and(|(slot, until)| *until <= now || !slot.is_crowded(bytes_max)) {
+            self.gives_way = None;
+        }
+        let Some(slot) = self.publishing.take_crowded() else { return };
+        let waits_itself = self.session.in_flight().next().is_some() || !self.frames.is_empty();
+        if !waits_itself && slot.wait_for_room(&self.link, bytes_max) {
+            self.gives_way = Some((slot, now.plus(GIVES_WAY_MAX)));
+        }
+    }
+
     pub(super) fn may_read(&self) -> bool {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
-        unsent < UNSENT_REPLIES_MAX && !self.session.is_behind() && !self.is_store_congested()
+        unsent < UNSENT_REPLIES_MAX
+            && self.gives_way.is_none()
+            && !self.session.is_behind()
+            && !self.is_store_congested()
     }
 
     /// The usual case: packets are whole in the thread's buffer, and what is left of the last is kept.
@@ -75,11 +97,19 @@ impl Connection {
     /// A packet larger than the thread's buffer: it gathers in a buffer that grows with what has arrived,
     /// never with what was announced.
     fn read_in_partial(&mut self, now: UnixMillis) -> Result<(), End> {
+        if !self.partial_share.grow(self.partial.len()) {
+            return Err(Close::because(
+                ReasonCode::QuotaExceeded,
+                "the broker has no memory for large packets",
+            )
+            .into());
+        }
         let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
         if whole.is_none_or(|whole| self.partial.len() < whole) {
             return Ok(());
         }
         let bytes = std::mem::take(&mut self.partial);
+        self.partial_share.shrink(0);
         let consumed = self.handle_packets(&bytes, now)?;
         self.partial = bytes.get(consumed..).unwrap_or_default().to_vec();
         Ok(())

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use crate::auth::{Identity, Rights};
-use crate::broker::{Broker, Departure, Group, Link, PublishContext, RetainedScan, Slot};
+use crate::broker::{Broker, Departure, Group, Link, MemoryShare, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Delivery, Outgoing, Session};
@@ -61,6 +61,10 @@ pub(crate) struct Connection {
     publishing: PublishContext,
     /// The beginning of a packet that is not complete.
     partial: Vec<u8>,
+    /// What it has of the common budget.
+    partial_share: MemoryShare,
+    /// Nothing is read until this outbox was emptied, or this time has come.
+    gives_way: Option<(Arc<Slot>, UnixMillis)>,
     /// What came together with CONNECT was not looked at yet.
     came_with_connect: bool,
     /// What the socket did not take yet.

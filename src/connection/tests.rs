@@ -21,6 +21,7 @@ const LIMITS: BrokerLimits = BrokerLimits {
         keep_alive_max: 0,
         session_expiry: 3600,
     },
+    memory: 1 << 30,
     outbox_bytes: 1 << 20,
     queued_messages: 1000,
     queued_bytes: 1 << 20,

@@ -28,6 +28,7 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
             keep_alive_max: limits.keep_alive_max.map_or(0, |max| seconds(max).min(u16::MAX.into()) as u16),
             session_expiry: seconds(limits.session_expiry),
         },
+        memory: bytes(limits.memory),
         outbox_bytes: bytes(limits.outbox_bytes),
         queued_messages: limits.queued_messages,
         queued_bytes: limits.queued_bytes,

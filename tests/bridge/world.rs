@@ -350,6 +350,7 @@ fn limits(config: &Config) -> BrokerLimits {
             keep_alive_max: 0,
             session_expiry: 3600,
         },
+        memory: 1 << 30,
         outbox_bytes: 1 << 20,
         queued_messages: limits.queued_messages,
         queued_bytes: limits.queued_bytes,
