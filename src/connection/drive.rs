@@ -30,9 +30,11 @@ impl Connection {
         for _ in 0..ROUNDS_MAX {
             let rung = self.link.bell.poll_heard(cx.waker());
             let now = self.context.broker.clock.now();
-            self.session.handle_time(now)?;
+            self.watermark = self.context.broker.store.watermark();
             let has_read = self.read(cx, scratch, now)?;
             self.check_eviction(now)?;
+            // Silence is judged after the look at the socket: what waits there was said in time.
+            self.session.handle_time(now)?;
             self.settle(now)?;
             let has_written = self.write(cx, scratch, now)?;
             self.settle(now)?;
@@ -70,26 +72,35 @@ impl Connection {
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
-            let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
-            self.context.broker.shared_settled(&self.slot, &claim, struck);
-            if !struck {
-                self.session.settle_by_report(&claim, now);
+            let group = self.context.broker.group_of(&self.slot, &claim);
+            if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
+                group.into_iter().for_each(|group| group.struck(claim.lsn));
+                continue;
+            }
+            self.session.settle_by_report(&claim, now);
+            if let Some(group) = group {
+                group.settling(claim.lsn);
+                self.settling.push((group, claim.lsn));
             }
         }
     }
 
-    /// Reports everything at once, due or not; gives the number to wait for, zero when there was nothing.
-    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<Lsn, End> {
+    /// Reports everything at once, due or not.
+    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<(), End> {
         self.strike_settled(now);
         self.submit_report()
     }
 
-    fn submit_report(&mut self) -> Result<Lsn, End> {
-        let Some(delta) = self.session.take_report() else { return Ok(Lsn::ZERO) };
+    fn submit_report(&mut self) -> Result<(), End> {
+        let Some(delta) = self.session.take_report() else { return Ok(()) };
         let record = report_record(delta, self.session.durable().is_some());
         let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
         self.session.reported(entry.lsn);
-        Ok(entry.lsn)
+        self.last_report = entry.lsn;
+        for (group, lsn) in self.settling.drain(..) {
+            group.settled_by(entry.lsn, lsn, self.watermark);
+        }
+        Ok(())
     }
 
     /// What the session still holds goes with its last record.
@@ -106,15 +117,15 @@ impl Connection {
         if broker.store.has_failed() {
             return Err(store_failed().into());
         }
-        let watermark = broker.store.watermark();
-        if let Some(lsn) = self.waits_for(watermark) {
-            if lsn <= watermark {
-                return Ok(false);
-            }
-            if self.rings_at != lsn {
-                self.rings_at = lsn;
-                broker.store.ring_at(lsn, &self.link.bell);
-            }
+        // The socket was not looked at, and does not know whom to wake.
+        if self.reading_paused && self.may_read() {
+            return Ok(false);
+        }
+        if let Some(lsn) = self.waits_for()
+            && self.rings_at != lsn
+        {
+            self.rings_at = lsn;
+            broker.store.ring_at(lsn, &self.link.bell);
         }
         if self.takes_frames() && !self.slot.park() {
             return Ok(false);
@@ -122,15 +133,18 @@ impl Connection {
         self.poll_timer(cx, now)
     }
 
-    /// The number of the next record that something here waits for.
-    fn waits_for(&self, watermark: Lsn) -> Option<Lsn> {
+    /// The number of the next record that something here waits for. What is not above the watermark of this
+    /// round waits for something else that wakes the task: window, room or socket. What became durable since
+    /// is above it, and then the bell rings at once.
+    fn waits_for(&self) -> Option<Lsn> {
         let held_back = self.frames.front().map(|delivery| delivery.not_before);
         let scan = self.scans.front().map(|(safe_at, _)| *safe_at);
-        let room = self.is_store_congested().then_some(Lsn(watermark.0 + 1));
-        let numbers =
-            [self.session.reply_waits_for(), self.session.held_waits_for(), self.backlog.waits_for(), room];
-        let waiting = [held_back, scan].into_iter().flatten().filter(|lsn| *lsn > watermark);
-        numbers.into_iter().flatten().chain(waiting).min()
+        // What congests the store is not durable yet, so that the next number is sure to come.
+        let room = self.is_store_congested().then_some(Lsn(self.watermark.0 + 1));
+        let reply = self.session.reply_waits_for();
+        let held = self.session.held_waits_for();
+        let numbers = [held_back, scan, room, reply, held, self.backlog.waits_for()];
+        numbers.into_iter().flatten().filter(|lsn| *lsn > self.watermark).min()
     }
 
     pub(super) fn is_store_congested(&self) -> bool {

@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use super::backlog::BacklogReader;
 use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
-use crate::broker::{AttachRequest, Attachment, Link, PublishContext};
+use crate::broker::{AttachRequest, Attachment, Departure, Link, PublishContext};
 use crate::codec::{
     Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version,
     Will, encode,
@@ -203,7 +203,8 @@ impl Accepted {
             write_all(&mut stream, &bytes).await
         };
         if !matches!(tokio::time::timeout(context.write_timeout, sent).await, Ok(Ok(()))) {
-            broker.detach(&attachment.slot, &link, Default::default());
+            let departure = Departure { torn: attachment.torn, ..Departure::default() };
+            broker.detach(&attachment.slot, &link, departure);
             return None;
         }
         let now = broker.clock.now();
@@ -219,6 +220,7 @@ impl Accepted {
             identity,
             rights,
             publishing: PublishContext::default(),
+            came_with_connect: !partial.is_empty(),
             partial,
             unsent: None,
             blocked_since: None,
@@ -227,11 +229,16 @@ impl Accepted {
             frames: Default::default(),
             scans: Default::default(),
             backlog: BacklogReader::default(),
+            settling: Vec::new(),
+            last_report: Lsn::ZERO,
+            watermark: Lsn::ZERO,
             rings_at: Lsn::ZERO,
+            reading_paused: false,
             timer: None,
             inbound: Default::default(),
             outbound: Default::default(),
             departure: Default::default(),
+            has_left: false,
             context,
         }))
     }
