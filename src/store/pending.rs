@@ -41,7 +41,7 @@ impl Backlog {
     }
 
     /// Whether a number is owed still.
-    pub fn contains(&self, lsn: Lsn) -> bool {
+    pub(super) fn contains(&self, lsn: Lsn) -> bool {
         let (mut page, before) = (Vec::new(), Lsn(lsn.0.saturating_sub(1)));
         self.after(before, lsn, 1, &mut page);
         !page.is_empty()
