@@ -57,7 +57,7 @@ pub struct Departure {
     pub without_will: bool,
     /// The Session Expiry Interval of the DISCONNECT, seconds.
     pub expiry: Option<u32>,
-    /// It did not end in order, or never began and one before it did not: the last reports may be missing.
+    /// Its last reports may be missing, or those of one before it that it could not make up for.
     pub torn: bool,
 }
 
@@ -88,11 +88,10 @@ impl Broker {
             if drawn.made {
                 break drawn;
             }
-            self.wait_until_left(&drawn).await?;
-            if self.is_resumed(&drawn, &request) {
+            let has_left = self.wait_until_left(&drawn).await?;
+            if self.resumes_or_ends(&drawn, &request, has_left)? {
                 break drawn;
             }
-            self.end_session(&drawn.slot);
         };
         let Drawn { slot, epoch, .. } = drawn;
         let Seat { torn, opened } = self.take_seat(&slot, epoch, &request)?;
@@ -108,7 +107,8 @@ impl Broker {
         match self.open(&attachment, &request, opened).await {
             Ok(progress) => Ok(Attachment { progress, ..attachment }),
             Err(reason) => {
-                self.detach(&slot, &request.link, Departure { torn, ..Departure::default() });
+                let departure = Departure { torn: attachment.torn, ..Departure::default() };
+                self.detach(&slot, &request.link, departure);
                 Err(reason)
             }
         }
@@ -134,30 +134,45 @@ impl Broker {
         self.directory.iter().map(|slot| Arc::clone(slot.value())).collect()
     }
 
-    /// Tells every connection to leave.
+    /// Tells every connection to leave, also those that are still coming in.
     pub fn evict_all(&self, reason: ReasonCode) {
+        // Before the look around: who comes later sees this.
+        let _ = self.leaving.set(reason);
         self.slots().iter().filter_map(|slot| slot.link()).for_each(|link| link.evict(reason));
     }
 
     /// Ends a session: its subscriptions and what it is owed are void, and its will is published.
     pub(super) fn end_session(&self, slot: &Arc<Slot>) {
-        let mut inner = slot.lock();
+        let inner = slot.lock();
+        let is_offline = inner.link.is_none();
+        self.end(slot, inner, is_offline);
+    }
+
+    /// Ends a session under the lock it was decided under: a connection that takes the seat afterwards finds
+    /// it ended. What it has in hand of its groups is settled with it when no connection is there that knows
+    /// better.
+    fn end(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, settles_shared: bool) {
         if inner.mode == Mode::Ended {
             return;
         }
         inner.mode = Mode::Ended;
         let will = inner.will.take();
         inner.drop_frames();
+        self.timers.forget(slot, &mut inner);
+        let groups = if settles_shared { inner.groups.clone() } else { Vec::new() };
         drop(inner);
         self.withdraw_all(slot);
         self.directory.remove_if(&slot.client_id, |_, known| known.id == slot.id);
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
-        match (will, discarded) {
-            (Some(will), discarded) => self.publish_will(slot, will, discarded),
+        // [MQTT-4.8.2-5] What is left is QoS 2 that was begun: nobody else gets it.
+        let left = groups.iter().filter_map(|group| group.settle_hand(slot));
+        let changes: Vec<_> = discarded.into_iter().chain(left).collect();
+        match will {
+            Some(will) => self.publish_will(slot, will, changes),
+            None if changes.is_empty() => {}
             // Refused only when the store has failed, and then nothing is acknowledged any more.
-            (None, Some(discarded)) => drop(self.store.submit(Record::of([discarded]))),
-            (None, None) => {}
+            None => drop(self.store.submit(Record::of(changes))),
         }
     }
 
@@ -201,11 +216,11 @@ impl Broker {
     }
 
     /// Waits for the connection that has the slot to leave; at the deadline it is taken from it. A takeover
-    /// is obeyed between packets, so that this is a matter of microseconds.
+    /// is obeyed between packets, so that this is a matter of microseconds. True when it has left by itself.
     ///
     /// # Errors
     /// When a newer connection has drawn a later epoch.
-    async fn wait_until_left(&self, drawn: &Drawn) -> Result<(), ReasonCode> {
+    async fn wait_until_left(&self, drawn: &Drawn) -> Result<bool, ReasonCode> {
         let Drawn { slot, epoch, .. } = drawn;
         let left = async {
             loop {
@@ -221,17 +236,34 @@ impl Broker {
         if inner.epoch != *epoch {
             return Err(ReasonCode::SessionTakenOver);
         }
-        if in_time.is_err() && inner.link.is_some() {
+        let has_left = in_time.is_ok() || inner.link.is_none();
+        if !has_left {
             tracing::warn!(client_id = %slot.client_id, "a connection did not leave its session in time");
             self.vacate(slot, inner, Departure { torn: true, ..Departure::default() });
         }
-        Ok(())
+        Ok(has_left)
     }
 
-    /// Whether the connection goes on with the session it found.
-    fn is_resumed(&self, drawn: &Drawn, request: &AttachRequest<'_>) -> bool {
-        let ended = drawn.slot.lock().mode == Mode::Ended;
-        !ended && !request.terms.clean_start && drawn.slot.durable().is_some()
+    /// Whether the connection goes on with the session it found; otherwise that ends.
+    ///
+    /// # Errors
+    /// When a newer connection has drawn a later epoch: the session is that one's to end.
+    fn resumes_or_ends(
+        &self,
+        drawn: &Drawn,
+        request: &AttachRequest<'_>,
+        has_left: bool,
+    ) -> Result<bool, ReasonCode> {
+        let inner = drawn.slot.lock();
+        if inner.epoch != drawn.epoch {
+            return Err(ReasonCode::SessionTakenOver);
+        }
+        let ended = inner.mode == Mode::Ended;
+        let resumes = !ended && !request.terms.clean_start && drawn.slot.durable().is_some();
+        if !resumes {
+            self.end(&drawn.slot, inner, has_left);
+        }
+        Ok(resumes)
     }
 
     /// Takes the seat, and says how it was left.
@@ -252,6 +284,7 @@ impl Broker {
         inner.will = request.will.clone().map(|record| SlotWill {
             record,
             user_name: request.user_name.clone(),
+            epoch,
             due: None,
         });
         inner.expiry = request.terms.session_expiry;
@@ -261,7 +294,10 @@ impl Broker {
         let seat = Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened };
         drop(inner);
         if let Some(will) = overdue {
-            self.publish_will(slot, will, None);
+            self.publish_will(slot, will, Vec::new());
+        }
+        if let Some(reason) = self.leaving.get() {
+            request.link.evict(*reason);
         }
         Ok(seat)
     }
@@ -323,17 +359,15 @@ impl Broker {
             inner.will = None;
         }
         if inner.expiry == 0 {
-            drop(inner);
-            return self.end_session(slot);
+            return self.end(slot, inner, false);
         }
         let expires = now.plus(Duration::from_secs(inner.expiry.into()));
-        self.timers.schedule(expires, slot);
         if let Some(will) = &mut inner.will {
             // The end of the session publishes the will too, whichever is first [MQTT-3.1.2-8].
             let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
             will.due = Some(due);
-            self.timers.schedule(due, slot);
         }
+        self.timers.schedule(slot, &mut inner);
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
@@ -349,26 +383,26 @@ impl Broker {
         let will = inner.take_due_will(now);
         drop(inner);
         if let Some(will) = will {
-            self.publish_will(slot, will, None);
+            self.publish_will(slot, will, Vec::new());
         }
     }
 
     /// Whether something is due in this slot, and does it.
     pub(super) fn on_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
         let mut inner = slot.lock();
+        inner.wakes_at = None;
         if inner.link.is_some() || inner.mode == Mode::Ended {
             return;
         }
-        let expiry = Duration::from_secs(inner.expiry.into());
-        let expired = inner.closed_at.is_some_and(|closed_at| closed_at.plus(expiry) <= now);
-        let will = if expired { None } else { inner.take_due_will(now) };
+        if inner.expires_at().is_some_and(|expires| expires <= now) {
+            tracing::debug!(client_id = %slot.client_id, "session expired");
+            return self.end(slot, inner, true);
+        }
+        let will = inner.take_due_will(now);
+        self.timers.schedule(slot, &mut inner);
         drop(inner);
         if let Some(will) = will {
-            self.publish_will(slot, will, None);
-        }
-        if expired {
-            tracing::debug!(client_id = %slot.client_id, "session expired");
-            self.end_session(slot);
+            self.publish_will(slot, will, Vec::new());
         }
     }
 }

@@ -35,9 +35,8 @@ impl Broker {
         let reason = if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         let message = routed.message.clone();
         let needs_disk = routed.inbound.is_some() || !plan.legs.is_empty() || !plan.full.is_empty();
-        if (needs_disk || routed.retain)
-            && let Err(error) = self.store.admits_publish()
-        {
+        let is_refusable = (needs_disk || routed.retain) && !routed.goes_through;
+        if is_refusable && let Err(error) = self.store.admits_publish() {
             return refused(error);
         }
         let mut safe_at = Lsn::ZERO;
@@ -71,7 +70,7 @@ impl Broker {
         routed: Routed,
         legs: SmallVec<[Leg; 1]>,
     ) -> Result<Arc<Entry>, crate::store::SubmitError> {
-        let Routed { message, inbound, retain, changes, origin } = routed;
+        let Routed { message, inbound, retain, changes, origin, goes_through: _ } = routed;
         let publication = Publication { message, legs, inbound, retain, origin };
         self.store.submit(Record { publication: Some(publication), changes })
     }

@@ -6,17 +6,21 @@
 //!
 //! Invariant: a number is in the hands of one member at most.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::slot::Pushed;
-use super::{Broker, DurableSlot, Link, PublishContext, Slot, Subscription};
+use super::{Broker, DurableSlot, Link, Mode, PublishContext, Slot, Subscription};
 use crate::codec::Qos;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::session::{Claim, Delivery, Session};
+use crate::store::SubmitError;
+
+/// No slot has this number.
+const SETTLED: u64 = 0;
 
 /// A share name and a filter, and who takes part.
 #[derive(Debug)]
@@ -34,28 +38,19 @@ struct Members {
     list: Vec<Member>,
     /// Whose turn it is.
     next: usize,
-    /// Numbers of the group's queue that are not to be fetched, and why.
-    in_hand: HashMap<Lsn, Hand, RandomState>,
-    /// Those of them that are settled.
-    settled: Vec<Lsn>,
+    /// Numbers of the group's queue that a member has in hand, and which: [`SETTLED`] once it has settled
+    /// them and the disk does not know yet.
+    in_hand: HashMap<Lsn, u64, RandomState>,
+    /// Numbers that are settled by a report: the report, and the number.
+    settling: VecDeque<(Lsn, Lsn)>,
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is put here later with such a number was seen.
     floor: Lsn,
+    /// The last member has left: whoever comes now makes a new group.
+    closed: bool,
 }
-
-/// Where a number of the queue is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hand {
-    /// With the member that has this slot.
-    Member(u64),
-    /// Settled, but the queue does not know: the settlement is on its way to the disk.
-    Settled,
-}
-
-/// Settled numbers that are kept before those the queue knows of are looked for.
-const SETTLED_MIN: usize = 64;
 
 #[derive(Debug)]
 struct Member {
@@ -95,22 +90,39 @@ impl Group {
         }
     }
 
-    /// Adds a member, or replaces its subscription. True when it is new.
-    pub(super) fn join(&self, slot: &Arc<Slot>, subscription: Subscription) -> bool {
+    /// Adds a member, or replaces its subscription. The first durable one makes the group durable. Gives the
+    /// number to wait for; `None` when the group is closed.
+    fn join(
+        &self,
+        broker: &Broker,
+        slot: &Arc<Slot>,
+        subscription: Subscription,
+    ) -> Result<Option<Lsn>, SubmitError> {
         let mut members = self.members.lock();
-        if let Some(member) = members.list.iter_mut().find(|member| member.slot.id == slot.id) {
-            member.subscription = subscription;
-            return false;
+        if members.closed {
+            return Ok(None);
         }
-        members.list.push(Member { slot: Arc::clone(slot), subscription });
-        true
+        // Under the lock: a group has one number, in memory and on disk.
+        let mut safe_at = Lsn::ZERO;
+        if slot.durable().is_some() && self.durable().is_none() {
+            let (recipient, backlog) = broker.store.new_recipient();
+            let opened = Change::GroupOpened(recipient, self.name.clone());
+            safe_at = broker.store.submit(Record::of([opened]))?.lsn;
+            let _is_first = self.durable.set(DurableSlot { recipient, backlog });
+        }
+        match members.list.iter_mut().find(|member| member.slot.id == slot.id) {
+            Some(member) => member.subscription = subscription,
+            None => members.list.push(Member { slot: Arc::clone(slot), subscription }),
+        }
+        Ok(Some(safe_at))
     }
 
-    /// Takes a member out. True when nobody is left.
+    /// Takes a member out. True when nobody is left, which closes the group.
     pub(super) fn leave(&self, slot: &Slot) -> bool {
         let mut members = self.members.lock();
         members.list.retain(|member| member.slot.id != slot.id);
-        members.list.is_empty()
+        members.closed = members.list.is_empty();
+        members.closed
     }
 
     /// Gives a message to the next member that is online and has room. Without one it stays in the group's
@@ -123,12 +135,12 @@ impl Group {
     ) -> Pushed {
         let mut members = self.members.lock();
         if let Some(claim) = &delivery.claim {
-            if claim.lsn <= members.floor {
-                return Pushed::Kept;
-            }
             members.last_pushed = members.last_pushed.max(claim.lsn);
             if members.behind {
                 members.ring_one(touched);
+                return Pushed::Kept;
+            }
+            if claim.lsn <= members.floor {
                 return Pushed::Kept;
             }
         }
@@ -140,7 +152,7 @@ impl Group {
             let pushed = slot.push(delivery.to(&subscription), bytes_max, touched);
             if pushed == Pushed::Kept {
                 if let Some(claim) = &delivery.claim {
-                    members.in_hand.insert(claim.lsn, Hand::Member(slot.id));
+                    members.in_hand.insert(claim.lsn, slot.id);
                 }
                 return Pushed::Kept;
             }
@@ -160,15 +172,16 @@ impl Group {
     pub fn fetch(&self, slot: &Slot, durable: Lsn, max: usize, page: &mut Vec<Lsn>) -> Option<Lsn> {
         let queue = self.durable.get()?;
         let mut members = self.members.lock();
-        if !members.behind {
+        members.forget_settled(durable);
+        let is_member = members.list.iter().any(|member| member.slot.id == slot.id);
+        if !members.behind || !is_member {
             return None;
         }
-        members.forget_settled(queue, durable);
         let mut candidates = Vec::new();
         queue.backlog.after(Lsn::ZERO, durable, members.in_hand.len() + max, &mut candidates);
         for lsn in candidates {
             if page.len() < max && !members.in_hand.contains_key(&lsn) {
-                members.in_hand.insert(lsn, Hand::Member(slot.id));
+                members.in_hand.insert(lsn, slot.id);
                 page.push(lsn);
             }
         }
@@ -189,22 +202,32 @@ impl Group {
         members.list.iter().find(|member| member.slot.id == slot.id).map(|member| member.subscription)
     }
 
-    /// A number is settled. Unless it was `struck` from its record in time it stays in the queue until the
-    /// settlement is on disk, and must not be fetched once more.
-    fn settled(&self, lsn: Lsn, struck: bool, durable: Lsn) {
+    /// A number was struck from its record: it will never be in the queue.
+    pub fn struck(&self, lsn: Lsn) {
+        self.members.lock().in_hand.remove(&lsn);
+    }
+
+    /// A member has settled a number that stays in the queue until its report is durable: nobody fetches it
+    /// again until then.
+    pub fn settling(&self, lsn: Lsn) {
+        self.members.lock().in_hand.insert(lsn, SETTLED);
+    }
+
+    /// The report that settles a number.
+    pub fn settled_by(&self, report: Lsn, lsn: Lsn, durable: Lsn) {
         let mut members = self.members.lock();
-        if struck {
-            members.in_hand.remove(&lsn);
-            return;
-        }
-        members.in_hand.insert(lsn, Hand::Settled);
-        members.settled.push(lsn);
-        // Each time as many are looked at as have come since.
-        if members.settled.len() >= SETTLED_MIN
-            && members.settled.len().is_power_of_two()
-            && let Some(queue) = self.durable.get()
-        {
-            members.forget_settled(queue, durable);
+        members.settling.push_back((report, lsn));
+        members.forget_settled(durable);
+    }
+
+    /// Puts back what a member has fetched and does not take.
+    pub fn put_back(&self, slot: &Slot, numbers: impl Iterator<Item = Lsn>) {
+        let mut members = self.members.lock();
+        for lsn in numbers {
+            if members.in_hand.get(&lsn) == Some(&slot.id) {
+                members.in_hand.remove(&lsn);
+                members.behind = true;
+            }
         }
     }
 
@@ -213,30 +236,45 @@ impl Group {
     pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Vec<Arc<Link>>) {
         let mut members = self.members.lock();
         let before = members.in_hand.len();
-        members.in_hand.retain(|lsn, hand| *hand != Hand::Member(slot.id) || keeps.contains(lsn));
+        members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
-            members.ring_one(touched);
+            // All of them: one that is woken alone may be one that cannot take anything.
+            touched.extend(members.list.iter().filter_map(|member| member.slot.link()));
         }
+    }
+
+    /// Settles what a session that has ended still has in hand.
+    pub(super) fn settle_hand(&self, slot: &Slot) -> Option<Change> {
+        let owner = self.durable.get()?.recipient;
+        let mut members = self.members.lock();
+        let mut numbers = Vec::new();
+        members.in_hand.retain(|lsn, holder| {
+            let is_left = *holder == slot.id;
+            numbers.extend(is_left.then_some(*lsn));
+            !is_left
+        });
+        (!numbers.is_empty()).then_some(Change::Settled(owner, numbers))
+    }
+
+    fn has_in_hand(&self, slot: &Slot) -> bool {
+        self.members.lock().in_hand.values().any(|holder| *holder == slot.id)
     }
 
     /// Notes that a session has a number in hand since before the start.
     pub(super) fn holds(&self, slot: &Slot, lsn: Lsn) {
-        self.members.lock().in_hand.insert(lsn, Hand::Member(slot.id));
+        self.members.lock().in_hand.insert(lsn, slot.id);
     }
 }
 
 impl Members {
-    /// Forgets the settled numbers that have left the queue. One above `durable` may be still to enter it.
-    fn forget_settled(&mut self, queue: &DurableSlot, durable: Lsn) {
-        let Self { in_hand, settled, .. } = self;
-        settled.retain(|lsn| {
-            let is_kept = *lsn > durable || queue.backlog.contains(*lsn);
-            if !is_kept {
-                in_hand.remove(lsn);
+    /// What is settled on disk is not in the queue any more.
+    fn forget_settled(&mut self, durable: Lsn) {
+        while let Some((_, lsn)) = self.settling.pop_front_if(|(report, _)| *report <= durable) {
+            if self.in_hand.get(&lsn) == Some(&SETTLED) {
+                self.in_hand.remove(&lsn);
             }
-            is_kept
-        });
+        }
     }
 
     fn turn(&mut self) -> Option<(Arc<Slot>, Subscription)> {
@@ -284,16 +322,27 @@ impl Broker {
         Arc::clone(entry.or_insert_with(|| Arc::new(Group::new(name, self.new_id()))).value())
     }
 
-    /// A durable session joins: the group gets a queue of its own. Gives the number to wait for.
-    pub(super) fn make_durable(&self, group: &Group) -> Result<Option<Lsn>, crate::store::SubmitError> {
-        if group.durable().is_some() {
-            return Ok(None);
+    /// A session joins the group of this name. Gives the number to wait for.
+    pub(super) fn join_group(
+        &self,
+        name: &str,
+        slot: &Arc<Slot>,
+        subscription: Subscription,
+    ) -> Result<(Arc<Group>, Lsn), SubmitError> {
+        loop {
+            let group = self.group(name);
+            let Some(safe_at) = group.join(self, slot, subscription)? else {
+                // Its last member is about to take it away.
+                self.groups.remove_if(name, |_, known| known.id == group.id);
+                continue;
+            };
+            let mut inner = slot.lock();
+            if !inner.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
+                inner.groups.push(Arc::clone(&group));
+            }
+            drop(inner);
+            return Ok((group, safe_at));
         }
-        let (recipient, _) = self.store.new_recipient();
-        let opened = Change::GroupOpened(recipient, group.name.clone());
-        let entry = self.store.submit(Record::of([opened]))?;
-        group.set_durable(recipient, self);
-        Ok(Some(entry.lsn))
     }
 
     /// Nobody is left: the group and what it was owed go.
@@ -305,30 +354,53 @@ impl Broker {
         }
     }
 
-    /// A member has settled a message of a group; `struck` when its leg was struck from the record in time.
-    pub fn shared_settled(&self, slot: &Slot, claim: &Claim, struck: bool) {
-        let own = slot.durable().map(|durable| durable.recipient);
-        if own == Some(claim.owner) {
-            return;
+    /// The group that a claim belongs to; `None` when it is the session's own.
+    pub fn group_of(&self, slot: &Slot, claim: &Claim) -> Option<Arc<Group>> {
+        if slot.durable().is_some_and(|durable| durable.recipient == claim.owner) {
+            return None;
         }
         let is_owner =
             |group: &&Arc<Group>| group.durable().is_some_and(|queue| queue.recipient == claim.owner);
         // A member that has left settles what it had begun all the same.
         let member_of = slot.lock().groups.iter().find(is_owner).cloned();
-        if let Some(group) = member_of.or_else(|| self.group_by_number(claim.owner)) {
-            group.settled(claim.lsn, struck, self.store.watermark());
-        }
+        member_of.or_else(|| self.group_by_number(claim.owner))
     }
 
-    /// A connection has ended: what it had in hand of its groups goes to other members, but for QoS 2 that a
-    /// durable session has begun.
-    pub fn release_shared(&self, slot: &Slot, session: &Session, touched: &mut PublishContext) {
-        let groups = slot.lock().groups.clone();
+    /// A connection has ended and given its seat back, so that nothing comes to its hand any more: what it had
+    /// in hand of `groups` goes to other members, but for QoS 2 that has begun. That stays with a session that
+    /// goes on, and goes nowhere when it has ended [MQTT-4.8.2-5].
+    pub fn release_shared(
+        &self,
+        slot: &Slot,
+        groups: &[Arc<Group>],
+        session: &Session,
+        touched: &mut PublishContext,
+    ) {
+        let has_ended = slot.lock().mode == Mode::Ended;
+        let mut changes = Vec::new();
         for group in groups {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let keeps = session.begun_exactly_once(owner);
             group.let_go(slot, &keeps, &mut touched.touched);
+            changes.extend(if has_ended { group.settle_hand(slot) } else { None });
+            if group.subscription_of(slot).is_none() && !group.has_in_hand(slot) {
+                slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
+            }
         }
+        if !changes.is_empty() {
+            // Refused only when the store has failed, and then nothing matters any more.
+            drop(self.store.submit(Record::of(changes)));
+        }
+    }
+
+    /// A session leaves a group. What it has in hand it may still settle; the rest is released when its
+    /// connection ends.
+    pub(super) fn leave_group(&self, slot: &Slot, group: &Group) -> bool {
+        let is_empty = group.leave(slot);
+        if !group.has_in_hand(slot) {
+            slot.lock().groups.retain(|known| known.id != group.id);
+        }
+        is_empty
     }
 
     /// The group with this number, among those a session belongs to.

@@ -14,6 +14,9 @@ use crate::topic::{Stamp, TopicName};
 /// Topics whose matches a publisher remembers.
 const REMEMBERED: usize = 8;
 
+/// Matching sessions that are remembered for a topic from one batch to the next.
+const REMEMBERED_SESSIONS_MAX: usize = 1024;
+
 /// Above so many matching sessions, those of one client are found by hash instead of by looking.
 const LOOKED_THROUGH_MAX: usize = 16;
 
@@ -63,6 +66,12 @@ struct Place {
 }
 
 impl MatchMemory {
+    /// Forgets the matches that are many: each publisher would hold a list of all subscribers.
+    pub(super) fn forget_large(&mut self) {
+        let is_large = |place: &&mut Place| place.matches.sessions.capacity() > REMEMBERED_SESSIONS_MAX;
+        self.places.iter_mut().filter(is_large).for_each(|place| *place = Place::default());
+    }
+
     /// The matches of a topic, remembered or looked up, and whether the publisher may publish there.
     pub(super) fn look_up(
         &mut self,

@@ -20,6 +20,8 @@ mod retained;
 mod route;
 mod slot;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod wills;
 
@@ -95,6 +97,8 @@ pub struct Broker {
     retained: RetainedTree<crate::record::Message>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
+    /// Why everybody has to leave, once that is so.
+    leaving: std::sync::OnceLock<crate::codec::ReasonCode>,
     next_id: AtomicU64,
 }
 
@@ -122,6 +126,7 @@ impl Broker {
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),
+            leaving: std::sync::OnceLock::new(),
             next_id: AtomicU64::new(1),
         };
         broker.recover(recovered);

@@ -39,12 +39,15 @@ pub(super) struct Routed {
     pub(super) changes: Vec<Change>,
     /// The number of a message that is replayed.
     pub(super) origin: Option<Lsn>,
+    /// Not even a disk that is nearly full refuses it: with it goes a change that was made in memory already.
+    pub(super) goes_through: bool,
 }
 
 impl PublishContext {
     /// Rings for everyone who got something since the last call. Owed after each batch.
     pub fn wake(&mut self) {
         self.touched.drain(..).for_each(|link| link.bell.ring());
+        self.memory.forget_large();
     }
 }
 
@@ -72,7 +75,14 @@ impl Broker {
             return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
         }
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
-        let routed = Routed { message, inbound, retain: false, changes: Vec::new(), origin: None };
+        let routed = Routed {
+            message,
+            inbound,
+            retain: false,
+            changes: Vec::new(),
+            origin: None,
+            goes_through: false,
+        };
         self.route(matches, routed, touched)
     }
 
@@ -101,7 +111,8 @@ impl Broker {
         }
         let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights.version(), || true));
         let inbound = inbound(source, publish);
-        let routed = Routed { message, inbound, retain: true, changes: Vec::new(), origin: None };
+        let routed =
+            Routed { message, inbound, retain: true, changes: Vec::new(), origin: None, goes_through: false };
         self.route(matches, routed, touched)
     }
 
@@ -120,7 +131,7 @@ impl Broker {
         let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
-        let routed = Routed { message, inbound: None, retain, changes, origin: None };
+        let routed = Routed { message, inbound: None, retain, changes, origin: None, goes_through: true };
         match self.route(&matches, routed, touched) {
             Receipt::Safe(_) => Some(Lsn::ZERO),
             Receipt::SafeAt(lsn, _) => Some(lsn),

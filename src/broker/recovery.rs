@@ -55,11 +55,11 @@ impl Broker {
             inner.opened = true;
             inner.will = opened.will.map(|record| {
                 let due = closed_at.plus(Duration::from_secs(record.delay.into())).min(expires);
-                self.timers.schedule(due, &slot);
-                SlotWill { record, user_name: opened.user_name.clone(), due: Some(due) }
+                let user_name = opened.user_name.clone();
+                SlotWill { record, user_name, epoch: opened.epoch, due: Some(due) }
             });
+            self.timers.schedule(&slot, &mut inner);
         }
-        self.timers.schedule(expires, &slot);
         subscriptions.iter().for_each(|row| self.restore_subscription(&slot, row));
         self.directory.insert(Arc::clone(&slot.client_id), Arc::clone(&slot));
         self.sessions.fetch_add(1, Ordering::Relaxed);

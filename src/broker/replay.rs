@@ -46,7 +46,7 @@ impl Broker {
         }
         let origin = Some(letter.message_no).filter(|number| *number != Lsn::ZERO);
         let changes = vec![Change::DeadLettersDiscarded(vec![id])];
-        let routed = Routed { message, inbound: None, retain: false, changes, origin };
+        let routed = Routed { message, inbound: None, retain: false, changes, origin, goes_through: false };
         let mut touched = Vec::new();
         let receipt = self.route(&matches, routed, &mut touched);
         touched.iter().for_each(|link| link.bell.ring());

@@ -85,6 +85,8 @@ pub(super) struct SlotInner {
     pub(super) expiry: u32,
     /// When the last connection ended, while there is none.
     pub(super) closed_at: Option<UnixMillis>,
+    /// When the timers look at the slot next.
+    pub(super) wakes_at: Option<UnixMillis>,
     /// The last connection did not end in order, so that its last reports may be missing.
     pub(super) torn: bool,
     /// The store has the session: there is something to resume.
@@ -98,6 +100,8 @@ pub(super) struct SlotInner {
 pub(super) struct SlotWill {
     pub(super) record: WillRecord,
     pub(super) user_name: Option<Arc<str>>,
+    /// The connection that left it.
+    pub(super) epoch: Epoch,
     /// When it is due; `None` while the connection is open.
     pub(super) due: Option<UnixMillis>,
 }
@@ -120,7 +124,7 @@ pub enum Mode {
 pub(super) enum Pushed {
     /// In the outbox, or owed by the store.
     Kept,
-    /// A QoS 0 message that found no room, or nobody.
+    /// A QoS 0 message, or one of a shared group, that found no room, or nobody.
     Dropped,
     /// The client does not read and its session ends with the connection: the connection is told to go.
     Overflow,
@@ -158,6 +162,7 @@ impl Slot {
             will: None,
             expiry,
             closed_at: None,
+            wakes_at: None,
             torn: false,
             opened: false,
             groups: Vec::new(),
@@ -188,8 +193,9 @@ impl Slot {
         let number = delivery.claim.as_ref().filter(|claim| Some(claim.owner) == own).map(|claim| claim.lsn);
         let pushed = match (inner.mode, number) {
             (Mode::Live, Some(lsn)) if lsn <= inner.floor => return Pushed::Kept,
-            (Mode::Live, _) => inner.push_frame(delivery, bytes_max, self.durable.is_some()),
-            (Mode::Backlog, None) => inner.push_frame(delivery, bytes_max, self.durable.is_some()),
+            (Mode::Live, _) | (Mode::Backlog, None) => {
+                inner.push_frame(delivery, bytes_max, number.is_some())
+            }
             (_, Some(_)) => Pushed::Kept,
             (_, None) => Pushed::Dropped,
         };
@@ -268,25 +274,32 @@ impl Slot {
 }
 
 impl SlotInner {
-    /// A frame that does not fit sends a durable session to its backlog, and ends one that is not.
-    fn push_frame(&mut self, delivery: Delivery, bytes_max: usize, durable: bool) -> Pushed {
+    /// A frame that does not fit sends a durable session to its backlog when that has the message, and ends a
+    /// session that is not durable. A shared group finds somebody else.
+    fn push_frame(&mut self, delivery: Delivery, bytes_max: usize, is_own: bool) -> Pushed {
         let size = delivery.size();
         if self.outbox_bytes + size <= bytes_max || self.outbox.is_empty() {
             self.outbox_bytes += size;
             self.outbox.push_back(delivery);
             return Pushed::Kept;
         }
-        if delivery.qos == Qos::AtMostOnce && delivery.claim.is_none() {
-            return Pushed::Dropped;
-        }
-        if durable && delivery.claim.is_some() {
+        if is_own {
             self.mode = Mode::Backlog;
             return Pushed::Kept;
+        }
+        if delivery.qos == Qos::AtMostOnce || delivery.claim.is_some() {
+            return Pushed::Dropped;
         }
         if let Some(link) = &self.link {
             link.evict(ReasonCode::QuotaExceeded);
         }
         Pushed::Overflow
+    }
+
+    /// When the session ends, while there is no connection.
+    pub(super) fn expires_at(&self) -> Option<UnixMillis> {
+        let kept = std::time::Duration::from_secs(self.expiry.into());
+        self.closed_at.map(|closed_at| closed_at.plus(kept))
     }
 
     /// Takes the will out when its delay has passed: whoever takes it publishes it.

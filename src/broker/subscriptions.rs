@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::matching::Target;
 use super::retained::RetainedScan;
-use super::{Broker, Slot, Subscription};
+use super::{Broker, Mode, Slot, Subscription};
 use crate::auth::{Rights, Subscribe};
 use crate::codec::{Qos, ReasonCode};
 use crate::record::{Change, Lsn, Record, SubscriptionRow};
@@ -66,6 +66,7 @@ impl Broker {
             let reason = match filter {
                 Ok(filter) if slot.lock().subscriptions.remove(&filter).is_some() => {
                     self.withdraw(slot, &filter);
+                    self.metrics.subscriptions.decrement(1.0);
                     if let Some(durable) = slot.durable() {
                         changes.push(Change::Unsubscribed(durable.recipient, filter.to_string().into()));
                     }
@@ -91,7 +92,8 @@ impl Broker {
     pub(super) fn restore_subscription(&self, slot: &Arc<Slot>, row: &SubscriptionRow) {
         let Ok(filter) = SubscriptionFilter::parse(&row.filter, u16::MAX) else { return };
         let subscription = Subscription { options: row.options, id: row.id };
-        self.insert(slot, &filter, subscription);
+        // Refused only when the store has failed, and then nobody is served.
+        let _ = self.insert(slot, &filter, subscription);
         slot.lock().subscriptions.insert(filter, subscription);
         self.metrics.subscriptions.increment(1.0);
     }
@@ -122,26 +124,31 @@ impl Broker {
         let subscription = Subscription { options: request.options, id: request.id };
         let old = slot.lock().subscriptions.insert(request.filter.clone(), subscription);
         self.metrics.subscriptions.increment(f64::from(u8::from(old.is_none())));
-        if request.filter.is_shared() && slot.durable().is_some() {
-            let group = self.group(&request.filter.to_string());
-            subscribed.safe_at = self.make_durable(&group)?.unwrap_or_default().max(subscribed.safe_at);
-        }
         // Into the index before the tree is scanned: what is published in between is found by one of both.
-        self.insert(slot, &request.filter, subscription);
+        let safe_at = self.insert(slot, &request.filter, subscription)?;
+        subscribed.safe_at = safe_at.max(subscribed.safe_at);
+        if slot.lock().mode == Mode::Ended {
+            // It ended meanwhile, and what it left behind was taken out before this came in.
+            self.withdraw_all(slot);
+        }
         subscribed.scans.extend(RetainedScan::for_subscription(&request.filter, subscription, old.is_none()));
         Ok(())
     }
 
-    fn insert(&self, slot: &Arc<Slot>, filter: &SubscriptionFilter, subscription: Subscription) {
+    /// Gives the number to wait for.
+    fn insert(
+        &self,
+        slot: &Arc<Slot>,
+        filter: &SubscriptionFilter,
+        subscription: Subscription,
+    ) -> Result<Lsn, SubmitError> {
         if !filter.is_shared() {
             self.index.insert(&filter.filter, Target::Session(Arc::clone(slot)), subscription);
-            return;
+            return Ok(Lsn::ZERO);
         }
-        let group = self.group(&filter.to_string());
-        if group.join(slot, subscription) {
-            slot.lock().groups.push(Arc::clone(&group));
-        }
+        let (group, safe_at) = self.join_group(&filter.to_string(), slot, subscription)?;
         self.index.insert(&filter.filter, Target::Group(group), subscription);
+        Ok(safe_at)
     }
 
     fn withdraw(&self, slot: &Arc<Slot>, filter: &SubscriptionFilter) {
@@ -150,8 +157,7 @@ impl Broker {
             return;
         }
         let group = self.group(&filter.to_string());
-        slot.lock().groups.retain(|known| !Arc::ptr_eq(known, &group));
-        if group.leave(slot) {
+        if self.leave_group(slot, &group) {
             self.index.remove(&filter.filter, &Target::Group(Arc::clone(&group)));
             self.close_group(&group);
         }

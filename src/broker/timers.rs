@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::slot::SlotInner;
 use super::{Broker, Slot};
 use crate::record::UnixMillis;
 use crate::store::Bell;
@@ -13,7 +14,7 @@ use crate::store::Bell;
 /// How long the timers sleep at most, so that a machine that was suspended is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-/// Slots to look at, by time. A slot may be in here several times, and for nothing.
+/// Slots to look at, by time. A slot is in here once, and perhaps for nothing.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: Mutex<BTreeMap<(UnixMillis, u64), Weak<Slot>>>,
@@ -21,8 +22,16 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Has the slot looked at when `at` has come.
-    pub(super) fn schedule(&self, at: UnixMillis, slot: &Arc<Slot>) {
+    /// Has the slot looked at when its will or its end is due. A client that comes and goes has one place in
+    /// here, not one for each time.
+    pub(super) fn schedule(&self, slot: &Arc<Slot>, inner: &mut SlotInner) {
+        let will = inner.will.as_ref().and_then(|will| will.due);
+        let Some(at) = [inner.expires_at(), will].into_iter().flatten().min() else { return };
+        if inner.wakes_at.is_some_and(|known| known <= at) {
+            return;
+        }
+        self.forget(slot, inner);
+        inner.wakes_at = Some(at);
         let mut due = self.due.lock();
         let is_first = due.first_key_value().is_none_or(|((first, _), _)| at < *first);
         due.insert((at, slot.id), Arc::downgrade(slot));
@@ -32,11 +41,24 @@ impl Timers {
         }
     }
 
+    /// Takes the slot out.
+    pub(super) fn forget(&self, slot: &Slot, inner: &mut SlotInner) {
+        if let Some(at) = inner.wakes_at.take() {
+            self.due.lock().remove(&(at, slot.id));
+        }
+    }
+
     fn take_due(&self, now: UnixMillis) -> Vec<Arc<Slot>> {
         let mut due = self.due.lock();
         let later = due.split_off(&(UnixMillis(now.0 + 1), 0));
         let now_due = std::mem::replace(&mut *due, later);
         now_due.into_values().filter_map(|slot| slot.upgrade()).collect()
+    }
+
+    /// How many slots are looked at some time.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.due.lock().len()
     }
 
     fn first(&self) -> Option<UnixMillis> {

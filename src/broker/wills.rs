@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::slot::SlotWill;
-use super::{Broker, Slot};
+use super::{Broker, DurableSlot, Slot};
 use crate::record::{Change, Message, MessageParts, Record, WillRecord, expiry};
 use crate::topic::TopicName;
 
 impl Broker {
     /// Publishes a will that was taken out of its slot. In one record with it: the will leaves the session,
     /// or the session itself ends.
-    pub(super) fn publish_will(&self, slot: &Arc<Slot>, will: SlotWill, ended: Option<Change>) {
-        let removed = slot.durable().map(|durable| Change::WillRemoved(durable.recipient));
-        let changes: Vec<_> = ended.or(removed).into_iter().collect();
+    pub(super) fn publish_will(&self, slot: &Arc<Slot>, will: SlotWill, mut changes: Vec<Change>) {
+        if changes.is_empty() {
+            let removed = |durable: &DurableSlot| Change::WillRemoved(durable.recipient, will.epoch);
+            changes.extend(slot.durable().map(removed));
+        }
         if !self.may_publish_will(slot, &will) {
             tracing::warn!(client_id = %slot.client_id, "a will was not published: its client has lost the right");
             self.metrics.dropped.not_authorized.increment(1);

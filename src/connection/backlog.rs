@@ -34,7 +34,8 @@ pub(super) struct BacklogReader {
 /// A reading that is under way.
 #[derive(Debug)]
 struct Begun {
-    /// The report that has to be durable first: what is settled must not be read again.
+    /// The report that has to be durable first, also when it left earlier: what is settled must not be read
+    /// again.
     report: Lsn,
     /// Read up to here.
     cursor: Lsn,
@@ -55,8 +56,8 @@ enum Purpose {
     Resend(Exchange),
     /// The session's own backlog.
     Own(RecipientNo),
-    /// A shared group's.
-    Shared(Arc<Group>, RecipientNo),
+    /// A shared group's: the numbers that were fetched.
+    Shared(Arc<Group>, RecipientNo, Vec<Lsn>),
 }
 
 impl BacklogReader {
@@ -122,6 +123,8 @@ impl Connection {
             Poll::Ready(Err(_)) => return Err(cannot_read().into()),
         };
         match reading.purpose {
+            // Nobody is owed it any more: its group is gone.
+            Purpose::Resend(exchange) if page.is_empty() => self.session.abandon(exchange.packet_id),
             Purpose::Resend(exchange) => {
                 for stored in page {
                     self.redeliver(exchange, delivery(stored, exchange.owner), out, now)?;
@@ -133,7 +136,7 @@ impl Connection {
                 }
                 self.frames.extend(page.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner) => self.take_shared(&group, owner, page),
+            Purpose::Shared(group, owner, numbers) => self.take_shared(&group, (owner, &numbers), page),
         }
         Ok(true)
     }
@@ -144,9 +147,10 @@ impl Connection {
         let Some(backlog) = self.slot.durable().map(|durable| Arc::clone(&durable.backlog)) else {
             return Ok(false);
         };
-        let watermark = self.context.broker.store.watermark();
+        let watermark = self.watermark;
         if self.backlog.begun.is_none() {
-            let report = self.report_all(now)?;
+            self.report_all(now)?;
+            let report = self.last_report;
             let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
             let in_hand = in_hand.map(|claim| claim.lsn).collect();
             self.backlog.begun = Some(Begun { report, cursor: Lsn::ZERO, in_hand });
@@ -182,13 +186,13 @@ impl Connection {
 
     /// Fetches what a shared group could give to nobody when it came.
     fn read_shared(&mut self) -> Result<bool, End> {
-        let watermark = self.context.broker.store.watermark();
+        let watermark = self.watermark;
         for group in self.slot.groups() {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let mut numbers = Vec::new();
             let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);
             if !numbers.is_empty() {
-                self.start_reading(Purpose::Shared(group, owner), owner, numbers);
+                self.start_reading(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
                 return Ok(true);
             }
             self.backlog.waits_for = [self.backlog.waits_for, waits_for].into_iter().flatten().min();
@@ -196,8 +200,20 @@ impl Connection {
         Ok(false)
     }
 
-    fn take_shared(&mut self, group: &Arc<Group>, owner: RecipientNo, page: Vec<Stored>) {
-        let Some(subscription) = group.subscription_of(&self.slot) else { return };
+    /// Takes what was fetched. What did not fit into the page is for the next one, or for another member; all
+    /// of it is when the client has unsubscribed meanwhile.
+    fn take_shared(
+        &mut self,
+        group: &Arc<Group>,
+        (owner, numbers): (RecipientNo, &[Lsn]),
+        page: Vec<Stored>,
+    ) {
+        let subscription = group.subscription_of(&self.slot);
+        let is_left = |lsn: &Lsn| {
+            subscription.is_none() || page.binary_search_by_key(lsn, |stored| stored.lsn).is_err()
+        };
+        group.put_back(&self.slot, numbers.iter().copied().filter(is_left));
+        let Some(subscription) = subscription else { return };
         for stored in page {
             let mut delivery = delivery(stored, owner);
             delivery.qos = delivery.qos.min(subscription.options.qos);

@@ -18,8 +18,7 @@ impl Connection {
         out: &mut Outgoing,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        let watermark = self.context.broker.store.watermark();
-        let expired = self.session.write_held(now, watermark, out);
+        let expired = self.session.write_held(now, self.watermark, out);
         self.context.broker.metrics.dropped.expired.increment(expired as u64);
         let mut moved = false;
         while out.len() < WRITE_MAX {
@@ -51,11 +50,10 @@ impl Connection {
     /// Delivers the first of what was taken from the outbox. False when there is nothing, or it has to wait:
     /// for the window, or for its commit.
     fn deliver_frames(&mut self, out: &mut Outgoing, now: UnixMillis) -> Result<bool, End> {
-        let watermark = self.context.broker.store.watermark();
         let mut delivered = false;
         while out.len() < WRITE_MAX {
             let Some(first) = self.frames.front() else { break };
-            if first.not_before > watermark || !self.has_window_for(first.qos) {
+            if first.not_before > self.watermark || !self.has_window_for(first.qos) {
                 break;
             }
             let Some(delivery) = self.frames.pop_front() else { break };
@@ -127,8 +125,7 @@ impl Connection {
     fn send_retained(&mut self, now: UnixMillis) -> Result<bool, End> {
         let broker = &self.context.broker;
         let outbox_bytes = broker.limits().outbox_bytes;
-        let watermark = broker.store.watermark();
-        let ready = self.scans.front().is_some_and(|(safe_at, _)| *safe_at <= watermark);
+        let ready = self.scans.front().is_some_and(|(safe_at, _)| *safe_at <= self.watermark);
         if !ready || !self.slot.has_room_for_retained(outbox_bytes) {
             return Ok(false);
         }

@@ -13,6 +13,9 @@ use crate::session::Close;
 /// Rounds of reading and writing before other connections of this thread have their turn.
 const ROUNDS_MAX: usize = 4;
 
+/// How long a connection that has to leave goes on reading.
+const LAST_LOOK: Duration = Duration::from_millis(2);
+
 impl Connection {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         scratch::with(|scratch| match self.drive(cx, scratch) {
@@ -27,11 +30,11 @@ impl Connection {
         for _ in 0..ROUNDS_MAX {
             let rung = self.link.bell.poll_heard(cx.waker());
             let now = self.context.broker.clock.now();
-            if let Some(reason) = self.link.eviction() {
-                return Err(self.leave(cx, scratch, now, reason));
-            }
-            self.session.handle_time(now)?;
+            self.watermark = self.context.broker.store.watermark();
             let has_read = self.read(cx, scratch, now)?;
+            self.check_eviction(now)?;
+            // Silence is judged after the look at the socket: what waits there was said in time.
+            self.session.handle_time(now)?;
             self.settle(now)?;
             let has_written = self.write(cx, scratch, now)?;
             self.settle(now)?;
@@ -45,19 +48,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Leaves, because another connection takes the session over or the broker says so. What has arrived
-    /// until now is read first: a client that says DISCONNECT and comes back at once has left no will.
-    fn leave(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &mut Scratch,
-        now: UnixMillis,
-        why: ReasonCode,
-    ) -> End {
-        match self.read(cx, scratch, now) {
-            Err(End::Goodbye) => End::Goodbye,
-            _ => Close::because(why, "the connection was told to leave").into(),
+    /// Leaves when it was told to: another connection takes the session over, or the broker stops. What has
+    /// arrived until then is read first, and the runtime needs a moment to say that something has: a client
+    /// that says DISCONNECT and comes back at once has left no will.
+    fn check_eviction(&mut self, now: UnixMillis) -> Result<(), End> {
+        let Some(reason) = self.link.eviction() else { return Ok(()) };
+        let leaves_at = *self.leaves_at.get_or_insert(now.plus(LAST_LOOK));
+        if now < leaves_at {
+            return Ok(());
         }
+        Err(Close::because(reason, "the connection was told to leave").into())
     }
 
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
@@ -72,29 +72,35 @@ impl Connection {
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
-            let struck = claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner));
-            self.context.broker.shared_settled(&self.slot, &claim, struck);
-            if !struck {
-                self.session.settle_by_report(&claim, now);
+            let group = self.context.broker.group_of(&self.slot, &claim);
+            if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
+                group.into_iter().for_each(|group| group.struck(claim.lsn));
+                continue;
+            }
+            self.session.settle_by_report(&claim, now);
+            if let Some(group) = group {
+                group.settling(claim.lsn);
+                self.settling.push((group, claim.lsn));
             }
         }
     }
 
-    /// Reports everything at once, due or not. Gives the number to wait for, which may be that of an earlier
-    /// report that is still on its way to the disk; zero when there never was one.
-    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<Lsn, End> {
+    /// Reports everything at once, due or not.
+    pub(super) fn report_all(&mut self, now: UnixMillis) -> Result<(), End> {
         self.strike_settled(now);
         self.submit_report()
     }
 
-    fn submit_report(&mut self) -> Result<Lsn, End> {
-        if let Some(delta) = self.session.take_report() {
-            let record = report_record(delta, self.session.durable().is_some());
-            let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
-            self.session.reported(entry.lsn);
-            self.reported = entry.lsn;
+    fn submit_report(&mut self) -> Result<(), End> {
+        let Some(delta) = self.session.take_report() else { return Ok(()) };
+        let record = report_record(delta, self.session.durable().is_some());
+        let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
+        self.session.reported(entry.lsn);
+        self.last_report = entry.lsn;
+        for (group, lsn) in self.settling.drain(..) {
+            group.settled_by(entry.lsn, lsn, self.watermark);
         }
-        Ok(self.reported)
+        Ok(())
     }
 
     /// What the session still holds goes with its last record.
@@ -111,15 +117,15 @@ impl Connection {
         if broker.store.has_failed() {
             return Err(store_failed().into());
         }
-        let watermark = broker.store.watermark();
-        if let Some(lsn) = self.waits_for(watermark) {
-            if lsn <= watermark {
-                return Ok(false);
-            }
-            if self.rings_at != lsn {
-                self.rings_at = lsn;
-                broker.store.ring_at(lsn, &self.link.bell);
-            }
+        // The socket was not looked at, and does not know whom to wake.
+        if self.reading_paused && self.may_read() {
+            return Ok(false);
+        }
+        if let Some(lsn) = self.waits_for()
+            && self.rings_at != lsn
+        {
+            self.rings_at = lsn;
+            broker.store.ring_at(lsn, &self.link.bell);
         }
         if self.takes_frames() && !self.slot.park() {
             return Ok(false);
@@ -127,15 +133,18 @@ impl Connection {
         self.poll_timer(cx, now)
     }
 
-    /// The number of the next record that something here waits for.
-    fn waits_for(&self, watermark: Lsn) -> Option<Lsn> {
+    /// The number of the next record that something here waits for. What is not above the watermark of this
+    /// round waits for something else that wakes the task: window, room or socket. What became durable since
+    /// is above it, and then the bell rings at once.
+    fn waits_for(&self) -> Option<Lsn> {
         let held_back = self.frames.front().map(|delivery| delivery.not_before);
         let scan = self.scans.front().map(|(safe_at, _)| *safe_at);
-        let room = self.is_store_congested().then_some(Lsn(watermark.0 + 1));
-        let numbers =
-            [self.session.reply_waits_for(), self.session.held_waits_for(), self.backlog.waits_for(), room];
-        let waiting = [held_back, scan].into_iter().flatten().filter(|lsn| *lsn > watermark);
-        numbers.into_iter().flatten().chain(waiting).min()
+        // What congests the store is not durable yet, so that the next number is sure to come.
+        let room = self.is_store_congested().then_some(Lsn(self.watermark.0 + 1));
+        let reply = self.session.reply_waits_for();
+        let held = self.session.held_waits_for();
+        let numbers = [held_back, scan, room, reply, held, self.backlog.waits_for()];
+        numbers.into_iter().flatten().filter(|lsn| *lsn > self.watermark).min()
     }
 
     pub(super) fn is_store_congested(&self) -> bool {
@@ -148,7 +157,9 @@ impl Connection {
         if write.is_some_and(|due| due <= now) {
             return Err(End::Lost);
         }
-        let Some(due) = [self.session.deadline(), write].into_iter().flatten().min() else { return Ok(true) };
+        let Some(due) = [self.session.deadline(), write, self.leaves_at].into_iter().flatten().min() else {
+            return Ok(true);
+        };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));

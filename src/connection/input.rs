@@ -23,10 +23,15 @@ impl Connection {
         scratch: &mut Scratch,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        if !self.may_read() {
+        self.reading_paused = !self.may_read();
+        if self.reading_paused {
             // Who is not read from cannot be silent.
             self.session.heard(now);
             return Ok(false);
+        }
+        if std::mem::take(&mut self.came_with_connect) {
+            self.read_in_partial(now)?;
+            return Ok(true);
         }
         // What is kept goes in front of what is read, unless it is large.
         let kept = if self.partial.len() < READ_MAX / 2 { self.partial.len() } else { 0 };
@@ -47,7 +52,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
         unsent < UNSENT_REPLIES_MAX && !self.session.is_behind() && !self.is_store_congested()
     }
@@ -139,12 +144,19 @@ impl Connection {
         let subscribed = subscribed.map_err(|_| store_failed())?;
         let suback = Suback { packet_id: subscribe.packet_id, reasons: subscribed.reasons };
         self.session.answer_later(subscribed.safe_at, ReplyPacket::Suback(suback));
-        self.scans.extend(subscribed.scans.into_iter().map(|scan| (subscribed.safe_at, scan)));
+        for scan in subscribed.scans {
+            // One for each subscription at most, however often a client repeats itself.
+            self.scans.retain(|(_, known)| !known.is_replaced_by(&scan));
+            self.scans.push_back((subscribed.safe_at, scan));
+        }
         Ok(())
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let filters = self.session.handle_unsubscribe(unsubscribe)?;
+        for filter in filters.iter().flatten().filter(|filter| !filter.is_shared()) {
+            self.scans.retain(|(_, scan)| !scan.is_for(&filter.filter));
+        }
         let unsubscribed =
             self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;
         let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: unsubscribed.reasons };

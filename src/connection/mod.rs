@@ -13,6 +13,8 @@ mod handshake;
 mod input;
 mod output;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use crate::auth::{Identity, Rights};
-use crate::broker::{Broker, Departure, Link, PublishContext, RetainedScan, Slot};
+use crate::broker::{Broker, Departure, Group, Link, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Delivery, Outgoing, Session};
@@ -59,24 +61,46 @@ pub(crate) struct Connection {
     publishing: PublishContext,
     /// The beginning of a packet that is not complete.
     partial: Vec<u8>,
+    /// What came together with CONNECT was not looked at yet.
+    came_with_connect: bool,
     /// What the socket did not take yet.
     unsent: Option<Box<Outgoing>>,
     /// Since when the socket has taken nothing.
     blocked_since: Option<UnixMillis>,
     needs_flush: bool,
+    /// When it obeys an eviction.
+    leaves_at: Option<UnixMillis>,
     /// Messages taken from the outbox, or read from the store.
     frames: VecDeque<Delivery>,
     /// Retained messages to hand over, each once its SUBACK may have left.
     scans: VecDeque<(Lsn, RetainedScan)>,
     backlog: BacklogReader,
-    /// The number of the session's newest report; zero before the first.
-    reported: Lsn,
+    /// Messages of shared groups that the next report settles.
+    settling: Vec<(Arc<Group>, Lsn)>,
+    /// The number of the session's last report.
+    last_report: Lsn,
+    /// How far the disk was when this round began. A round goes by one watermark: nothing becomes durable
+    /// unnoticed between a look at it and the sleep.
+    watermark: Lsn,
     /// The number the bell will be rung at.
     rings_at: Lsn,
+    /// This round did not look at the socket.
+    reading_paused: bool,
     timer: Option<std::pin::Pin<Box<Sleep>>>,
     inbound: ByQos,
     outbound: ByQos,
     departure: Departure,
+    /// The session was given back.
+    has_left: bool,
+}
+
+/// A task that panicked or was cut off gives its session back all the same: its will and its expiry begin.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.give_back(Departure { torn: true, ..Departure::default() });
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -112,9 +136,7 @@ impl Connection {
         self.last_report();
         let closed_by_us = matches!(end, End::Closed(_));
         self.departure.without_will &= matches!(end, End::Goodbye);
-        self.context.broker.release_shared(&self.slot, &self.session, &mut self.publishing);
-        self.context.broker.detach(&self.slot, &self.link, self.departure);
-        self.publishing.wake();
+        self.give_back(self.departure);
         self.count();
         if let End::Closed(close) = end {
             self.say_goodbye(close).await;
@@ -122,6 +144,15 @@ impl Connection {
         if closed_by_us || self.stream.is_tls() {
             self.stream.close().await;
         }
+    }
+
+    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed.
+    fn give_back(&mut self, departure: Departure) {
+        self.has_left = true;
+        let (broker, groups) = (&self.context.broker, self.slot.groups());
+        broker.detach(&self.slot, &self.link, departure);
+        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        self.publishing.wake();
     }
 
     fn log_end(&self, end: End) {

@@ -44,7 +44,7 @@ impl Connection {
     }
 
     fn write_replies(&mut self, out: &mut Outgoing) -> Result<(), Close> {
-        self.session.write_replies(self.context.broker.store.watermark(), out)
+        self.session.write_replies(self.watermark, out)
     }
 
     /// Hands the bytes to the socket until it takes no more. True when it took some.

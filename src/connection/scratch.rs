@@ -25,6 +25,8 @@ thread_local! {
 /// Lends the thread's buffers. Not to be called again inside `work`.
 pub(super) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
+        // A connection that panicked here has left bytes that are for nobody else.
+        scratch.out.clear();
         let result = work(scratch);
         scratch.out.clear();
         if scratch.out.bytes.capacity() > KEPT_MAX {

@@ -93,8 +93,9 @@ pub enum Change {
     Progress(Box<SessionDelta>),
     /// A group or a route has no further claim to these messages.
     Settled(RecipientNo, Vec<Lsn>),
-    /// The will left the session: it was published, or its session's end made it void.
-    WillRemoved(RecipientNo),
+    /// The will that this connection left is gone from the session: it was published. That of a later one
+    /// stays.
+    WillRemoved(RecipientNo, Epoch),
     /// The retained message of this topic expired.
     RetainedRemoved(Box<str>),
     /// A shared group exists: `$share/<name>/<filter>`.

@@ -64,10 +64,7 @@ pub fn run(config: Config, spare: bool) -> Exit {
     };
     let exit = runtime.block_on(async {
         match Server::start(config, metrics, spare).await {
-            Ok(server) => {
-                banner::print(&server, descriptors);
-                server.serve().await
-            }
+            Ok(server) => server.serve(descriptors).await,
             Err(error) => cannot_start(&*error),
         }
     });
@@ -123,7 +120,7 @@ impl Server {
     }
 
     /// Serves until it is told to stop.
-    async fn serve(mut self) -> Exit {
+    async fn serve(mut self, descriptors: u64) -> Exit {
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
         else {
@@ -132,6 +129,8 @@ impl Server {
         };
         self.acceptors.start();
         self.readiness.set(Phase::Up);
+        // Whoever reads it may send a signal at once.
+        banner::print(&self, descriptors);
         let exit = loop {
             tokio::select! {
                 _ = terminate.recv() => break Exit::Stopped,

@@ -98,7 +98,7 @@ impl Session {
     pub fn handle_publish<'a>(&mut self, publish: &Publish<'a>) -> Result<Incoming<'a>, Close> {
         let topic = self.inbound.resolve(publish)?;
         if TopicName::parse(&topic, self.topic_levels).is_err() {
-            return Err(Close::because(ReasonCode::TopicNameInvalid, "the topic has too many levels"));
+            return Err(Close::because(ReasonCode::MalformedPacket, "the topic has too many levels"));
         }
         if let Some(packet_id) = publish.packet_id {
             if let Some(lsn) = self.inbound.exchanges.get(&packet_id.get()).copied()

@@ -340,10 +340,10 @@ impl Session {
         self.outbound.in_flight.values().filter_map(|in_flight| in_flight.claim.as_ref())
     }
 
-    /// Messages of a shared group whose QoS 2 exchange this durable session has begun: they stay with it
+    /// Messages of a shared group whose QoS 2 exchange has begun: they stay with this session
     /// [MQTT-4.8.2-4].
     pub fn begun_exactly_once(&self, group: RecipientNo) -> Vec<Lsn> {
-        let begun = self.outbound.in_flight.values().filter(|known| known.saved && is_qos_2(known.state));
+        let begun = self.outbound.in_flight.values().filter(|known| is_qos_2(known.state));
         begun.filter_map(|known| known.claim.as_ref()).filter(|c| c.owner == group).map(|c| c.lsn).collect()
     }
 

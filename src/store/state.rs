@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{Change, Epoch, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta};
+use crate::record::{Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.
@@ -197,7 +197,7 @@ impl State {
                     self.settle(tables, *recipient, *number)?;
                 }
             }
-            Change::WillRemoved(recipient) => self.remove_will(tables, *recipient)?,
+            Change::WillRemoved(recipient, epoch) => self.remove_will(tables, *recipient, *epoch)?,
             Change::RetainedRemoved(topic) => {
                 tables.retained.remove(&**topic)?;
             }
@@ -238,8 +238,14 @@ impl State {
         Ok(self.enter(registry, number))
     }
 
-    fn remove_will(&mut self, tables: &mut Tables<'_>, number: RecipientNo) -> Result<(), StoreError> {
-        let session = self.recipients.get_mut(&number).and_then(|r| r.session.as_mut());
+    fn remove_will(
+        &mut self,
+        tables: &mut Tables<'_>,
+        number: RecipientNo,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        let recipient = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch);
+        let session = recipient.and_then(|r| r.session.as_mut());
         match session.and_then(|session| session.opened.will.take()) {
             Some(_) => self.write_session(tables, number),
             None => Ok(()),
@@ -272,6 +278,12 @@ impl State {
             remove_by_number(&mut tables.routes, number)?;
         }
         self.sweeps.push_back(recipient.backlog);
+        for exchange in recipient.progress.exchanges.values() {
+            // QoS 2 that a member of a group has begun goes to no other [MQTT-4.8.2-5].
+            if exchange.owner != number && exchange.state != ExchangeState::AwaitingPuback {
+                self.settle(tables, exchange.owner, exchange.lsn)?;
+            }
+        }
         Ok(())
     }
 

@@ -8,7 +8,9 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Starts the log. A second call does nothing.
 pub fn init(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The TLS library warns of every client that names an IP address as its host; it can be asked for.
+    let directives = format!("rustls=error,{}", config.level);
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

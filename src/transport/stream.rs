@@ -84,7 +84,7 @@ impl Stream {
     }
 
     /// Ends the connection so that the other end gets what was written last: it is told that there is no
-    /// more, and what it still sends is thrown away until it ends its side too, or [`LINGER`] is over. With
+    /// more, and what it still sends is thrown away until it ends its side too, or `LINGER` is over. With
     /// unread bytes a socket is reset, and a reset takes back what the other end has not read yet.
     pub async fn close(&mut self) {
         let goodbye = async {

@@ -242,7 +242,7 @@ fn dollar_topics_are_acknowledged_and_go_nowhere() {
 fn topics_have_a_limited_depth() {
     let mut peer = Peer::passing();
     let publish = Publish { topic: "1/2/3/4/5/6/7/8/9", ..publish(AtLeastOnce, 1, "a") };
-    assert_eq!(peer.session.handle_publish(&publish).unwrap_err().reason, ReasonCode::TopicNameInvalid);
+    assert_eq!(peer.session.handle_publish(&publish).unwrap_err().reason, ReasonCode::MalformedPacket);
 }
 
 #[test]

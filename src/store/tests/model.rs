@@ -96,8 +96,8 @@ impl Model {
             }
             Change::Progress(delta) => self.progress(delta),
             Change::Settled(number, numbers) => self.settle(*number, numbers),
-            Change::WillRemoved(number) => {
-                let row = self.parties.get_mut(&number.0).and_then(|party| party.session.as_mut());
+            Change::WillRemoved(number, epoch) => {
+                let row = self.speaker(*number, *epoch).and_then(|party| party.session.as_mut());
                 row.into_iter().for_each(|row| row.opened.will = None);
             }
             Change::RetainedRemoved(topic) => drop(self.retained.remove(&**topic)),
@@ -314,10 +314,10 @@ fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {
         5..=7 => Change::Unsubscribed(number, filter(dice)),
         8..=14 => Change::Progress(Box::new(random_delta(dice, model, number))),
         15..=18 => Change::Settled(number, some_owed(dice, model, number)),
-        19 => Change::WillRemoved(number),
+        19 => Change::WillRemoved(number, epoch_of(dice, model, number)),
         20 => Change::RetainedRemoved(["a", "a/b", "ö"][dice.roll(3)].into()),
         21 => match (model.parties.len() < 9, dice.one_in(2)) {
-            (false, _) => Change::WillRemoved(number),
+            (false, _) => Change::WillRemoved(number, epoch_of(dice, model, number)),
             (true, group) => {
                 let (number, _) = store.new_recipient();
                 let name = format!("name-{}", number.0).into();

@@ -1,0 +1,284 @@
+//! Interleavings that were broken once, played step by step.
+
+use std::time::Duration;
+
+use super::publish::Source;
+use super::*;
+use crate::codec::{
+    Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
+};
+use crate::record::Lsn;
+use crate::session::{Receipt, SubscribeRequest, Terms};
+use crate::store::StoreSettings;
+use crate::topic::{SubscriptionFilter, TopicName};
+
+const LIMITS: BrokerLimits = BrokerLimits {
+    session: SessionLimits {
+        receive_maximum: 10,
+        inflight: 10,
+        topic_alias_maximum: 0,
+        topic_levels: 10,
+        packet_size: 1 << 20,
+        keep_alive_max: 0,
+        session_expiry: 3600,
+    },
+    outbox_bytes: 4096,
+    queued_messages: 1000,
+    queued_bytes: 1 << 20,
+    sessions: 1000,
+    subscriptions_per_session: 100,
+    retained_messages: 100,
+    retained_bytes: 1 << 20,
+    dead_letters: 1000,
+    dead_letter_bytes: 1 << 26,
+    takeover_timeout: Duration::from_secs(1),
+};
+
+struct World {
+    broker: Arc<Broker>,
+    _folder: tempfile::TempDir,
+}
+
+struct Client {
+    attachment: Attachment,
+    link: Arc<Link>,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            cache_size: 1 << 20,
+            commit_interval: Duration::ZERO,
+            batch_bytes_max: 1 << 20,
+            queue_bytes_max: 1 << 20,
+        };
+        let (store, recovered) = Store::open(folder.path(), &settings).unwrap();
+        let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
+        let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+        Self { broker, _folder: folder }
+    }
+
+    /// A durable session that reads its backlog no more.
+    async fn live(&self, client_id: &str) -> Client {
+        let client = self.attach(client_id).await;
+        client.attachment.slot.go_live(self.broker.store.watermark()).unwrap();
+        client
+    }
+
+    async fn attach(&self, client_id: &str) -> Client {
+        let connect = Connect {
+            version: Version::V5,
+            client_id,
+            clean_start: false,
+            keep_alive: 0,
+            session_expiry: Some(600),
+            receive_maximum: None,
+            maximum_packet_size: None,
+            topic_alias_maximum: 0,
+            request_response_information: false,
+            request_problem_information: true,
+            authentication_method: None,
+            authentication_data: None,
+            user_name: None,
+            password: None,
+            will: None,
+        };
+        let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
+        let link = Arc::new(Link::default());
+        let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
+        Client { attachment: self.broker.attach(request).await.unwrap(), link }
+    }
+
+    fn leave(&self, client: &Client, departure: Departure) {
+        self.broker.detach(&client.attachment.slot, &client.link, departure);
+    }
+
+    fn subscribe(&self, client: &Client, filter: &str) {
+        let filter = SubscriptionFilter::parse(filter, 10).unwrap();
+        let options = SubscribeOptions { qos: Qos::AtLeastOnce, ..SubscribeOptions::default() };
+        let request = SubscribeRequest { filter, options, id: None };
+        let rights = self.rights();
+        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap();
+    }
+
+    fn unsubscribe(&self, client: &Client, filter: &str) {
+        let filter = SubscriptionFilter::parse(filter, 10).unwrap();
+        self.broker.unsubscribe(&client.attachment.slot, vec![Ok(filter)]).unwrap();
+    }
+
+    fn rights(&self) -> crate::auth::Rights {
+        let identity = self.broker.auth.authenticate(([127, 0, 0, 1], 1).into(), None, None).unwrap();
+        self.broker.auth.rights(&identity, "p").unwrap()
+    }
+
+    /// Publishes with QoS 1 and waits until that is safe.
+    async fn publish(&self, client: &Client, payload: &[u8]) -> Lsn {
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            topic: "a",
+            packet_id: PacketId::new(1),
+            properties: PublishProperties::default(),
+            payload,
+        };
+        let rights = self.rights();
+        let source = Source { slot: &client.attachment.slot, durable: None, rights: &rights };
+        let topic = TopicName::parse("a", 10).unwrap();
+        let now = self.broker.clock.now();
+        let receipt = self.broker.publish(&mut PublishContext::default(), &source, &publish, &topic, now);
+        let Receipt::SafeAt(lsn, ReasonCode::Success) = receipt else { panic!("{receipt:?}") };
+        self.broker.store.durable(lsn).await.unwrap();
+        lsn
+    }
+
+    fn fetch(&self, group: &Group, client: &Client) -> Vec<Lsn> {
+        let mut page = Vec::new();
+        group.fetch(&client.attachment.slot, self.broker.store.watermark(), 10, &mut page);
+        page
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.broker.store.close();
+    }
+}
+
+#[tokio::test]
+async fn what_one_member_has_settled_no_other_fetches_before_the_disk_knows() {
+    let world = World::new();
+    let (one, other) = (world.attach("one").await, world.attach("other").await);
+    world.subscribe(&one, "$share/g/a");
+    world.subscribe(&other, "$share/g/a");
+    let lsn = world.publish(&one, b"x").await;
+    let group = world.broker.group("$share/g/a");
+    assert_eq!(world.fetch(&group, &one), [lsn]);
+    group.settling(lsn);
+    group.put_back(&one.attachment.slot, [lsn].into_iter());
+    assert_eq!(world.fetch(&group, &other), [], "it is in the queue until its report is durable");
+}
+
+#[tokio::test]
+async fn what_was_fetched_and_did_not_fit_goes_to_another_member() {
+    let world = World::new();
+    let (one, other) = (world.attach("one").await, world.attach("other").await);
+    world.subscribe(&one, "$share/g/a");
+    world.subscribe(&other, "$share/g/a");
+    let (first, second) = (world.publish(&one, b"1").await, world.publish(&one, b"2").await);
+    let group = world.broker.group("$share/g/a");
+    assert_eq!(world.fetch(&group, &one), [first, second]);
+    assert_eq!(world.fetch(&group, &other), []);
+    // Nothing else is in the queue: the group counts as up to date, until something comes back.
+    group.put_back(&one.attachment.slot, [second].into_iter());
+    assert_eq!(world.fetch(&group, &other), [second]);
+}
+
+#[tokio::test]
+async fn a_message_for_a_group_that_does_not_fit_is_not_lost_in_the_hand_of_a_member() {
+    let world = World::new();
+    let (one, other) = (world.live("one").await, world.attach("other").await);
+    world.subscribe(&one, "$share/g/a");
+    world.publish(&one, &[1; 1024]).await;
+    let large = world.publish(&one, &[2; 4096]).await;
+    let slot = &one.attachment.slot;
+    assert_eq!(slot.lock().mode, Mode::Live, "its own backlog does not have the message");
+    world.subscribe(&other, "$share/g/a");
+    assert_eq!(world.fetch(&world.broker.group("$share/g/a"), &other), [large]);
+}
+
+#[tokio::test]
+async fn who_leaves_a_group_before_it_acknowledges_keeps_nothing_for_ever() {
+    let world = World::new();
+    let (one, other) = (world.live("one").await, world.attach("other").await);
+    world.subscribe(&one, "$share/g/a");
+    world.subscribe(&other, "$share/g/a");
+    let lsn = world.publish(&other, b"x").await;
+    world.unsubscribe(&one, "$share/g/a");
+    let groups = one.attachment.slot.groups();
+    let group = world.broker.group("$share/g/a");
+    assert_eq!(world.fetch(&group, &other), [], "one may still acknowledge it");
+    let mut touched = Vec::new();
+    world.leave(&one, Departure::default());
+    groups.iter().for_each(|group| group.let_go(&one.attachment.slot, &[], &mut touched));
+    assert_eq!(touched.len(), 1, "the other one is told");
+    assert_eq!(world.fetch(&group, &other), [lsn]);
+}
+
+#[tokio::test]
+async fn who_joins_while_the_last_member_leaves_gets_a_group_that_lives() {
+    let world = World::new();
+    let (one, other) = (world.live("one").await, world.live("other").await);
+    world.subscribe(&one, "$share/g/a");
+    let closing = world.broker.group("$share/g/a");
+    assert!(closing.leave(&one.attachment.slot));
+    world.subscribe(&other, "$share/g/a");
+    world.broker.close_group(&closing);
+    world.publish(&one, b"x").await;
+    let mut frames = Default::default();
+    other.attachment.slot.take_frames(&mut frames);
+    assert_eq!(frames.len(), 1);
+}
+
+#[tokio::test]
+async fn a_torn_session_stays_torn_until_a_connection_has_served_it() {
+    let world = World::new();
+    let first = world.attach("c").await;
+    world.leave(&first, Departure { torn: true, ..Departure::default() });
+    let second = world.attach("c").await;
+    assert!(second.attachment.torn);
+    // Its CONNACK could not be written.
+    world.leave(&second, Departure { torn: second.attachment.torn, ..Departure::default() });
+    let third = world.attach("c").await;
+    assert!(third.attachment.torn);
+    world.leave(&third, Departure::default());
+    assert!(!world.attach("c").await.attachment.torn);
+}
+
+#[tokio::test]
+async fn a_client_that_comes_and_goes_has_one_timer() {
+    let world = World::new();
+    for _ in 0..5 {
+        let client = world.attach("c").await;
+        world.leave(&client, Departure::default());
+    }
+    assert_eq!(world.broker.timers.len(), 1);
+    world.broker.delete_session("c");
+    assert_eq!(world.broker.timers.len(), 0);
+}
+
+#[tokio::test]
+async fn who_comes_in_after_all_were_told_to_leave_is_told_too() {
+    let world = World::new();
+    world.broker.evict_all(ReasonCode::ServerShuttingDown);
+    let late = world.attach("late").await;
+    assert_eq!(late.link.eviction(), Some(ReasonCode::ServerShuttingDown));
+}
+
+#[tokio::test]
+async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
+    let world = World::new();
+    let watcher = world.attach("watcher").await;
+    world.subscribe(&watcher, "a");
+    let client = world.attach("c").await;
+    let parts = crate::record::MessageParts {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        published_at: Default::default(),
+        expires_at: crate::record::UnixMillis::NEVER,
+        topic: "a",
+        properties: &[],
+        payload: b"gone",
+        publisher: "c",
+    };
+    let message = crate::record::Message::new(&parts, &mut Vec::new());
+    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
+    client.attachment.slot.lock().will = Some(will);
+    world.broker.store.set_disk_full(true);
+    world.leave(&client, Departure { expiry: Some(0), ..Departure::default() });
+    let last = world.broker.store.submit(Default::default()).unwrap().lsn;
+    world.broker.store.durable(last).await.unwrap();
+    assert_eq!(watcher.attachment.slot.durable().unwrap().backlog.count(), 1);
+}

@@ -1,0 +1,302 @@
+//! CONNECT and CONNACK.
+
+use crate::harness::{Broker, Connect, Publish, Version, broker, packet, string, suback, subscribe, unique};
+
+const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+
+#[test]
+fn is_accepted_in_every_version() {
+    proves!(
+        "5.0 MQTT-3.1.4-5",
+        "5.0 MQTT-3.2.0-1",
+        "5.0 MQTT-3.2.2-1",
+        "5.0 MQTT-3.2.2-2",
+        "5.0 MQTT-3.1.3-5",
+        "3.1.1 MQTT-3.1.4-4",
+        "3.1.1 MQTT-3.2.0-1",
+        "3.1.1 MQTT-3.2.2-1",
+        "3.1.1 MQTT-3.1.3-5"
+    );
+    for version in VERSIONS {
+        let mut client = broker().connect(&Connect::new(version, &unique("abcXYZ0189")));
+        client.expect_nothing();
+    }
+}
+
+#[test]
+fn a_second_one_ends_the_connection() {
+    proves!("5.0 MQTT-3.1.0-2", "5.0 MQTT-3.2.0-2", "3.1.1 MQTT-3.1.0-2");
+    for version in VERSIONS {
+        let connect = Connect::new(version, &unique("twice"));
+        let mut client = broker().connect(&connect);
+        client.send(&connect.bytes());
+        client.expect_end(0x82);
+    }
+}
+
+#[test]
+fn has_to_be_the_first_packet() {
+    proves!("5.0 MQTT-3.1.0-1", "3.1.1 MQTT-3.1.0-1", "5.0 MQTT-3.14.0-1");
+    let firsts = [Publish::new("a", "").v5(), vec![0xC0, 0], vec![0xE0, 0], subscribe(1, &[("a", 0)])];
+    for first in firsts {
+        let mut client = broker().open();
+        client.send(&first);
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn an_unknown_protocol_is_refused() {
+    proves!(
+        "5.0 MQTT-3.1.2-1",
+        "5.0 MQTT-3.1.2-2",
+        "3.1.1 MQTT-3.1.2-1",
+        "3.1.1 MQTT-3.1.2-2",
+        "5.0 MQTT-3.2.2-6",
+        "5.0 MQTT-3.2.2-7",
+        "3.1.1 MQTT-3.2.2-4",
+        "3.1.1 MQTT-3.2.2-5"
+    );
+    let connect =
+        |name: &str, level: u8| packet(0x10, &[&string(name)[..], &[level, 2, 0, 0], &string("x")].concat());
+    for (name, level, answer) in [
+        ("MQTT", 6, Some(vec![0x20, 3, 0, 0x84, 0])),
+        ("MQTT", 3, Some(vec![0x20, 2, 0, 1])),
+        ("MQIsdp", 2, Some(vec![0x20, 2, 0, 1])),
+        ("MQTTX", 4, None),
+        ("mqtt", 4, None),
+    ] {
+        let mut client = broker().open();
+        client.send(&connect(name, level));
+        if let Some(answer) = answer {
+            client.expect(&answer);
+        }
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn reserved_flag_is_checked() {
+    proves!("5.0 MQTT-3.1.2-3", "3.1.1 MQTT-3.1.2-3", "U-3.1.2-a", "3.1.1 MQTT-3.1.4-1", "5.0 MQTT-3.1.4-1");
+    for version in [Version::V311, Version::V5] {
+        let mut connect = Connect::new(version, &unique("flag")).bytes();
+        connect[9] |= 1;
+        let mut client = broker().open();
+        client.send(&connect);
+        if version == Version::V5 {
+            client.expect(&[0x20, 3, 0, 0x81, 0]);
+        }
+        client.expect_closed();
+    }
+    // 3.1 does not use the bit.
+    let mut connect = Connect::new(Version::V31, &unique("flag")).bytes();
+    connect[11] |= 1;
+    broker().open().ask(&connect, &[0x20, 2, 0, 0]);
+}
+
+#[test]
+fn will_flags_without_a_will_or_qos_3_are_malformed() {
+    proves!(
+        "5.0 MQTT-3.1.2-11",
+        "5.0 MQTT-3.1.2-12",
+        "5.0 MQTT-3.1.2-13",
+        "U-3.1.2-b",
+        "3.1.1 MQTT-3.1.2-11",
+        "3.1.1 MQTT-3.1.2-13",
+        "3.1.1 MQTT-3.1.2-14",
+        "3.1.1 MQTT-3.1.2-15"
+    );
+    for flags in [0x08, 0x10, 0x20, 0x18] {
+        for version in [Version::V311, Version::V5] {
+            let mut connect = Connect::new(version, &unique("will")).bytes();
+            connect[9] |= flags;
+            let mut client = broker().open();
+            client.send(&connect);
+            if version == Version::V5 {
+                client.expect(&[0x20, 3, 0, 0x81, 0]);
+            }
+            client.expect_closed();
+        }
+    }
+    let mut client = broker().open();
+    let mut connect = Connect::v311(&unique("will")).will("a", "b", 0).bytes();
+    connect[9] |= 0x18;
+    client.send(&connect);
+    client.expect_closed();
+}
+
+#[test]
+fn what_the_flags_announce_has_to_be_there() {
+    proves!(
+        "5.0 MQTT-3.1.2-9",
+        "5.0 MQTT-3.1.2-16",
+        "5.0 MQTT-3.1.2-17",
+        "5.0 MQTT-3.1.2-18",
+        "5.0 MQTT-3.1.2-19",
+        "3.1.1 MQTT-3.1.2-9",
+        "3.1.1 MQTT-3.1.2-18",
+        "3.1.1 MQTT-3.1.2-19",
+        "3.1.1 MQTT-3.1.2-20",
+        "3.1.1 MQTT-3.1.2-21",
+        "3.1.1 MQTT-3.1.2-22",
+        "5.0 MQTT-3.1.3-1",
+        "5.0 MQTT-3.1.3-3",
+        "3.1.1 MQTT-3.1.3-1",
+        "3.1.1 MQTT-3.1.3-3"
+    );
+    for (flags, tail) in [
+        (0x04, vec![]),
+        (0x80, vec![]),
+        (0xC0, string("user")),
+        (0x40, string("password without a user")),
+        (0x00, string("a user that no flag announces")),
+    ] {
+        let body = [&string("MQTT")[..], &[4, 2 | flags, 0, 0], &string(&unique("flags")), &tail].concat();
+        let mut client = broker().open();
+        client.send(&packet(0x10, &body));
+        client.expect_closed();
+    }
+    // Without a client identifier there is no payload at all.
+    let mut client = broker().open();
+    client.send(&packet(0x10, &[&string("MQTT")[..], &[4, 2, 0, 0]].concat()));
+    client.expect_closed();
+    // A password alone is right in 5.0.
+    let body =
+        [&string("MQTT")[..], &[5, 0x42, 0, 0, 0], &string(&unique("password")), &string("p")].concat();
+    let mut client = broker().open();
+    client.send(&packet(0x10, &body));
+    assert_eq!(client.receive()[3], 0);
+}
+
+#[test]
+fn an_empty_client_id_gets_one_that_is_used() {
+    proves!("5.0 MQTT-3.1.3-6", "5.0 MQTT-3.1.3-7", "5.0 MQTT-3.2.2-16", "3.1.1 MQTT-3.1.3-6");
+    let assigned = || {
+        let mut client = broker().open();
+        let connack = client.connect(&Connect::v5("").expiry(100), false);
+        let at = connack.iter().rposition(|byte| *byte == 0x12).unwrap();
+        let length = usize::from(connack[at + 2]);
+        client.leave();
+        String::from_utf8(connack[at + 3..at + 3 + length].to_vec()).unwrap()
+    };
+    let (one, other) = (assigned(), assigned());
+    assert_ne!(one, other);
+    broker().resume(&Connect::v5(&one).expiry(100).resuming());
+    broker().connect(&Connect::v311("")).expect_nothing();
+}
+
+#[test]
+fn an_empty_client_id_with_a_session_is_refused_before_5() {
+    proves!(
+        "3.1.1 MQTT-3.1.3-7",
+        "3.1.1 MQTT-3.1.3-8",
+        "3.1.1 MQTT-3.1.3-9",
+        "3.1.1 MQTT-3.1.4-5",
+        "5.0 MQTT-3.1.4-6"
+    );
+    let mut client = broker().open();
+    let then = subscribe(1, &[("a", 0)]);
+    client.send(&[Connect::v311("").resuming().bytes(), then].concat());
+    client.expect(&[0x20, 2, 0, 2]);
+    client.expect_closed();
+}
+
+#[test]
+fn limits_are_announced() {
+    proves!("5.0 MQTT-3.2.2-9", "5.0 MQTT-3.2.2-22");
+    let connack = broker().open().connect(&Connect::v5(&unique("limits")).keep_alive(77), false);
+    let announced = connack.get(5..).unwrap();
+    let has = |property: &[u8]| announced.windows(property.len()).any(|window| window == property);
+    assert!(has(&[0x21, 0x04, 0x00]), "Receive Maximum 1024: {connack:02x?}");
+    assert!(has(&[0x22, 0x00, 64]), "Topic Alias Maximum 64: {connack:02x?}");
+    assert!(has(&[0x27, 0, 0x10, 0, 0]), "Maximum Packet Size 1 MiB: {connack:02x?}");
+    assert_eq!(
+        announced.len(),
+        11,
+        "all else is allowed, and the keep-alive is the client's: {connack:02x?}"
+    );
+}
+
+#[test]
+fn an_authentication_method_is_refused() {
+    proves!("5.0 MQTT-4.12.0-1", "5.0 MQTT-4.12.0-6");
+    let connect = Connect::v5(&unique("auth")).property(0x15, &string("SECRET"));
+    let mut client = broker().open();
+    client.ask(&connect.bytes(), &[0x20, 3, 0, 0x8C, 0]);
+    client.expect_closed();
+}
+
+#[test]
+fn auth_without_a_method_is_a_protocol_error() {
+    proves!("U-3.15.0-a", "5.0 MQTT-4.12.0-7", "5.0 MQTT-3.15.1-1");
+    let mut client = broker().connect(&Connect::v5(&unique("auth")));
+    client.send(&packet(0xF0, &[0x19, 3 + 2, 0x15, 0, 2, b'x', b'y']));
+    client.expect_end(0x82);
+    let mut client = broker().connect(&Connect::v5(&unique("auth")));
+    client.send(&[0xF1, 0]);
+    client.expect_end(0x81);
+}
+
+#[test]
+fn packets_may_come_in_one_piece_or_byte_by_byte() {
+    let topic = unique("pieces");
+    let all = [
+        Connect::v5(&unique("pieces")).bytes(),
+        subscribe(1, &[(&topic, 0)]),
+        Publish::new(&topic, "x").v5(),
+    ];
+    let mut at_once = broker().open();
+    at_once.send(&all.concat());
+    assert_eq!(at_once.receive()[0], 0x20);
+    at_once.expect(&suback(0x90, 1, &[0]));
+    at_once.expect(&Publish::new(&topic, "x").v5());
+    drop(at_once);
+    let mut bytewise = broker().open();
+    all.concat().iter().for_each(|byte| bytewise.send(&[*byte]));
+    assert_eq!(bytewise.receive()[0], 0x20);
+    bytewise.expect(&suback(0x90, 1, &[0]));
+    bytewise.expect(&Publish::new(&topic, "x").v5());
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_sent() {
+    proves!("5.0 MQTT-3.1.2-28", "5.0 MQTT-3.1.2-29", "5.0 MQTT-3.2.2-8");
+    for asked in [0, 1] {
+        let connect = Connect::v5(&unique("information")).property(0x19, &[asked]).property(0x17, &[0]);
+        let mut client = broker().open();
+        let connack = client.connect(&connect, false);
+        assert!(!connack[5..].contains(&0x1A), "{connack:02x?}");
+        client.ask(&subscribe(1, &[("$share/g", 0)]), &suback(0x90, 1, &[0x8F]));
+    }
+}
+
+#[test]
+fn a_silent_connection_is_closed_without_a_word() {
+    proves!("U-3.1.4-a", "5.0 MQTT-3.14.0-1");
+    let broker = Broker::start("[limits]\nconnect_timeout = \"1s\"");
+    let mut silent = broker.open();
+    let mut slow = broker.open();
+    slow.send(&[0x10, 0x50, 0, 4]);
+    silent.expect_closed();
+    slow.expect_closed();
+}
+
+#[test]
+fn one_that_is_too_large_is_refused_by_its_length() {
+    proves!("U-3.2.2-c", "U-4.13-a");
+    for bytes in [[0x10, 0xFF, 0xFF, 0xFF, 0x7F], [0x30, 0xFF, 0xFF, 0xFF, 0x7F]] {
+        let mut client = broker().open();
+        client.send(&bytes);
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn control_characters_are_taken() {
+    proves!("U-1.5.4-b");
+    let topic = unique("control\u{1}\u{7f}\u{9f}\u{ffff}");
+    let mut client = broker().connect(&Connect::v5(&unique("control\u{1}")));
+    client.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
+    client.send(&Publish::new(&topic, "x").v5());
+    client.expect(&Publish::new(&topic, "x").v5());
+}

@@ -1,0 +1,17 @@
+//! A broker to talk to, a client that speaks bytes, and the bytes.
+
+mod broker;
+mod client;
+mod packets;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use broker::{Broker, broker};
+pub use client::Client;
+pub use packets::*;
+
+/// A name that no other test has, for a client id or a topic.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,53 @@
+//! Keep-alive.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Broker, Connect, Publish, Version, broker, suback, subscribe, unique};
+
+#[test]
+fn a_silent_client_is_closed_after_one_and_a_half_times() {
+    proves!("5.0 MQTT-3.1.2-22", "3.1.1 MQTT-3.1.2-24", "5.0 MQTT-3.1.2-20", "3.1.1 MQTT-3.1.2-23");
+    for version in [Version::V311, Version::V5] {
+        let mut silent = broker().connect(&Connect::new(version, &unique("silent")).keep_alive(1));
+        let since = Instant::now();
+        silent.expect_end(0x8D);
+        let waited = since.elapsed();
+        assert!(waited >= Duration::from_millis(1450) && waited < Duration::from_millis(2500), "{waited:?}");
+    }
+}
+
+#[test]
+fn what_is_sent_to_a_client_does_not_keep_it_alive_and_what_it_sends_does() {
+    let topic = unique("busy");
+    let mut silent = broker().connect(&Connect::v5(&unique("silent")).keep_alive(1));
+    silent.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
+    let mut busy = broker().connect(&Connect::v5(&unique("busy")).keep_alive(1));
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(300));
+        busy.send(&Publish::new(&topic, "x").v5());
+    }
+    busy.expect_nothing();
+    while let packet = silent.receive()
+        && packet[0] == 0x30
+    {}
+    silent.expect_closed();
+}
+
+#[test]
+fn pingreq_is_answered() {
+    proves!("5.0 MQTT-3.12.4-1", "3.1.1 MQTT-3.12.4-1");
+    for version in [Version::V31, Version::V311, Version::V5] {
+        broker().connect(&Connect::new(version, &unique("ping"))).ask(&[0xC0, 0], &[0xD0, 0]);
+    }
+}
+
+#[test]
+fn a_maximum_is_imposed_on_5_only() {
+    proves!("5.0 MQTT-3.1.2-21", "5.0 MQTT-3.2.2-21");
+    let broker = Broker::start("[limits]\nkeep_alive_max = \"60s\"");
+    for (asked, told) in [(0, true), (61, true), (60, false), (5, false)] {
+        let connack = broker.open().connect(&Connect::v5("c").keep_alive(asked), false);
+        assert_eq!(connack.windows(3).any(|window| window == [0x13, 0, 60]), told, "{asked}: {connack:02x?}");
+    }
+    broker.connect(&Connect::v311("c")).expect_nothing();
+}

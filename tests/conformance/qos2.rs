@@ -1,0 +1,176 @@
+//! QoS 2, both ways.
+
+use crate::harness::{Client, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique};
+
+fn receiver_of(topic: &str, connect: &Connect) -> Client {
+    let mut receiver = broker().connect(connect);
+    receiver.ask(&subscribe(1, &[(topic, 2)]), &suback(0x90, 1, &[2]));
+    receiver
+}
+
+fn publish_to(topic: &str, payload: &str) {
+    let mut sender = broker().connect(&Connect::v5(&unique("sender")));
+    sender.ask(&Publish::new(topic, payload).qos(2, 1).v5(), &ack(0x50, 1));
+    sender.ask(&ack(0x62, 1), &ack(0x70, 1));
+}
+
+#[test]
+fn a_repeat_is_acknowledged_and_not_delivered() {
+    proves!(
+        "5.0 MQTT-4.3.3-8",
+        "5.0 MQTT-4.3.3-10",
+        "5.0 MQTT-4.3.3-11",
+        "5.0 MQTT-4.3.3-12",
+        "3.1.1 MQTT-4.3.3-2",
+        "3.1.1 MQTT-4.6.0-3"
+    );
+    let topic = unique("repeat");
+    let mut receiver = receiver_of(&topic, &Connect::v5(&unique("repeat")));
+    let mut sender = broker().connect(&Connect::v5(&unique("repeat")));
+    for round in ["one", "two"] {
+        let publish = Publish::new(&topic, round).qos(2, 4);
+        sender.ask(&publish.v5(), &ack(0x50, 4));
+        for _ in 0..5 {
+            sender.ask(&publish.clone().dup().v5(), &ack(0x50, 4));
+            sender.ask(&publish.v5(), &ack(0x50, 4));
+        }
+        sender.ask(&ack(0x62, 4), &ack(0x70, 4));
+        let message = receiver.message();
+        assert_eq!((message.payload, message.qos), (round.as_bytes().to_vec(), 2));
+        receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
+        receiver.send(&ack(0x70, message.id));
+        receiver.expect_nothing();
+    }
+}
+
+#[test]
+fn a_repeat_is_known_over_a_reconnect() {
+    proves!("3.1.1 MQTT-4.1.0-1");
+    let topic = unique("repeat");
+    let mut receiver = receiver_of(&topic, &Connect::v5(&unique("repeat")));
+    let connect = Connect::v5(&unique("repeat")).durable();
+    let mut sender = broker().connect(&connect);
+    let publish = Publish::new(&topic, "once").qos(2, 4);
+    sender.ask(&publish.v5(), &ack(0x50, 4));
+    sender.cut();
+    let mut sender = broker().resume(&connect);
+    sender.ask(&publish.clone().dup().v5(), &ack(0x50, 4));
+    sender.ask(&ack(0x62, 4), &ack(0x70, 4));
+    assert_eq!(receiver.message().payload, b"once");
+    receiver.expect_nothing();
+}
+
+#[test]
+fn an_unknown_pubrel_is_answered() {
+    let mut client = broker().connect(&Connect::v5(&unique("unknown")));
+    client.ask(&ack(0x62, 9), &ack_with(0x70, 9, 0x92));
+    let mut client = broker().connect(&Connect::v311(&unique("unknown")));
+    client.ask(&ack(0x62, 9), &ack(0x70, 9));
+}
+
+#[test]
+fn an_unknown_pubrec_is_answered() {
+    let mut client = broker().connect(&Connect::v5(&unique("unknown")));
+    client.ask(&ack(0x50, 9), &ack_with(0x62, 9, 0x92));
+    let mut client = broker().connect(&Connect::v311(&unique("unknown")));
+    client.ask(&ack(0x50, 9), &ack(0x62, 9));
+}
+
+#[test]
+fn publish_is_repeated_before_pubrec_and_pubrel_after_it() {
+    proves!(
+        "5.0 MQTT-4.3.3-1",
+        "5.0 MQTT-4.3.3-2",
+        "5.0 MQTT-4.3.3-3",
+        "5.0 MQTT-4.3.3-4",
+        "5.0 MQTT-4.3.3-5",
+        "5.0 MQTT-4.3.3-6",
+        "3.1.1 MQTT-4.3.3-1",
+        "3.1.1 MQTT-4.6.0-1"
+    );
+    let topic = unique("steps");
+    let connect = Connect::v5(&unique("steps")).durable();
+    let receiver = receiver_of(&topic, &connect);
+    receiver.leave();
+    publish_to(&topic, "x");
+    let mut receiver = broker().resume(&connect);
+    let first = receiver.message();
+    assert_eq!((first.qos, first.dup), (2, false));
+    receiver.cut();
+    let mut receiver = broker().resume(&connect);
+    let again = receiver.message();
+    assert_eq!((again.qos, again.dup, again.id), (2, true, first.id));
+    receiver.ask(&ack(0x50, first.id), &ack(0x62, first.id));
+    receiver.cut();
+    let mut receiver = broker().resume(&connect);
+    receiver.expect(&ack(0x62, first.id));
+    receiver.send(&ack(0x70, first.id));
+    receiver.leave();
+    broker().resume(&connect).expect_nothing();
+}
+
+#[test]
+fn the_window_counts_until_pubcomp() {
+    let topic = unique("window");
+    let mut receiver = receiver_of(&topic, &Connect::v5(&unique("window")).property(0x21, &[0, 1]));
+    publish_to(&topic, "1");
+    publish_to(&topic, "2");
+    publish_to(&topic, "3");
+    let first = receiver.message();
+    receiver.expect_nothing();
+    receiver.ask(&ack(0x50, first.id), &ack(0x62, first.id));
+    receiver.expect_nothing();
+    receiver.send(&ack(0x70, first.id));
+    let second = receiver.message();
+    assert_eq!(second.payload, b"2");
+    // An error ends the exchange: no PUBREL, and room for the next.
+    receiver.send(&ack_with(0x50, second.id, 0x83));
+    assert_eq!(receiver.message().payload, b"3");
+}
+
+#[test]
+fn an_error_pubrec_settles_the_message() {
+    proves!("5.0 MQTT-4.4.0-2");
+    let topic = unique("refuses");
+    let connect = Connect::v5(&unique("refuses")).durable();
+    let mut receiver = receiver_of(&topic, &connect);
+    publish_to(&topic, "x");
+    let message = receiver.message();
+    receiver.send(&ack_with(0x50, message.id, 0x97));
+    receiver.expect_nothing();
+    receiver.leave();
+    broker().resume(&connect).expect_nothing();
+}
+
+#[test]
+fn acks_of_the_wrong_kind_end_the_connection() {
+    for (qos, wrong) in [(2, 0x40), (1, 0x50)] {
+        let topic = unique("wrong");
+        let mut receiver = broker().connect(&Connect::v5(&unique("wrong")));
+        receiver.ask(&subscribe(1, &[(&topic, qos)]), &suback(0x90, 1, &[qos]));
+        publish_to(&topic, "x");
+        let message = receiver.message();
+        receiver.send(&ack(wrong, message.id));
+        receiver.expect_end(0x82);
+    }
+}
+
+#[test]
+fn a_handshake_that_began_is_finished_although_the_message_expires() {
+    proves!("5.0 MQTT-4.3.3-7", "5.0 MQTT-4.3.3-13");
+    let topic = unique("expires");
+    let connect = Connect::v5(&unique("expires")).durable();
+    let mut receiver = receiver_of(&topic, &connect);
+    let mut sender = broker().connect(&Connect::v5(&unique("sender")));
+    sender.ask(&Publish::new(&topic, "x").qos(2, 1).property(2, &[0, 0, 0, 1]).v5(), &ack(0x50, 1));
+    let message = receiver.message();
+    receiver.cut();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    sender.ask(&ack(0x62, 1), &ack(0x70, 1));
+    let mut receiver = broker().resume(&connect);
+    let again = receiver.message();
+    assert_eq!((again.id, again.dup), (message.id, true));
+    receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
+    receiver.send(&ack(0x70, message.id));
+    receiver.expect_nothing();
+}
