@@ -111,7 +111,7 @@ impl Session {
             report: Report::default(),
         };
         if let Some(progress) = progress {
-            session.resume(progress, torn, now);
+            session.resume(progress, torn);
         }
         session
     }
@@ -183,9 +183,9 @@ impl Session {
     }
 
     /// Takes up what an earlier connection left [MQTT-4.4.0-1].
-    fn resume(&mut self, progress: &Progress, torn: bool, now: UnixMillis) {
+    fn resume(&mut self, progress: &Progress, torn: bool) {
         self.inbound.resume(progress);
-        for packet_id in self.outbound.resume(progress, torn.then_some(now)) {
+        for packet_id in self.outbound.resume(progress, torn) {
             self.replies.push_now(ReplyPacket::Pubrel(packet_id, ReasonCode::Success));
         }
     }

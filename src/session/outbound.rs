@@ -83,9 +83,8 @@ pub(super) struct Outbound {
     held: VecDeque<Held>,
     /// Exchanges an earlier connection began and this one has to repeat.
     resends: VecDeque<Exchange>,
-    /// When a session was resumed whose earlier connection did not end in order: what was published before
-    /// may have been sent.
-    torn_at: Option<UnixMillis>,
+    /// What was published before this may have been sent by a connection that did not end in order.
+    doubtful_before: UnixMillis,
     aliases: OutboundAliases,
     /// Claims that were settled and are still to be told.
     pub(super) settled: Vec<Claim>,
@@ -130,14 +129,14 @@ impl Outbound {
             window: terms.send_window,
             held: VecDeque::new(),
             resends: VecDeque::new(),
-            torn_at: None,
+            doubtful_before: UnixMillis::default(),
             aliases: OutboundAliases::new(terms.topic_alias_out),
             settled: Vec::new(),
         }
     }
 
     /// Takes up the exchanges of an earlier connection; gives those for which PUBREL is owed.
-    pub(super) fn resume(&mut self, progress: &Progress, torn_at: Option<UnixMillis>) -> Vec<PacketId> {
+    pub(super) fn resume(&mut self, progress: &Progress, torn: bool) -> Vec<PacketId> {
         let mut released = Vec::new();
         for exchange in progress.exchanges_in_order() {
             let claim = Some(Claim { lsn: exchange.lsn, owner: exchange.owner, entry: None });
@@ -152,8 +151,8 @@ impl Outbound {
             }
             self.in_flight.insert(exchange.packet_id.get(), in_flight);
         }
-        self.ids.resume(progress.next_packet_id, torn_at.is_some());
-        self.torn_at = torn_at;
+        self.ids.resume(progress.next_packet_id, torn);
+        self.doubtful_before = progress.doubtful_before;
         released
     }
 
@@ -224,7 +223,7 @@ impl Outbound {
     /// A message that was read back may have been sent by a connection that did not end in order.
     fn is_doubtful(&self, delivery: &Delivery) -> bool {
         let read_back = delivery.claim.as_ref().is_some_and(|claim| claim.entry.is_none());
-        read_back && self.torn_at.is_some_and(|at| delivery.message.head().published_at < at)
+        read_back && delivery.message.head().published_at < self.doubtful_before
     }
 }
 

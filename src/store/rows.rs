@@ -69,6 +69,9 @@ pub struct Progress {
     pub exchanges: BTreeMap<u16, Exchange>,
     /// The packet identifier to continue with; 0 when none was used yet.
     pub next_packet_id: u16,
+    /// What was published before this may have been sent by a connection that did not end in order, without
+    /// a trace of it in here.
+    pub doubtful_before: UnixMillis,
 }
 
 pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg], origin: Option<Lsn>) {
@@ -209,6 +212,7 @@ pub(super) fn put_progress(out: &mut Vec<u8>, progress: &Progress) {
         previous = *last;
     }
     put_varint(out, progress.next_packet_id.into());
+    put_varint(out, progress.doubtful_before.0);
     put_varint(out, progress.inbound.len() as u64);
     progress.inbound.iter().for_each(|id| put_varint(out, (*id).into()));
     put_varint(out, progress.exchanges.len() as u64);
@@ -231,6 +235,7 @@ pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
         previous = last;
     }
     progress.next_packet_id = row.u16()?;
+    progress.doubtful_before = UnixMillis(row.varint()?);
     for _ in 0..row.varint()? {
         progress.inbound.insert(row.u16()?);
     }

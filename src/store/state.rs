@@ -171,11 +171,14 @@ impl State {
                 recipient.session = Some(SessionRow::of((**opened).clone()));
                 self.write_session(tables, opened.recipient)?;
             }
-            Change::SessionClosed { recipient, epoch, .. } => {
-                let session = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
-                if let Some(session) = session.and_then(|known| known.session.as_mut()) {
+            Change::SessionClosed { recipient, epoch, at, torn, .. } => {
+                let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
+                if let Some(session) = known.and_then(|known| known.session.as_mut()) {
                     session.close(change);
                     self.write_session(tables, *recipient)?;
+                    if *torn {
+                        self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
+                    }
                 }
             }
             Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,

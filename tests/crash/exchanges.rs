@@ -188,3 +188,44 @@ fn a_subscriber_goes_on_where_its_exchange_was_cut() {
     drop(wire);
     assert_eq!(received(&broker), [""; 0]);
 }
+
+#[test]
+fn a_group_that_is_behind_gives_out_a_message_once() {
+    let mut broker = Broker::start("");
+    // With this window the group is behind until the last message is settled.
+    let terms = Terms { receive_maximum: 1, ..Terms::durable("member") };
+    let mut wire = Wire::connect(broker.address, &terms).unwrap();
+    wire.subscribe("$share/group/t", Qos::ExactlyOnce);
+    wire.flush().unwrap();
+    assert_eq!(wire.expect(), Event::Suback(vec![ReasonCode::GrantedQos2]));
+    broker.kill_and_restart();
+    let mut publisher = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    for payload in ["a", "b"] {
+        publish(&mut publisher, &message(payload));
+        release(&mut publisher);
+    }
+
+    let mut wire = Wire::connect(broker.address, &terms).unwrap();
+    let (mut payloads, mut released) = (Vec::new(), 0);
+    while payloads.last().is_none_or(|last| last != "c") {
+        match wire.expect() {
+            Event::Publish(message) => {
+                payloads.push(message.payload);
+                wire.pubrec(message.packet_id);
+            }
+            Event::Pubrel(id) => {
+                wire.pubcomp(id);
+                released += 1;
+                if released == 2 {
+                    // Both are settled, and that is not on disk yet.
+                    wire.flush().unwrap();
+                    publish(&mut publisher, &message("c"));
+                    release(&mut publisher);
+                }
+            }
+            other => panic!("a member hears {other:?}"),
+        }
+        wire.flush().unwrap();
+    }
+    assert_eq!(payloads, ["a", "b", "c"]);
+}

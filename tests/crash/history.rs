@@ -179,6 +179,8 @@ mod tests {
         Request { key: key.into(), body: body.into(), taken: true }
     }
 
+    type Spoil = fn(&mut History);
+
     #[test]
     fn what_is_as_it_should_be_is_not_complained_about() {
         assert_eq!(history(&["a", "b"]).violations(&mut Keys::new()), Vec::<String>::new());
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_wrong_is_noticed() {
-        let cases: [(fn(&mut History), &str); 6] = [
+        let cases: [(Spoil, &str); 6] = [
             (|history| drop(history.inboxes[0].received.pop()), "s: b is lost"),
             (|history| history.inboxes[0].received.push(received("a")), "s: a comes 2 times"),
             (|history| history.inboxes[0].received.reverse(), "s: a comes after a later one of its topic"),

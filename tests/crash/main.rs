@@ -4,6 +4,8 @@
 //! chosen moment each. `CAUSEWAY_CRASH_KILLS` sets how often `load` kills, `CAUSEWAY_CRASH_SEED` with which
 //! seed; a test that fails prints the seed, the times of the kills and the broker's last words.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod broker;
 mod exchanges;
 mod gate;

@@ -21,6 +21,7 @@ pub(super) struct Party {
     inbound: BTreeSet<u16>,
     exchanges: BTreeMap<u16, Exchange>,
     next_packet_id: u16,
+    doubtful_before: UnixMillis,
 }
 
 /// Everything a store holds.
@@ -73,6 +74,9 @@ impl Model {
                 if let Some(party) = self.speaker(*recipient, *epoch)
                     && let Some(row) = &mut party.session
                 {
+                    if *torn {
+                        party.doubtful_before = *at;
+                    }
                     row.closed_at = Some(*at);
                     row.torn = *torn;
                     row.opened.expiry = *expiry;
@@ -203,6 +207,7 @@ fn read_party(store: &Store, number: RecipientNo, party: &mut Party) {
     party.inbound = progress.inbound;
     party.exchanges = progress.exchanges;
     party.next_packet_id = progress.next_packet_id;
+    party.doubtful_before = progress.doubtful_before;
 }
 
 /// That what a start tells the broker is what the store holds.

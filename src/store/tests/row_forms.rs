@@ -80,7 +80,7 @@ prop_compose! {
 prop_compose! {
     fn any_progress()(
         cursor in 0..u64::MAX / 2, steps in prop::collection::vec((1..1000u64, 0..1000u64), 0..20),
-        inbound in prop::collection::btree_set(1..=u16::MAX, 0..20), next_packet_id: u16,
+        inbound in prop::collection::btree_set(1..=u16::MAX, 0..20), next_packet_id: u16, doubtful_before: u64,
         exchanges in prop::collection::vec((1..=u16::MAX, any::<u64>(), any::<u64>(), 0..3usize), 0..20),
     ) -> Progress {
         let (mut settled, mut last) = (BTreeMap::new(), cursor);
@@ -96,7 +96,7 @@ prop_compose! {
             (id, Exchange { packet_id, lsn: Lsn(lsn), owner, state: states[state] })
         };
         let exchanges = exchanges.into_iter().map(exchange).collect();
-        Progress { cursor: Lsn(cursor), settled, inbound, exchanges, next_packet_id }
+        Progress { cursor: Lsn(cursor), settled, inbound, exchanges, next_packet_id, doubtful_before: UnixMillis(doubtful_before) }
     }
 }
 

@@ -241,6 +241,37 @@ fn an_older_epoch_has_no_say() {
     store.close();
 }
 
+/// The next connection may not come to what the torn one has sent: the one after it has to know, too.
+#[test]
+fn what_a_torn_connection_left_in_doubt_stays_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(directory.path());
+    let number = session(&store);
+    let closed = |epoch, at, torn| Change::SessionClosed {
+        recipient: number,
+        epoch: Epoch(epoch),
+        at: UnixMillis(at),
+        expiry: 9,
+        keep_will: true,
+        torn,
+    };
+    let doubtful_before = |store: &Store| store.progress(number).unwrap().doubtful_before;
+    write(&store, Record::of([opened(number, 2), closed(2, 5, true)]));
+    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    write(&store, Record::of([opened(number, 3), closed(3, 7, false)]));
+    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    store.close();
+    drop(store);
+
+    let (store, recovered) = open_in(directory.path());
+    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    let row = &recovered.sessions[0].0;
+    assert_eq!((row.closed_at, row.torn), (Some(UnixMillis(7)), false));
+    write(&store, Record::of([opened(number, 4), closed(4, 8, true)]));
+    assert_eq!(doubtful_before(&store), UnixMillis(8));
+    store.close();
+}
+
 /// A large backlog is let go piece by piece, also when a restart comes between.
 #[test]
 fn what_a_discarded_session_was_owed_goes() {
