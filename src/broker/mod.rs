@@ -22,7 +22,7 @@ mod route;
 mod slot;
 mod subscriptions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 mod wills;
 

@@ -5,45 +5,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::auth::Authenticator;
-use crate::broker::BrokerLimits;
+use crate::broker::tests::{LIMITS, STORE};
 use crate::config::Config;
-use crate::session::SessionLimits;
-use crate::store::{Store, StoreSettings};
+use crate::store::Store;
 use crate::telemetry::Metrics;
-
-const LIMITS: BrokerLimits = BrokerLimits {
-    session: SessionLimits {
-        receive_maximum: 10,
-        inflight: 10,
-        topic_alias_maximum: 0,
-        topic_levels: 10,
-        packet_size: 1 << 20,
-        keep_alive_max: 0,
-        session_expiry: 3600,
-    },
-    memory: 1 << 30,
-    outbox_bytes: 1 << 20,
-    queued_messages: 1000,
-    queued_bytes: 1 << 20,
-    sessions: 10,
-    subscriptions_per_session: 100,
-    retained_messages: 100,
-    retained_bytes: 1 << 20,
-    dead_letters: 1000,
-    dead_letter_bytes: 1 << 26,
-    takeover_timeout: Duration::from_secs(1),
-};
 
 #[tokio::test]
 async fn packets_in_one_segment_with_connect_are_answered_and_a_task_cut_off_gives_its_session_back() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = StoreSettings {
-        cache_size: 1 << 20,
-        commit_interval: Duration::ZERO,
-        batch_bytes_max: 1 << 20,
-        queue_bytes_max: 1 << 20,
-    };
-    let (store, recovered) = Store::open(folder.path(), &settings).unwrap();
+    let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
     let auth = Arc::new(Authenticator::load(Config::default().auth).unwrap());
     let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -16,34 +16,10 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     auth::Authenticator,
-    broker::BrokerLimits,
+    broker::tests::{LIMITS, STORE},
     config::Config,
-    session::SessionLimits,
-    store::{Store, StoreSettings},
+    store::Store,
     telemetry::{self, Metrics},
-};
-
-const LIMITS: BrokerLimits = BrokerLimits {
-    session: SessionLimits {
-        receive_maximum: 10,
-        inflight: 10,
-        topic_alias_maximum: 0,
-        topic_levels: 10,
-        packet_size: 1 << 20,
-        keep_alive_max: 0,
-        session_expiry: 3600,
-    },
-    memory: 1 << 30,
-    outbox_bytes: 1 << 20,
-    queued_messages: 1000,
-    queued_bytes: 1 << 20,
-    sessions: 1000,
-    subscriptions_per_session: 100,
-    retained_messages: 100,
-    retained_bytes: 1 << 20,
-    dead_letters: 1000,
-    dead_letter_bytes: 1 << 26,
-    takeover_timeout: Duration::from_secs(1),
 };
 
 /// An admin listener in front of a broker without clients.
@@ -73,13 +49,7 @@ impl Admin {
     async fn with(config: &Config) -> Self {
         let metrics = telemetry::install_metrics();
         let folder = tempfile::tempdir().unwrap();
-        let settings = StoreSettings {
-            cache_size: 1 << 20,
-            commit_interval: Duration::ZERO,
-            batch_bytes_max: 1 << 20,
-            queue_bytes_max: 1 << 20,
-        };
-        let (store, recovered) = Store::open(folder.path(), &settings).unwrap();
+        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
         let bridge = Arc::new(Bridge::start(&broker, config, &[]).unwrap());
