@@ -139,7 +139,7 @@ pub struct Limits {
     pub retained_messages: u64,
     /// Most bytes of retained messages.
     pub retained_bytes: u64,
-    /// Most bytes of buffered messages in memory, of all clients and targets together.
+    /// Most bytes that wait in memory for all clients together, beyond the first 64 KiB of each.
     pub memory: u64,
     /// A client that takes not one byte for so long while we write to it is closed.
     pub write_timeout: Duration,
