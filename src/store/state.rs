@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta};
+use crate::record::{
+    Change, Epoch, ExchangeState, InboundExchange, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta,
+};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.
@@ -131,8 +133,8 @@ impl State {
                 }
             }
         }
-        if let Some((session, epoch, packet_id)) = publication.inbound {
-            self.with_session(session, epoch, |progress| {
+        if let Some(InboundExchange { recipient, epoch, packet_id }) = publication.inbound {
+            self.with_session(recipient, epoch, |progress| {
                 progress.inbound.insert(packet_id.get());
             });
         }
