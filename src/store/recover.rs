@@ -96,7 +96,7 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
-            return Err(StoreError::Damaged("meta «reserved» is 0".into()));
+            return Err(StoreError::Damaged("\"reserved\" in meta is 0".into()));
         }
         tables.set_meta_number(key::RESERVED, reserved.0)?;
         state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
