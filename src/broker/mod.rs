@@ -1,7 +1,8 @@
 //! The switchboard: who is there, what they subscribe to, and where a message goes.
 //!
-//! It touches no socket and no disk: it hands records to the store and messages to outboxes. Connections
-//! call it from their own tasks; it has no task of its own but the one that keeps the timers.
+//! It touches no socket, and the disk only through the store: it hands records to that and messages to
+//! outboxes. Connections call it from their own tasks; it has no task of its own but the one that keeps the
+//! timers.
 //!
 //! Invariant: a message is handed to the store and to every outbox by the same call, without an await in
 //! between, and a record is submitted before any of its legs is delivered.
