@@ -44,6 +44,13 @@ pub(super) struct Routed {
     pub(super) goes_through: bool,
 }
 
+impl Routed {
+    /// A message that is refused like any other, and nothing that goes with it.
+    pub(super) fn of(message: Message) -> Self {
+        Self { message, inbound: None, retain: false, changes: Vec::new(), origin: None, goes_through: false }
+    }
+}
+
 impl PublishContext {
     /// A session that ends with its connection and whose outbox is more than half full, if the last batch has
     /// met one: the publisher should give it a little time.
@@ -81,15 +88,7 @@ impl Broker {
             return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
         }
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
-        let routed = Routed {
-            message,
-            inbound,
-            retain: false,
-            changes: Vec::new(),
-            origin: None,
-            goes_through: false,
-        };
-        self.route(matches, routed, touched)
+        self.route(matches, Routed { inbound, ..Routed::of(message) }, touched)
     }
 
     /// A retained PUBLISH changes the tree before it matches, so that a subscriber who scans the tree after
@@ -116,9 +115,7 @@ impl Broker {
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
         let (matches, _) = memory.look_up(self, source, topic);
-        let inbound = inbound(source, publish);
-        let routed =
-            Routed { message, inbound, retain: true, changes: Vec::new(), origin: None, goes_through: false };
+        let routed = Routed { inbound: inbound(source, publish), retain: true, ..Routed::of(message) };
         self.route(matches, routed, touched)
     }
 
@@ -137,7 +134,7 @@ impl Broker {
         let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
-        let routed = Routed { message, inbound: None, retain, changes, origin: None, goes_through: true };
+        let routed = Routed { retain, changes, goes_through: true, ..Routed::of(message) };
         match self.route(&matches, routed, touched) {
             Receipt::Safe(_) => Some(Lsn::ZERO),
             Receipt::SafeAt(lsn, _) => Some(lsn),

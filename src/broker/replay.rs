@@ -47,7 +47,7 @@ impl Broker {
         }
         let origin = Some(letter.message_no).filter(|number| *number != Lsn::ZERO);
         let changes = vec![Change::DeadLettersDiscarded(vec![id])];
-        let routed = Routed { message, inbound: None, retain: false, changes, origin, goes_through: false };
+        let routed = Routed { changes, origin, ..Routed::of(message) };
         let mut touched = Touched::default();
         let receipt = self.route(&matches, routed, &mut touched);
         touched.ring();

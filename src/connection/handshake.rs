@@ -188,7 +188,20 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()>
 }
 
 impl Accepted {
-    /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1].
+    /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1]. False when the client did
+    /// not take it in time, or takes no packet of its size.
+    async fn send_connack(&self, context: &ConnectionContext, stream: &mut Stream) -> bool {
+        let connack = self.terms.connack(self.attachment.session_present());
+        let (version, size_max) = (self.terms.version, self.terms.max_packet_size);
+        let mut bytes = Vec::new();
+        if encode::connack(version, &connack, size_max, &mut bytes).is_err() {
+            return false;
+        }
+        let sent = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// Answers CONNECT, and begins the connection; without one the session is given back.
     async fn into_connection(
         self,
         context: Arc<ConnectionContext>,
@@ -197,16 +210,10 @@ impl Accepted {
         decoder: Decoder,
         partial: Vec<u8>,
     ) -> Option<Box<Connection>> {
+        let is_answered = self.send_connack(&context, &mut stream).await;
         let Self { terms, identity, rights, attachment, link } = self;
         let broker = &context.broker;
-        let mut bytes = Vec::new();
-        let connack = terms.connack(attachment.session_present());
-        let encoded = encode::connack(terms.version, &connack, terms.max_packet_size, &mut bytes);
-        let sent = async {
-            encoded.map_err(std::io::Error::other)?;
-            write_all(&mut stream, &bytes).await
-        };
-        if !matches!(tokio::time::timeout(context.write_timeout, sent).await, Ok(Ok(()))) {
+        if !is_answered {
             let departure = Departure { torn: attachment.torn, ..Departure::default() };
             broker.detach(&attachment.slot, &link, departure);
             return None;
