@@ -112,6 +112,7 @@ impl Broker {
         let PublishContext { memory, touched, scratch } = context;
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
         let mut totals = self.retained_totals.lock();
+        let before = self.retained.get(topic);
         if !self.retain(&mut totals, topic, &message) {
             self.metrics.dropped.retained_full.increment(1);
             return Receipt::Refused(ReasonCode::QuotaExceeded);
@@ -120,7 +121,11 @@ impl Broker {
         let inbound = inbound(source, publish);
         let routed =
             Routed { message, inbound, retain: true, changes: Vec::new(), origin: None, goes_through: false };
-        self.route(matches, routed, touched)
+        let receipt = self.route(matches, routed, touched);
+        if matches!(receipt, Receipt::Refused(_)) {
+            self.put_back_retained(&mut totals, topic, before);
+        }
+        receipt
     }
 
     /// Routes a message of the broker's own: a will, or one that is replayed. `None` when the store has
