@@ -63,11 +63,11 @@ impl Header {
 /// What all messages of one publisher have in common.
 #[derive(Clone, Debug)]
 pub struct MessagePlan {
-    #[allow(missing_docs)]
+    /// Decides how the PUBLISH is encoded: 5.0 adds the length of its properties.
     pub version: Version,
-    #[allow(missing_docs)]
+    /// Above 0 every message has a Packet Identifier.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// The RETAIN flag of every message.
     pub retain: bool,
     /// Whole payload, header included; at least [`HEADER_BYTES`].
     pub payload_bytes: usize,
@@ -75,7 +75,7 @@ pub struct MessagePlan {
     pub topic: String,
     /// How many topics `{n}` goes through in turn; at least 1.
     pub topics: u32,
-    #[allow(missing_docs)]
+    /// The run's number, so that messages of another run are told apart.
     pub run: u16,
     /// The publisher's number.
     pub publisher: u32,
