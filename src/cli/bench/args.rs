@@ -56,10 +56,10 @@ pub struct PubArgs {
     /// Publishers
     #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,
-    /// Topic; {i} stands for the publisher's number, {n} for the topic's (see --topics)
+    /// Topic; {i} stands for the publisher's number, {t} for the topic's (see --topics)
     #[arg(long, short, default_value = "bench/{i}")]
     pub topic: String,
-    /// How many topics {n} goes through in turn
+    /// How many topics {t} goes through in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub topics: u32,
     /// Publish retained messages
