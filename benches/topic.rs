@@ -1,7 +1,7 @@
 //! What the topic room costs: matching among 400 000 filters, changing them, scanning retained topics.
 //!
-//! `cargo bench --bench topic`. Prints nanoseconds per operation. «Cold» asks for another topic each time,
-//! in an order that no cache can guess; «hot» asks for the same one again.
+//! `cargo bench --bench topic`. Prints nanoseconds per operation. "Cold" asks for another topic each time,
+//! in an order that no cache can guess; "hot" asks for the same one again.
 
 use std::{
     hint::black_box,

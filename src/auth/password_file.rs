@@ -30,18 +30,14 @@ impl PasswordFile {
         Self::parse(&text).map_err(|error| text_file::malformed(path, error))
     }
 
-    /// Whether the user exists and this is the password. Blocks for as long as the hash costs (some
-    /// 20 ms), also for a user who does not exist: call it on a bounded blocking pool.
-    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+    /// Whether the user exists and this is the password.
+    #[cfg(test)]
+    pub(super) fn verify(&self, user: &str, password: &[u8]) -> bool {
         self.check(user, password).is_some()
     }
 
-    /// How many users there are.
-    pub fn users(&self) -> usize {
-        self.users.len()
-    }
-
-    /// As [`PasswordFile::verify`]; gives the hash that the password was checked against.
+    /// The hash of the user, if the user exists and this is the password. Blocks for as long as the hash
+    /// costs (some 20 ms), also for a user who does not exist: call it on a bounded blocking pool.
     pub(super) fn check(&self, user: &str, password: &[u8]) -> Option<Arc<PasswordHash>> {
         let known = self.users.get(user);
         let hash = known.map_or(&self.decoy, |hash| hash.as_ref());
@@ -119,14 +115,14 @@ mod tests {
     fn problem(text: &str) -> String {
         match PasswordFile::parse(text) {
             Err((line, problem)) => format!("{line}: {problem}"),
-            Ok(file) => panic!("{} users from {text:?}", file.users()),
+            Ok(file) => panic!("{} users from {text:?}", file.users.len()),
         }
     }
 
     #[test]
     fn verifies_its_users_and_nobody_else() {
         let Ok(file) = PasswordFile::parse(&format!("# staff\r\n\n{ADA}\r\n  {BOB}")) else { panic!() };
-        assert_eq!(file.users(), 2);
+        assert_eq!(file.users.len(), 2);
         assert!(file.verify("ada", b"tide and harbour"));
         assert!(file.verify("bob", b"tide and harbour"));
         assert!(!file.verify("bob", b"wrong"));

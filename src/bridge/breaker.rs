@@ -18,7 +18,7 @@ use crate::record::UnixMillis;
 pub enum Admit {
     /// Yes. Its outcome has to be recorded with the same permit.
     Go(Permit),
-    /// Not before this time; [`UnixMillis::NEVER`] is «not before the outcome of the probe is recorded».
+    /// Not before this time; [`UnixMillis::NEVER`] is "not before the outcome of the probe is recorded".
     WaitUntil(UnixMillis),
 }
 

@@ -23,8 +23,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A word for metrics and logs.
-    pub fn kind(&self) -> &'static str {
+    /// Which failure it is, whatever the operating system says of it.
+    #[cfg(test)]
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",

@@ -1,30 +1,31 @@
 //! From a route to an HTTP target: the request, the attempt, what its outcome means, and when to try again.
 //!
 //! [`Bridge`] has a task for each route, which reads what the route is owed and has it posted. The rules
-//! ([`breaker`], [`retry`], [`status`], [`tries`]) are pure: time and randomness come in as arguments. Only
-//! [`client`] touches the network.
+//! (`breaker`, `retry`, `status`, `tries`) are pure: time and randomness come in as arguments. Only
+//! `client` touches the network.
 //!
 //! Invariant: what is given up on becomes a dead letter; nothing that was committed for a target ends
 //! without an answer that completes it or a record that says why not.
 
-pub mod breaker;
-pub mod client;
+mod breaker;
+pub(crate) mod client;
 mod connector;
 mod dead_letters;
 mod engine;
-pub mod excerpt;
-pub mod failure;
+mod excerpt;
+mod failure;
 mod metrics;
 mod monitor;
-pub mod request;
-pub mod retry;
+pub(crate) mod request;
+mod retry;
 mod settlement;
-pub mod status;
+pub(crate) mod status;
 mod target;
-pub mod tries;
+mod tries;
 mod window;
 mod worker;
 
 pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
 pub use engine::{Bridge, BridgeError};
+pub use excerpt::excerpt;
 pub use monitor::{LastError, RouteState};

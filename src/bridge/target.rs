@@ -46,7 +46,7 @@ pub(super) struct Target {
 /// How the target is.
 struct Condition {
     breaker: Breaker,
-    /// The last attempt that said something did not say «taken».
+    /// The last attempt that said something did not say "taken".
     failing: bool,
     complained_at: Option<UnixMillis>,
 }

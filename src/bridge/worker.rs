@@ -129,8 +129,10 @@ impl Worker {
         let _ = self.carry().await;
         self.attempts.shutdown().await;
         if let Some(reading) = self.reading.take() {
+            // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;
         }
+        // Refused only when the store has failed: then what was settled is posted again after the restart.
         let _ = self.settlement.submit(&self.broker.store);
     }
 

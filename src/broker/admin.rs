@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Broker, Mode, Slot};
+use crate::codec::ReasonCode;
 use crate::record::{Lsn, UnixMillis};
 
 /// A session as it is listed.
@@ -99,9 +100,8 @@ impl Broker {
     /// Ends a session, with its connection if it has one. False when there is none of that name.
     pub fn delete_session(&self, client_id: &str) -> bool {
         let Some(slot) = self.find(client_id) else { return false };
-        let link = slot.link();
-        if let Some(link) = link {
-            link.evict(crate::codec::ReasonCode::AdministrativeAction);
+        if let Some(link) = slot.link() {
+            link.evict(ReasonCode::AdministrativeAction);
         }
         self.end_session(&slot);
         true
@@ -124,8 +124,7 @@ impl Broker {
         let slots = self.slots();
         let sessions = slots.iter().filter_map(|slot| slot.durable()?.backlog.oldest());
         let routes = self.routes();
-        let routes = routes.iter().filter_map(|route: &Arc<super::Route>| route.backlog.oldest());
-        let oldest = sessions.chain(routes).min()?;
+        let oldest = sessions.chain(routes.iter().filter_map(|route| route.backlog.oldest())).min()?;
         self.store.published_at(oldest).ok().flatten()
     }
 }

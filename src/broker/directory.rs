@@ -136,7 +136,7 @@ impl Broker {
 
     /// Tells every connection to leave, also those that are still coming in.
     pub fn evict_all(&self, reason: ReasonCode) {
-        // Before the look around: who comes later sees this.
+        // Before the look around: who comes later sees this. The first reason stands.
         let _ = self.leaving.set(reason);
         self.slots().iter().filter_map(|slot| slot.link()).for_each(|link| link.evict(reason));
     }
@@ -170,9 +170,7 @@ impl Broker {
         let changes: Vec<_> = discarded.into_iter().chain(left).collect();
         match will {
             Some(will) => self.publish_will(slot, will, changes),
-            None if changes.is_empty() => {}
-            // Refused only when the store has failed, and then nothing is acknowledged any more.
-            None => drop(self.store.submit(Record::of(changes))),
+            None => self.submit_unawaited(changes),
         }
     }
 
@@ -383,8 +381,8 @@ impl Broker {
                 keep_will: inner.will.is_some(),
                 torn: inner.torn,
             };
-            // Nobody waits for it: a crash before the commit costs nothing but the exact time.
-            drop(self.store.submit(Record::of([closed])));
+            // A crash before the commit costs nothing but the exact time.
+            self.submit_unawaited(vec![closed]);
         }
         let will = inner.take_due_will(now);
         drop(inner);
@@ -393,8 +391,8 @@ impl Broker {
         }
     }
 
-    /// Whether something is due in this slot, and does it.
-    pub(super) fn on_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
+    /// Does what is due in this slot: ends the session, or publishes its will.
+    pub(super) fn handle_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
         let mut inner = slot.lock();
         inner.wakes_at = None;
         if inner.link.is_some() || inner.mode == Mode::Ended {

@@ -19,7 +19,7 @@ use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::session::{Claim, Delivery, Session};
 use crate::store::SubmitError;
 
-/// No slot has this number.
+/// Stands in for the holder of a number that was settled: slots are numbered from 1.
 const SETTLED: u64 = 0;
 
 /// A share name and a filter, and who takes part.
@@ -38,15 +38,15 @@ struct Members {
     list: Vec<Member>,
     /// Whose turn it is.
     next: usize,
-    /// Numbers of the group's queue that a member has in hand, and which: [`SETTLED`] once it has settled
-    /// them and the disk does not know yet.
+    /// Numbers of the group's queue that a member has in hand, and the slot it has: [`SETTLED`] once it has
+    /// settled them and the disk does not know yet.
     in_hand: HashMap<Lsn, u64, RandomState>,
-    /// Numbers that are settled by a report: the report, and the number.
+    /// Numbers that are settled by a report, in the order of the reports: the report, and the number.
     settling: VecDeque<(Lsn, Lsn)>,
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
     last_pushed: Lsn,
-    /// Up to here everything was fetched: what is put here later with such a number was seen.
+    /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
     /// The last member has left: whoever comes now makes a new group.
     closed: bool,
@@ -108,7 +108,8 @@ impl Group {
             let (recipient, backlog) = broker.store.new_recipient();
             let opened = Change::GroupOpened(recipient, self.name.clone());
             safe_at = broker.store.submit(Record::of([opened]))?.lsn;
-            let _is_first = self.durable.set(DurableSlot { recipient, backlog });
+            // Nobody else has set it meanwhile: every member joins under the lock.
+            let _ = self.durable.set(DurableSlot { recipient, backlog });
         }
         match members.list.iter_mut().find(|member| member.slot.id == slot.id) {
             Some(member) => member.subscription = subscription,
@@ -349,8 +350,7 @@ impl Broker {
     pub(super) fn close_group(&self, group: &Group) {
         self.groups.remove_if(&*group.name, |_, known| known.id == group.id);
         if let Some(durable) = group.durable() {
-            // Refused only when the store has failed, and then nothing matters any more.
-            let _ = self.store.submit(Record::of([Change::Discarded(durable.recipient)]));
+            self.submit_unawaited(vec![Change::Discarded(durable.recipient)]);
         }
     }
 
@@ -374,23 +374,20 @@ impl Broker {
         slot: &Slot,
         groups: &[Arc<Group>],
         session: &Session,
-        touched: &mut PublishContext,
+        context: &mut PublishContext,
     ) {
         let has_ended = slot.lock().mode == Mode::Ended;
         let mut changes = Vec::new();
         for group in groups {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let keeps = session.begun_exactly_once(owner);
-            group.let_go(slot, &keeps, &mut touched.touched);
+            group.let_go(slot, &keeps, &mut context.touched);
             changes.extend(if has_ended { group.settle_hand(slot) } else { None });
             if group.subscription_of(slot).is_none() && !group.has_in_hand(slot) {
                 slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
             }
         }
-        if !changes.is_empty() {
-            // Refused only when the store has failed, and then nothing matters any more.
-            drop(self.store.submit(Record::of(changes)));
-        }
+        self.submit_unawaited(changes);
     }
 
     /// A session leaves a group. What it has in hand it may still settle; the rest is released when its
@@ -403,8 +400,8 @@ impl Broker {
         is_empty
     }
 
-    /// The group with this number, among those a session belongs to.
-    pub fn group_by_number(&self, recipient: RecipientNo) -> Option<Arc<Group>> {
+    /// The group with this number in the store. Looks through all groups: for those who have left theirs.
+    pub(super) fn group_by_number(&self, recipient: RecipientNo) -> Option<Arc<Group>> {
         let found = self
             .groups
             .iter()

@@ -1,12 +1,13 @@
 //! Who gets a message: matches of a topic, and a small memory of them for each publisher.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::groups::Group;
-use super::{Broker, Route, Slot, Subscription};
+use super::{Broker, Route, Slot, Source, Subscription};
 use crate::codec::Qos;
 use crate::record::SubscriptionIds;
 use crate::topic::{Stamp, TopicName};
@@ -76,9 +77,8 @@ impl MatchMemory {
     pub(super) fn look_up(
         &mut self,
         broker: &Broker,
+        source: &Source<'_>,
         topic: &TopicName<'_>,
-        publisher: Option<&Slot>,
-        (rights_version, may_publish): (u64, impl FnOnce() -> bool),
     ) -> (&Matches, bool) {
         if self.places.is_empty() {
             self.places.resize_with(REMEMBERED, Place::default);
@@ -89,27 +89,29 @@ impl MatchMemory {
         // Before the matching: what changes meanwhile makes the memory void.
         let stamp = broker.index.stamp(topic);
         let same_topic = place.topic == topic.as_str();
+        let rights_version = source.rights.version();
         if !same_topic || place.rights_version != rights_version || place.stamp.is_none() {
-            place.allowed = may_publish();
+            place.allowed = source.rights.may_publish(topic);
             place.rights_version = rights_version;
         }
         if !same_topic || place.stamp != Some(stamp) {
             place.topic.clear();
             place.topic.push_str(topic.as_str());
             place.stamp = Some(stamp);
-            place.matches.find(broker, topic, publisher);
+            place.matches.find(broker, topic, Some(source.slot));
         }
         (&place.matches, place.allowed)
     }
 }
 
 impl Matches {
-    /// Finds everyone the topic matches, in place of who was in here.
+    /// Finds everyone the topic matches, in place of who was in here. `publisher` is left out where it asked
+    /// for No Local [MQTT-3.8.3-3].
     pub(super) fn find(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
         self.sessions.clear();
         self.groups.clear();
         self.routes.clear();
-        let mut by_slot = std::collections::HashMap::<u64, usize>::new();
+        let mut by_slot = HashMap::new();
         broker.index.for_each_match(topic, |target, subscription| match target {
             Target::Session(slot) => {
                 let own = publisher.is_some_and(|publisher| publisher.id == slot.id);
@@ -127,11 +129,13 @@ impl Matches {
         self.routes.retain(|route| !route.excludes(topic));
     }
 
+    /// Adds a subscription of a session that may be in here already. `by_slot` has the places of all sessions
+    /// once they are too many to look through.
     fn add_session(
         &mut self,
         slot: &Arc<Slot>,
         subscription: &Subscription,
-        by_slot: &mut std::collections::HashMap<u64, usize>,
+        by_slot: &mut HashMap<u64, usize>,
     ) {
         let known = if self.sessions.len() <= LOOKED_THROUGH_MAX {
             self.sessions.iter().position(|session| session.slot.id == slot.id)

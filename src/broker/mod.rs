@@ -1,7 +1,8 @@
 //! The switchboard: who is there, what they subscribe to, and where a message goes.
 //!
-//! It touches no socket and no disk: it hands records to the store and messages to outboxes. Connections
-//! call it from their own tasks; it has no task of its own but the one that keeps the timers.
+//! It touches no socket, and the disk only through the store: it hands records to that and messages to
+//! outboxes. Connections call it from their own tasks; it has no task of its own but the one that keeps the
+//! timers.
 //!
 //! Invariant: a message is handed to the store and to every outbox by the same call, without an await in
 //! between, and a record is submitted before any of its legs is delivered.
@@ -26,8 +27,9 @@ pub(crate) mod tests;
 mod timers;
 mod wills;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
@@ -45,6 +47,8 @@ pub use route::Route;
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 
 use crate::auth::Authenticator;
+use crate::codec::ReasonCode;
+use crate::record::{Change, Message, Record};
 use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;
@@ -79,7 +83,7 @@ pub struct BrokerLimits {
     /// Bytes of dead letters.
     pub dead_letter_bytes: u64,
     /// How long a new connection waits for the old one of its session to leave.
-    pub takeover_timeout: std::time::Duration,
+    pub takeover_timeout: Duration,
 }
 
 /// The switchboard.
@@ -96,15 +100,17 @@ pub struct Broker {
     pub memory: Arc<Memory>,
     limits: BrokerLimits,
     directory: DashMap<Arc<str>, Arc<Slot>, RandomState>,
+    /// Slots in the directory, counted beside it: counting them would lock one shard after the other.
     sessions: AtomicU64,
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
-    retained: RetainedTree<crate::record::Message>,
+    retained: RetainedTree<Message>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
     /// Why everybody has to leave, once that is so.
-    leaving: std::sync::OnceLock<crate::codec::ReasonCode>,
+    leaving: OnceLock<ReasonCode>,
+    /// For slots, groups and routes alike: the index tells its targets apart by it.
     next_id: AtomicU64,
 }
 
@@ -133,7 +139,7 @@ impl Broker {
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),
-            leaving: std::sync::OnceLock::new(),
+            leaving: OnceLock::new(),
             next_id: AtomicU64::new(1),
         };
         broker.recover(recovered);
@@ -143,6 +149,14 @@ impl Broker {
     /// The limits in force.
     pub fn limits(&self) -> &BrokerLimits {
         &self.limits
+    }
+
+    /// Submits changes that nobody waits for. They are refused only when the store has failed, and then
+    /// nothing is acknowledged any more.
+    fn submit_unawaited(&self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            drop(self.store.submit(Record::of(changes)));
+        }
     }
 
     fn new_id(&self) -> u64 {

@@ -7,7 +7,7 @@ use super::slot::Touched;
 use super::{Broker, Slot};
 use crate::auth::Rights;
 use crate::codec::{Publish, Qos, ReasonCode};
-use crate::record::{Change, Epoch, Lsn, Message, RecipientNo, UnixMillis};
+use crate::record::{Change, InboundExchange, Lsn, Message, UnixMillis};
 use crate::session::{Durable, Receipt};
 use crate::store::SubmitError;
 use crate::topic::TopicName;
@@ -35,10 +35,10 @@ pub struct Source<'a> {
 #[derive(Debug)]
 pub(super) struct Routed {
     pub(super) message: Message,
-    pub(super) inbound: Option<(RecipientNo, Epoch, crate::codec::PacketId)>,
+    pub(super) inbound: Option<InboundExchange>,
     pub(super) retain: bool,
     pub(super) changes: Vec<Change>,
-    /// The number of a message that is replayed.
+    /// The number that a message which is replayed had before.
     pub(super) origin: Option<Lsn>,
     /// Not even a disk that is nearly full refuses it: with it goes a change that was made in memory already.
     pub(super) goes_through: bool,
@@ -72,8 +72,7 @@ impl Broker {
             return self.publish_retained(context, source, publish, topic, now);
         }
         let PublishContext { memory, touched, scratch } = context;
-        let may_publish = (source.rights.version(), || source.rights.may_publish(topic));
-        let (matches, allowed) = memory.look_up(self, topic, Some(source.slot), may_publish);
+        let (matches, allowed) = memory.look_up(self, source, topic);
         if !allowed {
             return self.not_authorized();
         }
@@ -117,7 +116,7 @@ impl Broker {
             self.metrics.dropped.retained_full.increment(1);
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
-        let (matches, _) = memory.look_up(self, topic, Some(source.slot), (source.rights.version(), || true));
+        let (matches, _) = memory.look_up(self, source, topic);
         let inbound = inbound(source, publish);
         let routed =
             Routed { message, inbound, retain: true, changes: Vec::new(), origin: None, goes_through: false };
@@ -158,12 +157,10 @@ impl Broker {
 }
 
 /// The QoS 2 exchange that has to become durable with the message.
-fn inbound(
-    source: &Source<'_>,
-    publish: &Publish<'_>,
-) -> Option<(RecipientNo, Epoch, crate::codec::PacketId)> {
+fn inbound(source: &Source<'_>, publish: &Publish<'_>) -> Option<InboundExchange> {
     let durable = source.durable.filter(|_| publish.qos == Qos::ExactlyOnce)?;
-    Some((durable.recipient, durable.epoch, publish.packet_id?))
+    let Durable { recipient, epoch } = durable;
+    Some(InboundExchange { recipient, epoch, packet_id: publish.packet_id? })
 }
 
 /// What a publisher is told when the store does not take its message.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::slot::SlotWill;
 use super::{Broker, DurableSlot, Slot};
-use crate::record::{Change, ExchangeState, Record, SubscriptionRow, UnixMillis};
+use crate::record::{Change, ExchangeState, SubscriptionRow, UnixMillis};
 use crate::store::{Recovered, SessionRow};
 use crate::topic::TopicName;
 
@@ -20,7 +20,7 @@ impl Broker {
         for (name, recipient) in &recovered.groups {
             self.group(name).set_durable(*recipient, self);
         }
-        let groups = !recovered.groups.is_empty();
+        let has_groups = !recovered.groups.is_empty();
         let now = self.clock.now();
         let mut left = Vec::new();
         for (mut row, subscriptions) in recovered.sessions {
@@ -28,14 +28,11 @@ impl Broker {
                 left.push(leave(&mut row, now));
             }
             let slot = self.restore_session(row, &subscriptions);
-            if groups {
+            if has_groups {
                 self.restore_shared(&slot);
             }
         }
-        if !left.is_empty() {
-            // Refused only when the store has failed, and then nothing is acknowledged any more.
-            drop(self.store.submit(Record::of(left)));
-        }
+        self.submit_unawaited(left);
     }
 
     fn restore_session(&self, row: SessionRow, subscriptions: &[SubscriptionRow]) -> Arc<Slot> {

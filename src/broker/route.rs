@@ -83,7 +83,8 @@ impl Broker {
     /// When the store has failed.
     pub fn add_route(
         &self,
-        (name, target): (&str, &str),
+        name: &str,
+        target: &str,
         filters: &[TopicFilter],
         exclude: Vec<TopicFilter>,
         known: Option<RecipientNo>,

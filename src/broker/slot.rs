@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
@@ -70,11 +71,12 @@ pub(super) struct SlotInner {
     outbox_bytes: usize,
     /// What the outbox, and the frames that the connection took last, have of the common budget.
     share: MemoryShare,
-    /// Publishers that wait until the outbox was emptied.
+    /// Publishers that wait until the outbox was emptied. One enters with a message that it has put there, so
+    /// that the limit of the outbox is that of this list.
     waiting: Vec<Arc<Link>>,
     /// The highest number that was put here, as a frame or not.
     last_pushed: Lsn,
-    /// Up to here everything was read from the store: what is put here later with such a number was seen.
+    /// Up to here everything was read from the store: what is pushed later with such a number was seen.
     floor: Lsn,
     /// The connection sleeps; whoever clears this owes it the bell.
     parked: bool,
@@ -317,11 +319,6 @@ impl Slot {
     pub fn is_online(&self) -> bool {
         self.inner.lock().link.is_some()
     }
-
-    /// What the session subscribes to at most.
-    pub fn subscription_count(&self) -> usize {
-        self.inner.lock().subscriptions.len()
-    }
 }
 
 impl SlotInner {
@@ -355,7 +352,7 @@ impl SlotInner {
 
     /// When the session ends, while there is no connection.
     pub(super) fn expires_at(&self) -> Option<UnixMillis> {
-        let kept = std::time::Duration::from_secs(self.expiry.into());
+        let kept = Duration::from_secs(self.expiry.into());
         self.closed_at.map(|closed_at| closed_at.plus(kept))
     }
 
@@ -365,9 +362,9 @@ impl SlotInner {
     }
 
     /// Forgets the frames: what is durable is owed by the store.
-    pub(super) fn drop_frames(&mut self) -> VecDeque<Delivery> {
+    pub(super) fn drop_frames(&mut self) {
         self.outbox_bytes = 0;
         self.share.shrink(0);
-        std::mem::take(&mut self.outbox)
+        self.outbox = VecDeque::new();
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::slot::{SlotWill, Touched};
 use super::{Broker, DurableSlot, Slot};
-use crate::record::{Change, Message, MessageParts, Record, WillRecord, expiry};
+use crate::record::{Change, Message, MessageParts, WillRecord, expiry};
 use crate::topic::TopicName;
 
 impl Broker {
@@ -18,11 +18,7 @@ impl Broker {
         if !self.may_publish_will(slot, &will) {
             tracing::warn!(client_id = %slot.client_id, "a will was not published: its client has lost the right");
             self.metrics.dropped.not_authorized.increment(1);
-            if !changes.is_empty() {
-                // Refused only when the store has failed, and then nothing is acknowledged any more.
-                drop(self.store.submit(Record::of(changes)));
-            }
-            return;
+            return self.submit_unawaited(changes);
         }
         let mut touched = Touched::default();
         let message = self.will_message(&will.record);

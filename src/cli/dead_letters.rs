@@ -12,7 +12,7 @@ use super::{
     admin_client::{self, AdminArgs, AdminClient, AdminError, encoded},
     show::{Align, age_at, count, details, or_dash, size, table},
 };
-use crate::{admin::Done, auth::Escaped, bridge::excerpt::excerpt};
+use crate::{admin::Done, auth::Escaped, bridge::excerpt};
 
 const PATH: &str = "/api/v1/dead-letters";
 /// Bytes of a payload that fit on a line of a list, and on one of a single letter.

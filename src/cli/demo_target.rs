@@ -22,7 +22,7 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 
-use crate::bridge::excerpt::excerpt;
+use crate::bridge::excerpt;
 
 /// The largest message that MQTT allows.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;

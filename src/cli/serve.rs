@@ -16,7 +16,7 @@ pub struct ServeArgs {
     /// Folder of the database, in place of the one in the configuration
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Address of the plain MQTT listener, in place of those in the configuration; «none» for no plain one
+    /// Address of the plain MQTT listener, in place of those in the configuration; "none" for no plain one
     #[arg(long, value_name = "ADDR")]
     listen: Option<Listen>,
 }
@@ -36,7 +36,7 @@ impl std::str::FromStr for Listen {
             return Ok(Self::None);
         }
         let address =
-            text.parse().map_err(|_| "give an address and a port, as in 127.0.0.1:1883, or «none»")?;
+            text.parse().map_err(|_| "give an address and a port, as in 127.0.0.1:1883, or \"none\"")?;
         Ok(Self::At(address))
     }
 }
@@ -67,7 +67,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         }
     }
     if config.listeners.is_empty() {
-        eprintln!("there is no listener left: «--listen none» needs a TLS listener in the configuration");
+        eprintln!("there is no listener left: \"--listen none\" needs a TLS listener in the configuration");
         return Exit::Configuration.into();
     }
     // Who moves the plain listener runs a second broker: what it did not ask for may be taken.

@@ -44,7 +44,7 @@ pub fn details(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
 }
 
-/// A number of things, with an «s» when they are several.
+/// A number of things, with an "s" when they are several.
 pub fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -13,11 +13,12 @@ use foldhash::fast::RandomState;
 use tokio::task::JoinHandle;
 
 use super::{Connection, End};
+use crate::auth::Escaped;
 use crate::broker::{Group, Mode};
 use crate::codec::ReasonCode;
 use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
 use crate::session::{Claim, Close, Delivery, Outgoing};
-use crate::store::{Store, StoreError, Stored};
+use crate::store::{StoreError, Stored};
 
 /// Messages that one page holds at most.
 const PAGE: usize = 256;
@@ -25,29 +26,29 @@ const PAGE: usize = 256;
 /// Where the reading of the backlog is.
 #[derive(Debug, Default)]
 pub(super) struct BacklogReader {
-    reading: Option<Reading>,
-    /// `None` before the reading has begun.
-    begun: Option<Begun>,
+    page: Option<PendingPage>,
+    /// `None` while the slot is live, and before its backlog was looked at.
+    pass: Option<Pass>,
     waits_for: Option<Lsn>,
 }
 
-/// A reading that is under way.
+/// The session's own backlog being read, from the oldest message until the slot is live.
 #[derive(Debug)]
-struct Begun {
-    /// The report that has to be durable first, also when it left earlier: what is settled must not be read
-    /// again.
+struct Pass {
+    /// The report that has to be durable first: what it settles must not be read again. It may have been
+    /// submitted before the pass began.
     report: Lsn,
     /// Read up to here.
     cursor: Lsn,
-    /// Numbers that were in the client's hands when the reading began.
+    /// Numbers that were in the client's hands when the pass began.
     in_hand: HashSet<Lsn, RandomState>,
 }
 
 /// A page on its way from the disk.
 #[derive(Debug)]
-struct Reading {
+struct PendingPage {
     purpose: Purpose,
-    page: JoinHandle<Result<Vec<Stored>, StoreError>>,
+    read: JoinHandle<Result<Vec<Stored>, StoreError>>,
 }
 
 #[derive(Debug)]
@@ -68,7 +69,8 @@ impl BacklogReader {
 }
 
 impl Connection {
-    /// Goes on reading what is owed. True when something has moved.
+    /// Goes on reading what is owed: repeats first, then the session's own backlog, then what its shared groups
+    /// could give to nobody. True when something has moved.
     pub(super) fn poll_backlog(
         &mut self,
         cx: &mut Context<'_>,
@@ -77,14 +79,14 @@ impl Connection {
         now: UnixMillis,
     ) -> Result<bool, End> {
         self.backlog.waits_for = None;
-        if let Some(reading) = self.backlog.reading.take() {
-            return self.poll_page(cx, reading, out, now);
+        if let Some(page) = self.backlog.page.take() {
+            return self.poll_page(cx, page, out, now);
         }
         if !self.session.has_window() {
             return Ok(false);
         }
         if let Some(exchange) = self.session.take_resend() {
-            self.start_reading(Purpose::Resend(exchange), exchange.owner, vec![exchange.lsn]);
+            self.read_page(Purpose::Resend(exchange), exchange.owner, vec![exchange.lsn]);
             return Ok(true);
         }
         if self.session.has_resends() {
@@ -100,29 +102,29 @@ impl Connection {
     fn poll_page(
         &mut self,
         cx: &mut Context<'_>,
-        mut reading: Reading,
+        mut pending: PendingPage,
         out: &mut Outgoing,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        let page = match Pin::new(&mut reading.page).poll(cx) {
+        let page = match Pin::new(&mut pending.read).poll(cx) {
             Poll::Pending => {
-                self.backlog.reading = Some(reading);
+                self.backlog.page = Some(pending);
                 return Ok(false);
             }
             Poll::Ready(Ok(Ok(page))) => page,
             Poll::Ready(Ok(Err(error))) => {
-                if let Purpose::Resend(exchange) = reading.purpose {
+                if let Purpose::Resend(exchange) = pending.purpose {
                     // What a shared group has given to somebody else meanwhile is no longer ours to repeat.
                     self.session.abandon(exchange.packet_id);
                     return Ok(true);
                 }
-                let client_id = crate::auth::Escaped(self.session.client_id());
+                let client_id = Escaped(self.session.client_id());
                 tracing::error!(%client_id, %error, "a backlog cannot be read");
                 return Err(cannot_read().into());
             }
             Poll::Ready(Err(_)) => return Err(cannot_read().into()),
         };
-        match reading.purpose {
+        match pending.purpose {
             // Nobody is owed it any more: its group is gone.
             Purpose::Resend(exchange) if page.is_empty() => self.session.abandon(exchange.packet_id),
             Purpose::Resend(exchange) => {
@@ -131,12 +133,12 @@ impl Connection {
                 }
             }
             Purpose::Own(owner) => {
-                if let (Some(begun), Some(last)) = (&mut self.backlog.begun, page.last()) {
-                    begun.cursor = last.lsn;
+                if let (Some(pass), Some(last)) = (&mut self.backlog.pass, page.last()) {
+                    pass.cursor = last.lsn;
                 }
                 self.frames.extend(page.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner, numbers) => self.take_shared(&group, (owner, &numbers), page),
+            Purpose::Shared(group, owner, numbers) => self.take_shared(&group, owner, &numbers, page),
         }
         Ok(true)
     }
@@ -148,33 +150,33 @@ impl Connection {
             return Ok(false);
         };
         let watermark = self.watermark;
-        if self.backlog.begun.is_none() {
+        if self.backlog.pass.is_none() {
             self.report_all(now)?;
             let report = self.last_report;
             let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
             let in_hand = in_hand.map(|claim| claim.lsn).collect();
-            self.backlog.begun = Some(Begun { report, cursor: Lsn::ZERO, in_hand });
+            self.backlog.pass = Some(Pass { report, cursor: Lsn::ZERO, in_hand });
         }
-        let Some(begun) = &mut self.backlog.begun else { return Ok(false) };
-        if begun.report > watermark {
-            self.backlog.waits_for = Some(begun.report);
+        let Some(pass) = &mut self.backlog.pass else { return Ok(false) };
+        if pass.report > watermark {
+            self.backlog.waits_for = Some(pass.report);
             return Ok(false);
         }
         let mut numbers = Vec::new();
         loop {
             numbers.clear();
-            backlog.after(begun.cursor, watermark, PAGE, &mut numbers);
+            backlog.after(pass.cursor, watermark, PAGE, &mut numbers);
             let Some(last) = numbers.last().copied() else { break };
-            numbers.retain(|lsn| !begun.in_hand.contains(lsn));
+            numbers.retain(|lsn| !pass.in_hand.contains(lsn));
             if !numbers.is_empty() {
-                self.start_reading(Purpose::Own(durable.recipient), durable.recipient, numbers);
+                self.read_page(Purpose::Own(durable.recipient), durable.recipient, numbers);
                 return Ok(true);
             }
-            begun.cursor = last;
+            pass.cursor = last;
         }
         match self.slot.go_live(watermark) {
             Ok(()) => {
-                self.backlog.begun = None;
+                self.backlog.pass = None;
                 Ok(true)
             }
             Err(lsn) => {
@@ -192,7 +194,7 @@ impl Connection {
             let mut numbers = Vec::new();
             let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);
             if !numbers.is_empty() {
-                self.start_reading(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
+                self.read_page(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
                 return Ok(true);
             }
             self.backlog.waits_for = [self.backlog.waits_for, waits_for].into_iter().flatten().min();
@@ -202,12 +204,7 @@ impl Connection {
 
     /// Takes what was fetched. What did not fit into the page is for the next one, or for another member; all
     /// of it is when the client has unsubscribed meanwhile.
-    fn take_shared(
-        &mut self,
-        group: &Arc<Group>,
-        (owner, numbers): (RecipientNo, &[Lsn]),
-        page: Vec<Stored>,
-    ) {
+    fn take_shared(&mut self, group: &Arc<Group>, owner: RecipientNo, numbers: &[Lsn], page: Vec<Stored>) {
         let subscription = group.subscription_of(&self.slot);
         let is_left = |lsn: &Lsn| {
             subscription.is_none() || page.binary_search_by_key(lsn, |stored| stored.lsn).is_err()
@@ -223,10 +220,10 @@ impl Connection {
         }
     }
 
-    fn start_reading(&mut self, purpose: Purpose, owner: RecipientNo, numbers: Vec<Lsn>) {
-        let store: Store = self.context.broker.store.clone();
-        let page = tokio::task::spawn_blocking(move || store.read(owner, &numbers));
-        self.backlog.reading = Some(Reading { purpose, page });
+    fn read_page(&mut self, purpose: Purpose, owner: RecipientNo, numbers: Vec<Lsn>) {
+        let store = self.context.broker.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.read(owner, &numbers));
+        self.backlog.page = Some(PendingPage { purpose, read });
     }
 }
 

@@ -66,6 +66,11 @@ impl Connection {
         Ok(delivered)
     }
 
+    /// Whether a message of this QoS may be sent now.
+    fn has_window_for(&self, qos: Qos) -> bool {
+        qos == Qos::AtMostOnce || self.session.has_window()
+    }
+
     fn deliver(&mut self, delivery: Delivery, out: &mut Outgoing, now: UnixMillis) -> Result<(), Close> {
         if !self.may_receive(&delivery)? {
             self.session.drop_unsent(delivery);

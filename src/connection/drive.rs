@@ -24,8 +24,8 @@ impl Connection {
         })
     }
 
-    /// Works until there is nothing to do, or the turn is over. Everything that can wake the task knows it
-    /// when this returns.
+    /// Works until there is nothing to do, or the turn is over. When this returns, everything that can wake
+    /// the task knows whom to wake.
     fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), End> {
         for _ in 0..ROUNDS_MAX {
             let rung = self.link.bell.poll_heard(cx.waker());
@@ -104,14 +104,14 @@ impl Connection {
         Ok(())
     }
 
-    /// What the session still holds goes with its last record.
-    pub(super) fn last_report(&mut self) {
+    /// What the session still holds back is reported when its connection ends.
+    pub(super) fn report_at_end(&mut self) {
         let now = self.context.broker.clock.now();
-        // Refused only when the store has failed: then it is repeated after the restart.
+        // Refused only when the store has failed: then what was settled is delivered again after the restart.
         let _ = self.report_all(now);
     }
 
-    /// Goes to sleep, unless something has come up meanwhile.
+    /// Goes to sleep. False when something has come up meanwhile.
     fn sleep(&mut self, cx: &mut Context<'_>, now: UnixMillis) -> Result<bool, End> {
         self.count();
         let broker = &self.context.broker;
@@ -158,8 +158,8 @@ impl Connection {
         if write.is_some_and(|due| due <= now) {
             return Err(End::Lost);
         }
-        let way = self.gives_way.as_ref().map(|(_, until)| *until);
-        let dues = [self.session.deadline(), write, self.leaves_at, way];
+        let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);
+        let dues = [self.session.deadline(), write, self.leaves_at, gives_way_until];
         let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;

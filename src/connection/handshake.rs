@@ -96,7 +96,7 @@ async fn accept(
     let client_id = Escaped(connect.client_id);
     let broker = &context.broker;
     let refused = |reason| {
-        tracing::info!(client_id = %Escaped(connect.client_id), %peer, ?reason, "CONNECT refused");
+        tracing::info!(%client_id, %peer, ?reason, "CONNECT refused");
         reason
     };
     if broker.memory.is_exhausted() {
@@ -172,6 +172,7 @@ async fn refuse(
     let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
     let mut bytes = Vec::new();
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
+        // A client that does not take it in time goes without: the connection ends either way.
         let _ = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
         stream.close().await;
     }

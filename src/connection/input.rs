@@ -7,7 +7,7 @@ use super::drive::store_failed;
 use super::scratch::{READ_MAX, Scratch};
 use super::{Connection, End};
 use crate::broker::Source;
-use crate::codec::{Disconnect, Packet, Publish, Qos, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
+use crate::codec::{Disconnect, Packet, Publish, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
 use crate::record::UnixMillis;
 use crate::session::{Close, Incoming, ReplyPacket};
 use crate::topic::TopicName;
@@ -71,6 +71,7 @@ impl Connection {
         }
     }
 
+    /// Whether the client is read from now. What is not read stays with the kernel, which slows the client.
     pub(super) fn may_read(&self) -> bool {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
         unsent < UNSENT_REPLIES_MAX
@@ -201,6 +202,7 @@ impl Connection {
         }
         // [MQTT-3.14.4-3] Any other reason is for the will to tell.
         let version = self.session.version();
+        // Before 5.0 there is no reason: any DISCONNECT makes the will void.
         self.departure.without_will = version != Version::V5 || disconnect.reason == ReasonCode::Success;
         End::Goodbye
     }
@@ -215,10 +217,5 @@ impl Connection {
             Close::because(reason, "the client may not stay after the rules have changed")
         })?;
         Ok(())
-    }
-
-    /// Whether a message of QoS 1 or 2 may be sent, for those who look before they take one.
-    pub(super) fn has_window_for(&self, qos: Qos) -> bool {
-        qos == Qos::AtMostOnce || self.session.has_window()
     }
 }

@@ -18,13 +18,14 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
-use crate::auth::{Identity, Rights};
+use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{Broker, Departure, Group, Link, MemoryShare, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
@@ -39,7 +40,7 @@ pub struct ConnectionContext {
     pub broker: Arc<Broker>,
     /// The address that the listener is bound to: it decides who may come in without a name.
     pub listener: SocketAddr,
-    /// How long a client may take until its CONNECT is complete, TLS included.
+    /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete.
     pub connect_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
@@ -90,7 +91,7 @@ pub(crate) struct Connection {
     rings_at: Lsn,
     /// This round did not look at the socket.
     reading_paused: bool,
-    timer: Option<std::pin::Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
     inbound: ByQos,
     outbound: ByQos,
     departure: Departure,
@@ -137,7 +138,7 @@ impl Connection {
     /// Says goodbye if there is somebody to hear it, and gives the session back.
     async fn finish(mut self: Box<Self>, end: End) {
         self.log_end(end);
-        self.last_report();
+        self.report_at_end();
         let closed_by_us = matches!(end, End::Closed(_));
         self.departure.without_will &= matches!(end, End::Goodbye);
         self.give_back(self.departure);
@@ -160,7 +161,7 @@ impl Connection {
     }
 
     fn log_end(&self, end: End) {
-        let client_id = crate::auth::Escaped(self.session.client_id());
+        let client_id = Escaped(self.session.client_id());
         match end {
             End::Goodbye => tracing::debug!(%client_id, peer = %self.peer, "client disconnected"),
             End::Lost => tracing::debug!(%client_id, peer = %self.peer, "connection lost"),

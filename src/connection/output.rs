@@ -1,6 +1,7 @@
 //! Bytes out: replies first, then messages, in as few writes as possible.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::scratch::Scratch;
 use super::{Connection, End};
@@ -10,6 +11,9 @@ use crate::session::{Close, Outgoing};
 
 /// Bytes that are gathered before they are written.
 pub(super) const WRITE_MAX: usize = 64 * 1024;
+
+/// How long a client may take to take its DISCONNECT.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Writes what there is. True when something was written.
@@ -102,6 +106,7 @@ impl Connection {
             Ok(_) if !out.is_empty() || self.needs_flush => Poll::Pending,
             _ => Poll::Ready(()),
         });
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), sent).await;
+        // A client that does not take it in time goes without: the connection ends either way.
+        let _ = tokio::time::timeout(GOODBYE_MAX, sent).await;
     }
 }

@@ -42,11 +42,22 @@ pub struct Publication {
     pub legs: SmallVec<[Leg; 1]>,
     /// The QoS 2 exchange it came in by, when its publisher's session is durable: stored with the message,
     /// so that a repeat is known also after a crash [MQTT-4.3.3-10].
-    pub inbound: Option<(RecipientNo, Epoch, PacketId)>,
+    pub inbound: Option<InboundExchange>,
     /// Whether it becomes (or, with an empty payload, removes) the retained message of its topic.
     pub retain: bool,
     /// The number it had before, when it is a dead letter that is replayed: targets know it by that.
     pub origin: Option<Lsn>,
+}
+
+/// A QoS 2 exchange of a publisher, between PUBREC and PUBCOMP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboundExchange {
+    /// The publisher's session.
+    pub recipient: RecipientNo,
+    /// Its connection.
+    pub epoch: Epoch,
+    /// The packet identifier.
+    pub packet_id: PacketId,
 }
 
 /// One recipient of a message, and how it gets it.

@@ -109,7 +109,7 @@ reasons! {
     MaxAge = 2, "max_age";
     /// Its Message Expiry Interval ran out.
     Expired = 3, "expired";
-    /// The target answered with a status that says «never».
+    /// The target answered with a status that says "never".
     Rejected = 4, "rejected";
     /// The queue it should have entered held its most messages.
     QueueFull = 5, "queue_full";

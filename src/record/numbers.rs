@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Lsn(pub u64);
 
 impl Lsn {
-    /// Below every number that is given out: «nothing to wait for».
+    /// Below every number that is given out: "nothing to wait for".
     pub const ZERO: Self = Self(0);
 }
 
@@ -28,7 +28,7 @@ pub struct Epoch(pub u64);
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
-    /// A time that never comes: «does not expire».
+    /// A time that never comes: "does not expire".
     pub const NEVER: Self = Self(u64::MAX);
 
     /// This time and so much later; `NEVER` stays `NEVER`.

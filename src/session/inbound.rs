@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::aliases::InboundAliases;
 use super::replies::{ReplyPacket, Wait};
 use super::{Close, Session, Terms};
-use crate::codec::{Ack, PacketId, Publish, Qos, ReasonCode, Version};
+use crate::codec::{Ack, Publish, Qos, ReasonCode, Version};
 use crate::record::Lsn;
 use crate::store::Progress;
 use crate::topic::TopicName;
@@ -39,7 +39,7 @@ pub enum Receipt {
     Safe(ReasonCode),
     /// It is safe when the watermark has reached this number.
     SafeAt(Lsn, ReasonCode),
-    /// It was refused on all legs.
+    /// It was refused: nobody gets it.
     Refused(ReasonCode),
 }
 
@@ -124,22 +124,20 @@ impl Session {
     /// # Errors
     /// When it was refused and the client's version has no way to be told but the end of the connection.
     pub fn published(&mut self, publish: &Publish<'_>, receipt: Receipt) -> Result<(), Close> {
-        let (wait, reason) = match receipt {
-            Receipt::Safe(reason) => (Wait::For(Lsn::ZERO), reason),
-            Receipt::SafeAt(lsn, reason) => (Wait::For(lsn), reason),
-            Receipt::Refused(reason) => (Wait::For(Lsn::ZERO), self.refusal(publish.qos, reason)?),
+        let (safe_at, reason) = match receipt {
+            Receipt::Safe(reason) => (Lsn::ZERO, reason),
+            Receipt::SafeAt(lsn, reason) => (lsn, reason),
+            Receipt::Refused(reason) => (Lsn::ZERO, self.refusal(publish.qos, reason)?),
         };
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         if publish.qos == Qos::AtLeastOnce {
-            self.replies.push(wait, ReplyPacket::Puback(packet_id, reason));
+            self.replies.push(Wait::For(safe_at), ReplyPacket::Puback(packet_id, reason));
             return Ok(());
         }
-        if !reason.is_error()
-            && let Wait::For(lsn) = wait
-        {
-            self.inbound.exchanges.insert(packet_id.get(), lsn);
+        if !reason.is_error() {
+            self.inbound.exchanges.insert(packet_id.get(), safe_at);
         }
-        self.replies.push(wait, ReplyPacket::Pubrec(packet_id, reason));
+        self.replies.push(Wait::For(safe_at), ReplyPacket::Pubrec(packet_id, reason));
         Ok(())
     }
 
@@ -148,19 +146,20 @@ impl Session {
         let packet_id = ack.packet_id;
         if self.inbound.exchanges.remove(&packet_id.get()).is_none() {
             let reason = ReasonCode::PacketIdentifierNotFound;
-            return self.replies.push(Wait::For(Lsn::ZERO), ReplyPacket::Pubcomp(packet_id, reason));
+            return self.replies.push_now(ReplyPacket::Pubcomp(packet_id, reason));
         }
         let pubcomp = ReplyPacket::Pubcomp(packet_id, ReasonCode::Success);
         if self.durable.is_some() {
             self.report.released(packet_id);
             self.replies.push(Wait::Report, pubcomp);
         } else {
-            self.replies.push(Wait::For(Lsn::ZERO), pubcomp);
+            self.replies.push_now(pubcomp);
         }
     }
 
     /// Whether the session has this inbound QoS 2 exchange open.
-    pub fn has_inbound(&self, packet_id: PacketId) -> bool {
+    #[cfg(test)]
+    pub(super) fn has_inbound(&self, packet_id: crate::codec::PacketId) -> bool {
         self.inbound.exchanges.contains_key(&packet_id.get())
     }
 

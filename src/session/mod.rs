@@ -78,8 +78,9 @@ pub struct Session {
     replies: Replies,
     /// PINGREQs that were not answered yet.
     pings_owed: u16,
-    /// Seconds that the session outlives its connection; what a DISCONNECT may raise it to.
+    /// Seconds that the session outlives its connection.
     session_expiry: u32,
+    /// Seconds that a DISCONNECT may raise it to.
     session_expiry_max: u32,
     report: Report,
 }
@@ -152,6 +153,7 @@ impl Session {
     /// When it is raised from 0.
     pub fn expiry_at_disconnect(&self, asked: Option<u32>) -> Result<Option<u32>, Close> {
         match asked {
+            // Where the maximum is 0 the client may have asked for more at CONNECT, and raises nothing.
             Some(1..) if self.session_expiry == 0 && self.session_expiry_max > 0 => {
                 Err(Close::protocol_error("DISCONNECT raises the Session Expiry Interval from 0"))
             }
@@ -165,8 +167,10 @@ impl Session {
         [silence, self.report.deadline()].into_iter().flatten().min()
     }
 
+    /// Judges how long the client has been silent. A report that is due shows in [`Session::must_report`].
+    ///
     /// # Errors
-    /// When the client has been silent for too long.
+    /// When the client has been silent for too long [MQTT-3.1.2-22].
     pub fn handle_time(&mut self, now: UnixMillis) -> Result<(), Close> {
         match self.silence_max {
             Some(max) if now >= self.heard_at.plus(max) => Err(Close::because(

@@ -254,7 +254,7 @@ impl Session {
         match packet_id {
             Some(packet_id) => self.begin(now, packet_id, delivery, out),
             None => {
-                self.send(now, (&delivery, None), false, out);
+                self.send(now, &delivery, None, false, out);
                 self.outbound.settled.extend(delivery.claim);
             }
         }
@@ -263,7 +263,7 @@ impl Session {
 
     /// Sends the QoS 2 messages whose identifiers are durable. Says how many have expired instead.
     pub fn write_held(&mut self, now: UnixMillis, watermark: Lsn, out: &mut Outgoing) -> usize {
-        self.outbound.ids.durable(watermark);
+        self.outbound.ids.advance(watermark);
         let mut expired = 0;
         while let Some(held) = self.outbound.held.pop_front_if(|h| h.report.is_some_and(|at| at <= watermark))
         {
@@ -273,7 +273,7 @@ impl Session {
                 continue;
             }
             self.outbound.hand_over(held.packet_id);
-            self.send(now, (&held.delivery, Some(held.packet_id)), false, out);
+            self.send(now, &held.delivery, Some(held.packet_id), false, out);
         }
         if self.outbound.held.is_empty() && self.outbound.held.capacity() > 64 {
             self.outbound.held = VecDeque::new();
@@ -325,11 +325,11 @@ impl Session {
             self.finish(packet_id);
             return Outcome::Dropped(Dropped::TooLarge);
         }
-        self.send(now, (&delivery, Some(packet_id)), true, out);
+        self.send(now, &delivery, Some(packet_id), true, out);
         Outcome::Taken
     }
 
-    /// Settles a message that the client may not have.
+    /// Settles a message that the client does not get.
     pub fn drop_unsent(&mut self, delivery: Delivery) {
         self.outbound.settled.extend(delivery.claim);
     }
@@ -379,7 +379,7 @@ impl Session {
             _ => {}
         }
         self.outbound.begin(packet_id, in_flight);
-        self.send(now, (&delivery, Some(packet_id)), dup, out);
+        self.send(now, &delivery, Some(packet_id), dup, out);
     }
 
     /// Whether the client takes a packet of this size. One that fits without an alias always does; one that
@@ -404,7 +404,8 @@ impl Session {
     fn send(
         &mut self,
         now: UnixMillis,
-        (delivery, packet_id): (&Delivery, Option<PacketId>),
+        delivery: &Delivery,
+        packet_id: Option<PacketId>,
         dup: bool,
         out: &mut Outgoing,
     ) {

@@ -88,7 +88,8 @@ impl PacketIds {
         }
     }
 
-    pub(super) fn durable(&mut self, watermark: Lsn) {
+    /// What is durable by now may make the block usable.
+    pub(super) fn advance(&mut self, watermark: Lsn) {
         if self.waits_for().is_some_and(|lsn| lsn <= watermark) {
             self.block = Block::Usable;
         }

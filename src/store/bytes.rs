@@ -91,6 +91,6 @@ impl<'a> RowReader<'a> {
     }
 
     pub(super) fn damaged(&self) -> StoreError {
-        StoreError::Damaged(format!("a row of kind «{}» does not hold what was written", self.row))
+        StoreError::Damaged(format!("a row of kind \"{}\" does not hold what was written", self.row))
     }
 }

@@ -38,11 +38,11 @@ pub enum StoreError {
 /// Why a record was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// The store has failed; nothing is acknowledged any more.
-    #[error("the store has failed")]
+    /// The store has failed or was closed; nothing is acknowledged any more.
+    #[error("the store takes nothing any more: it has failed, or the broker is shutting down")]
     Failed,
     /// The disk is nearly full; settlements and resumes still go through.
-    #[error("the disk is nearly full")]
+    #[error("the disk is nearly full: make room, or lower store.free_space_min")]
     Full,
 }
 

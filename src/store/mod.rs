@@ -223,14 +223,6 @@ impl Store {
         self.shared.registry.backlog(number)
     }
 
-    /// How far a session is with its exchanges, as of the last commit.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn progress(&self, number: RecipientNo) -> Result<Progress, StoreError> {
-        recover::read_progress(&self.database, number)
-    }
-
     /// Dead letters kept: how many, and their bytes.
     pub fn dead_letters(&self) -> (u64, u64) {
         let DeadLetterCount { count, bytes } = &self.shared.registry.dead_letters;

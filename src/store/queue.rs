@@ -68,25 +68,6 @@ pub(super) struct Batch {
     pub(super) last: Lsn,
 }
 
-impl Inner {
-    fn take_entries(&mut self, bytes_max: usize) -> Vec<Arc<Entry>> {
-        if self.bytes <= bytes_max {
-            self.bytes = 0;
-            return std::mem::take(&mut self.entries);
-        }
-        let mut taken_bytes = 0;
-        let mut fits = |entry: &Arc<Entry>| {
-            taken_bytes += entry.size;
-            taken_bytes <= bytes_max
-        };
-        let count = self.entries.iter().take_while(|entry| fits(entry)).count().max(1);
-        let rest = self.entries.split_off(count);
-        let taken = std::mem::replace(&mut self.entries, rest);
-        self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
-        taken
-    }
-}
-
 /// The queue. Number and place are given under one lock, so that the numbers in it rise without a gap and
 /// the watermark can be a single number.
 #[derive(Debug)]
@@ -191,5 +172,25 @@ impl Queue {
     pub(super) fn close(&self) {
         self.inner.lock().closed = true;
         self.arrived.notify_one();
+    }
+}
+
+impl Inner {
+    /// Takes entries in order up to `bytes_max`, one at least.
+    fn take_entries(&mut self, bytes_max: usize) -> Vec<Arc<Entry>> {
+        if self.bytes <= bytes_max {
+            self.bytes = 0;
+            return std::mem::take(&mut self.entries);
+        }
+        let mut taken_bytes = 0;
+        let mut fits = |entry: &Arc<Entry>| {
+            taken_bytes += entry.size;
+            taken_bytes <= bytes_max
+        };
+        let count = self.entries.iter().take_while(|entry| fits(entry)).count().max(1);
+        let rest = self.entries.split_off(count);
+        let taken = std::mem::replace(&mut self.entries, rest);
+        self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
+        taken
     }
 }

@@ -5,9 +5,9 @@ use std::ops::Bound;
 use redb::ReadableDatabase as _;
 
 use super::rows::{self, Progress};
-use super::tables::{DEAD_LETTERS, MESSAGES};
+use super::tables::{DEAD_LETTERS, MESSAGES, PROGRESS};
 use super::{Store, StoreError};
-use crate::record::{Exchange, Leg, Lsn, Message, RecipientNo, UnixMillis};
+use crate::record::{Leg, Lsn, Message, RecipientNo, UnixMillis};
 
 /// Bytes of messages that one page holds at most (one message at least).
 const PAGE_BYTES_MAX: usize = 256 * 1024;
@@ -69,6 +69,16 @@ impl Store {
         Ok(page)
     }
 
+    /// How far a session is with its exchanges, as of the last commit. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn progress(&self, recipient: RecipientNo) -> Result<Progress, StoreError> {
+        let table = self.database.begin_read()?.open_table(PROGRESS)?;
+        let row = table.get(recipient.0)?;
+        row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
+    }
+
     /// When a message that is still owed was published. Blocks on the disk.
     ///
     /// # Errors
@@ -101,14 +111,4 @@ impl Store {
 
 fn missing(lsn: Lsn, recipient: RecipientNo) -> StoreError {
     StoreError::Damaged(format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0))
-}
-
-impl Progress {
-    /// Outbound exchanges in the order of their messages, which is the order they began in for each
-    /// publisher.
-    pub fn exchanges_in_order(&self) -> Vec<Exchange> {
-        let mut exchanges: Vec<_> = self.exchanges.values().copied().collect();
-        exchanges.sort_unstable_by_key(|exchange| exchange.lsn);
-        exchanges
-    }
 }

@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, DatabaseError, ReadableTable as _};
 
-use super::rows::{self, Progress, SessionRow};
+use super::rows::{self, SessionRow};
 use super::state::{SharedRow, State};
 use super::tables::{SCHEMA, Tables, key};
 use super::writer::NUMBERS_RESERVED;
@@ -96,7 +96,7 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
-            return Err(StoreError::Damaged("meta «reserved» is 0".into()));
+            return Err(StoreError::Damaged("\"reserved\" in meta is 0".into()));
         }
         tables.set_meta_number(key::RESERVED, reserved.0)?;
         state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
@@ -224,11 +224,4 @@ fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreE
         recovered.retained.push(rows::message(row?.1.value(), drop)?.message);
     }
     Ok(())
-}
-
-/// The progress of one recipient, as it is on disk.
-pub(super) fn read_progress(database: &Database, number: RecipientNo) -> Result<Progress, StoreError> {
-    let table = database.begin_read()?.open_table(super::tables::PROGRESS)?;
-    let row = table.get(number.0)?;
-    row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
 }

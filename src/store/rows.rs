@@ -74,6 +74,16 @@ pub struct Progress {
     pub doubtful_before: UnixMillis,
 }
 
+impl Progress {
+    /// Outbound exchanges in the order of their messages, which is the order they began in for each
+    /// publisher.
+    pub fn exchanges_in_order(&self) -> Vec<Exchange> {
+        let mut exchanges: Vec<_> = self.exchanges.values().copied().collect();
+        exchanges.sort_unstable_by_key(|exchange| exchange.lsn);
+        exchanges
+    }
+}
+
 pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, legs: &[Leg], origin: Option<Lsn>) {
     let head = message.head();
     out.push(head.qos as u8 | (u8::from(head.retain) << 2) | (u8::from(origin.is_some()) << 3));

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
 use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
-use crate::record::{Change, Epoch, ExchangeState, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta};
+use crate::record::{
+    Change, Epoch, ExchangeState, InboundExchange, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta,
+};
 
 /// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
 /// up those who wait for their acknowledgement.
@@ -27,7 +29,9 @@ pub(super) struct State {
     pub(super) sweeps: VecDeque<Arc<Backlog>>,
     /// Recipient numbers from here on were never used.
     pub(super) next_recipient: u64,
+    /// Whose progress the batch has changed.
     dirty: Vec<RecipientNo>,
+    /// The row in the making: one buffer for all.
     row: Vec<u8>,
 }
 
@@ -55,7 +59,8 @@ impl State {
         &mut self,
         tables: &mut Tables<'_>,
         registry: &Registry,
-        (lsn, record): (Lsn, &Record),
+        lsn: Lsn,
+        record: &Record,
         legs: SmallVec<[Leg; 1]>,
     ) -> Result<(), StoreError> {
         if let Some(publication) = &record.publication {
@@ -131,8 +136,8 @@ impl State {
                 }
             }
         }
-        if let Some((session, epoch, packet_id)) = publication.inbound {
-            self.with_session(session, epoch, |progress| {
+        if let Some(InboundExchange { recipient, epoch, packet_id }) = publication.inbound {
+            self.with_session(recipient, epoch, |progress| {
                 progress.inbound.insert(packet_id.get());
             });
         }
@@ -330,6 +335,7 @@ impl State {
         Ok(bytes.into())
     }
 
+    /// Changes the progress of a session, unless a later connection speaks for it by now.
     fn with_session(&mut self, number: RecipientNo, epoch: Epoch, change: impl FnOnce(&mut Progress)) {
         if let Some(recipient) = self.recipients.get_mut(&number).filter(|r| r.epoch == epoch) {
             change(&mut recipient.progress);
@@ -337,6 +343,7 @@ impl State {
         }
     }
 
+    /// Has the recipient's progress written at the end of the batch.
     fn mark(&mut self, number: RecipientNo) {
         if let Some(recipient) = self.recipients.get_mut(&number)
             && !std::mem::replace(&mut recipient.dirty, true)

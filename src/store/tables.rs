@@ -62,7 +62,10 @@ impl<'txn> Tables<'txn> {
     /// A number that stands in `meta`.
     pub(super) fn meta_number(&self, key: &str) -> Result<Option<u64>, StoreError> {
         let Some(value) = self.meta.get(key)? else { return Ok(None) };
-        let bytes = value.value().try_into().map_err(|_| StoreError::Damaged(format!("meta «{key}»")))?;
+        let bytes = value
+            .value()
+            .try_into()
+            .map_err(|_| StoreError::Damaged(format!("\"{key}\" in meta is not a number")))?;
         Ok(Some(u64::from_be_bytes(bytes)))
     }
 

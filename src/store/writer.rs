@@ -96,8 +96,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
         for Taken { entry, legs } in taken {
-            let record = (entry.lsn, entry.record());
-            self.state.apply(&mut tables, &self.shared.registry, record, legs)?;
+            self.state.apply(&mut tables, &self.shared.registry, entry.lsn, entry.record(), legs)?;
         }
         self.state.sweep(&mut tables)?;
         self.state.write_progress(&mut tables)?;

@@ -37,11 +37,6 @@ impl TopicFilter {
         first_level(&self.0)
     }
 
-    /// Whether more than one topic can match.
-    pub fn has_wildcards(&self) -> bool {
-        find_wildcard(&self.0).is_some()
-    }
-
     /// Whether the first level is a wildcard: such a filter matches no topic with a leading `$`.
     pub fn starts_with_wildcard(&self) -> bool {
         self.0.starts_with(['+', '#'])
@@ -177,9 +172,8 @@ mod tests {
 
     #[test]
     fn says_what_it_holds() {
-        assert!(filter("a/+").has_wildcards() && !filter("a/+").starts_with_wildcard());
+        assert!(!filter("a/+").starts_with_wildcard());
         assert!(filter("#").starts_with_wildcard() && filter("+/a").starts_with_wildcard());
-        assert!(!filter("a/b").has_wildcards());
         assert_eq!(filter("a/b/+/c").literal_prefix(), "a/b/");
         assert_eq!(filter("a/b").literal_prefix(), "a/b");
         assert_eq!(filter("#").literal_prefix(), "");

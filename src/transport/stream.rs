@@ -6,7 +6,6 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -97,21 +96,9 @@ impl Stream {
         let _ = timeout(LINGER, goodbye).await;
     }
 
-    /// The other end.
-    pub fn peer_address(&self) -> io::Result<SocketAddr> {
-        self.tcp().peer_addr()
-    }
-
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
-    }
-
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
     }
 }
 
@@ -140,7 +127,6 @@ mod tests {
     async fn writes_several_slices_and_reads_into_a_lent_buffer() {
         let (mut client, mut stream) = pair().await;
         assert!(!stream.is_tls());
-        assert_eq!(stream.peer_address().unwrap(), client.local_addr().unwrap());
 
         let slices = [IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"two")];
         assert_eq!(poll_fn(|cx| stream.poll_write_vectored(cx, &slices)).await.unwrap(), 7);

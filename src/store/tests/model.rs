@@ -6,7 +6,7 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::*;
 use crate::codec::{PacketId, RetainHandling, SubscribeOptions};
-use crate::record::{Exchange, ExchangeState, SessionDelta, SubscriptionRow, WillRecord};
+use crate::record::{Exchange, ExchangeState, InboundExchange, SessionDelta, SubscriptionRow, WillRecord};
 use crate::store::{rows, tables};
 
 /// What one recipient is and is owed.
@@ -52,8 +52,8 @@ impl Model {
                 party.owed.insert(lsn.0, (leg.clone(), message.clone()));
             }
         }
-        if let Some((number, epoch, packet_id)) = publication.inbound
-            && let Some(party) = self.speaker(number, epoch)
+        if let Some(InboundExchange { recipient, epoch, packet_id }) = publication.inbound
+            && let Some(party) = self.speaker(recipient, epoch)
         {
             party.inbound.insert(packet_id.get());
         }
@@ -276,8 +276,8 @@ fn random_publication(dice: &mut Dice, model: &Model) -> Publication {
         }
     }
     let inbound = dice.one_in(4).then(|| {
-        let number = anybody(dice, model);
-        (number, epoch_of(dice, model, number), packet_id(dice))
+        let recipient = anybody(dice, model);
+        InboundExchange { recipient, epoch: epoch_of(dice, model, recipient), packet_id: packet_id(dice) }
     });
     let message = message(["a", "a/b", "ö"][dice.roll(3)], payload);
     Publication { message, legs, inbound, retain, origin: None }

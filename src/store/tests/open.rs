@@ -69,7 +69,7 @@ fn a_damaged_row_is_refused_and_named() {
     txn.commit().unwrap();
     drop(database);
     let refused = Store::open(directory.path(), &SETTINGS).unwrap_err();
-    assert!(refused.to_string().contains("«message»"), "{refused}");
+    assert!(refused.to_string().contains("\"message\""), "{refused}");
 }
 
 /// Bytes that somebody else has changed: an error, or they were not needed for the start; never a panic.

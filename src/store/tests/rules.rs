@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::model::held_by;
 use super::*;
 use crate::codec::PacketId;
-use crate::record::SessionDelta;
+use crate::record::{InboundExchange, SessionDelta};
 
 /// Gathers records until [`flush`]: nothing is written before.
 const GATHERING: StoreSettings =
@@ -114,7 +114,10 @@ fn skip_keeps_id_and_retained() {
     let (store, number) = gathering(&Disk::default());
     let held: [fn(&mut Publication, RecipientNo); 2] = [
         |publication, _| publication.retain = true,
-        |publication, number| publication.inbound = Some((number, Epoch(1), PacketId::new(7).unwrap())),
+        |publication, recipient| {
+            let (epoch, packet_id) = (Epoch(1), PacketId::new(7).unwrap());
+            publication.inbound = Some(InboundExchange { recipient, epoch, packet_id });
+        },
     ];
     for hold in held {
         let mut record = publication(b"kept", &[number]);
