@@ -46,9 +46,9 @@ pub enum Health {
 /// What the breaker shows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    #[allow(missing_docs)]
+    /// Attempts go through.
     Closed,
-    #[allow(missing_docs)]
+    /// Nothing goes through until the next probe is due.
     Open,
     /// A probe is under way.
     HalfOpen,

@@ -29,23 +29,23 @@ pub enum ClientError {
     /// The file cannot be read, or is no PEM.
     #[error("ca_file {}: {reason}", path.display())]
     CaFile {
-        #[allow(missing_docs)]
+        /// As in the configuration.
         path: PathBuf,
-        #[allow(missing_docs)]
+        /// From the system, or from the parser of PEM.
         reason: pem::Error,
     },
     /// The file can be read and has nothing to trust in it.
     #[error("ca_file {}: no certificate in it; it needs PEM blocks of type CERTIFICATE", path.display())]
     NoCertificate {
-        #[allow(missing_docs)]
+        /// As in the configuration.
         path: PathBuf,
     },
     /// A certificate that is not one.
     #[error("ca_file {}: {reason}", path.display())]
     BadCertificate {
-        #[allow(missing_docs)]
+        /// As in the configuration.
         path: PathBuf,
-        #[allow(missing_docs)]
+        /// From the TLS library.
         reason: rustls::Error,
     },
     /// The system has no certificate authorities, so no https target could ever be trusted.

@@ -30,9 +30,9 @@ pub enum DeadLettersError {
     /// What is stored cannot be understood.
     #[error("dead letter {} cannot be read: {error}", id.0)]
     Unreadable {
-        #[allow(missing_docs)]
+        /// The number it is filed under.
         id: Lsn,
-        #[allow(missing_docs)]
+        /// Where its bytes stop making sense.
         error: DeadLetterError,
     },
     /// It cannot be delivered again.
@@ -52,9 +52,9 @@ pub enum DeadLettersError {
 /// A dead letter and the number it is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FiledLetter {
-    #[allow(missing_docs)]
+    /// The number of the record that stored it.
     pub id: Lsn,
-    #[allow(missing_docs)]
+    /// As it was stored.
     pub letter: DeadLetter,
 }
 
@@ -72,7 +72,7 @@ pub struct DeadLetterFilter {
 /// Some letters, the oldest first.
 #[derive(Clone, Debug)]
 pub struct DeadLetterPage {
-    #[allow(missing_docs)]
+    /// At most as many as were asked for.
     pub letters: Vec<FiledLetter>,
     /// Where to go on; `None` at the end. A page may be short, or empty, and not be the last.
     pub next: Option<Lsn>,
@@ -93,7 +93,7 @@ impl FiledLetter {
 }
 
 impl DeadLetters {
-    #[allow(missing_docs)]
+    /// Access to the letters in this broker's store.
     pub fn new(broker: Arc<Broker>) -> Self {
         Self { broker, changing: Mutex::default() }
     }

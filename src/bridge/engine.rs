@@ -31,27 +31,27 @@ pub enum BridgeError {
     /// The client of a target cannot be made.
     #[error("target \"{target}\": {error}")]
     Target {
-        #[allow(missing_docs)]
+        /// Its name, as in the configuration.
         target: String,
-        #[allow(missing_docs)]
+        /// What its TLS settings lack.
         error: ClientError,
     },
     /// A route names a target that there is none of.
     #[error("route \"{route}\" names target \"{target}\", but there is no [targets.{target}]")]
     NoTarget {
-        #[allow(missing_docs)]
+        /// Its name, as in the configuration.
         route: String,
-        #[allow(missing_docs)]
+        /// What it says in `target`.
         target: String,
     },
     /// A filter of a route is none.
     #[error("route \"{route}\": topic filter \"{filter}\": {error}")]
     Filter {
-        #[allow(missing_docs)]
+        /// Its name, as in the configuration.
         route: String,
-        #[allow(missing_docs)]
+        /// As in the configuration.
         filter: String,
-        #[allow(missing_docs)]
+        /// Which rule of topic filters it breaks.
         error: TopicError,
     },
     /// A route cannot be entered in the store.

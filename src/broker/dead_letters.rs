@@ -1,5 +1,7 @@
 //! Messages that are given up: filed, counted, and never lost without a trace.
 
+use std::sync::Once;
+
 use super::Broker;
 use crate::record::{Addressee, Change, DeadLetter, DeadLetterReason, Lsn, Message, Record};
 use crate::store::SubmitError;
@@ -25,7 +27,7 @@ impl Broker {
     }
 
     /// Files a dead letter in one record with what else changes: the settlement of the message it is for.
-    /// When there are too many already the letter is dropped, counted and said so; the rest goes through.
+    /// When there are too many already the letter is dropped and counted; the rest goes through.
     ///
     /// # Errors
     /// When the store has failed.
@@ -35,27 +37,40 @@ impl Broker {
         mut changes: Vec<Change>,
     ) -> Result<Lsn, SubmitError> {
         self.metrics.dead_letter(letter.reason);
-        let (count, bytes) = self.store.dead_letters();
-        if count < self.limits.dead_letters && bytes < self.limits.dead_letter_bytes {
+        self.warn_of_limit();
+        if self.takes_dead_letters() {
             let mut encoded = Vec::new();
             letter.encode(&mut encoded);
             changes.push(Change::DeadLetter(encoded.into()));
         } else {
             self.metrics.dropped.dead_letters_full.increment(1);
-            self.dead_letters_full();
         }
         Ok(self.store.submit(Record::of(changes))?.lsn)
     }
 
-    /// Says that dead letters are lost; once until the broker starts again, because it is the same trouble.
-    fn dead_letters_full(&self) {
-        static SAID: std::sync::Once = std::sync::Once::new();
-        SAID.call_once(|| {
-            tracing::error!(
-                limit = self.limits.dead_letters,
-                "the limit of dead letters is reached: further ones are lost. Replay or discard some with \
-                 `causeway dead-letters`, or raise limits.dead_letters"
-            );
-        });
+    /// Whether there is room for another one.
+    pub(super) fn takes_dead_letters(&self) -> bool {
+        let (count, bytes) = self.store.dead_letters();
+        count < self.limits.dead_letters && bytes < self.limits.dead_letter_bytes
+    }
+
+    /// Says that there is little room left, while something can still be done about it; once until the
+    /// broker starts again, because it is the same trouble.
+    fn warn_of_limit(&self) {
+        static SAID: Once = Once::new();
+        let (count, bytes) = self.store.dead_letters();
+        let limits = &self.limits;
+        if count >= limits.dead_letters / 10 * 9 || bytes >= limits.dead_letter_bytes / 10 * 9 {
+            SAID.call_once(|| {
+                tracing::warn!(
+                    count,
+                    bytes,
+                    "nine tenths of the limits of dead letters are used. At the limit publishes that a full \
+                     queue would turn into dead letters are refused, and messages that targets reject are \
+                     lost: replay or discard some with `causeway dead-letters`, or raise limits.dead_letters \
+                     and limits.dead_letter_bytes"
+                );
+            });
+        }
     }
 }

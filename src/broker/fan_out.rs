@@ -16,8 +16,8 @@ use crate::record::{
 use crate::session::{Claim, Delivery, Receipt};
 use crate::store::{Backlog, Entry};
 
-/// Recipients whose queue is full: their leg has become a dead letter.
-type Full = SmallVec<[(RecipientNo, Addressee); 1]>;
+/// Recipients whose queue is full, and how: their leg becomes a dead letter.
+type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
 
 /// Whom a message is owed to, before it has a number.
 #[derive(Default)]
@@ -39,9 +39,13 @@ impl Broker {
         if is_refusable && let Err(error) = self.store.admits_publish() {
             return refused(error);
         }
+        if !plan.full.is_empty() && !self.takes_dead_letters() {
+            // Nothing may be acknowledged that would be lost for somebody without a trace.
+            return Receipt::Refused(ReasonCode::QuotaExceeded);
+        }
         let mut safe_at = Lsn::ZERO;
-        for (_, addressee) in &plan.full {
-            match self.give_up_unsent(&message, addressee.clone(), DeadLetterReason::QueueFull) {
+        for (_, addressee, reason) in &plan.full {
+            match self.give_up_unsent(&message, addressee.clone(), *reason) {
                 Ok(lsn) => safe_at = lsn,
                 Err(error) => return refused(error),
             }
@@ -106,13 +110,14 @@ impl Broker {
     }
 
     fn owe(&self, plan: &mut Plan, backlog: &Backlog, leg: Leg, addressee: impl FnOnce() -> Addressee) {
-        let has_room =
-            backlog.count() < self.limits.queued_messages && backlog.bytes() < self.limits.queued_bytes;
-        if has_room {
-            plan.legs.push(leg);
+        let full = if backlog.count() >= self.limits.queued_messages {
+            DeadLetterReason::QueueFull
+        } else if backlog.bytes() >= self.limits.queued_bytes {
+            DeadLetterReason::QueueBytesFull
         } else {
-            plan.full.push((leg.recipient, addressee()));
-        }
+            return plan.legs.push(leg);
+        };
+        plan.full.push((leg.recipient, addressee(), full));
     }
 
     fn push_all(
@@ -190,7 +195,7 @@ impl SessionMatch {
 }
 
 fn is_full(full: &Full, recipient: RecipientNo) -> bool {
-    full.iter().any(|(known, _)| *known == recipient)
+    full.iter().any(|(known, ..)| *known == recipient)
 }
 
 fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {

@@ -110,36 +110,31 @@ impl Broker {
         let PublishContext { memory, touched, scratch } = context;
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
         let mut totals = self.retained_totals.lock();
+        let before = self.retained.get(topic);
         if !self.retain(&mut totals, topic, &message) {
             self.metrics.dropped.retained_full.increment(1);
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
         let (matches, _) = memory.look_up(self, source, topic);
         let routed = Routed { inbound: inbound(source, publish), retain: true, ..Routed::of(message) };
-        self.route(matches, routed, touched)
+        let receipt = self.route(matches, routed, touched);
+        if matches!(receipt, Receipt::Refused(_)) {
+            self.put_back_retained(&mut totals, topic, before);
+        }
+        receipt
     }
 
-    /// Routes a message of the broker's own: a will, or one that is replayed. `None` when the store has
-    /// failed; otherwise the number to wait for, zero for none.
-    pub(super) fn publish_own(
-        &self,
-        message: Message,
-        changes: Vec<Change>,
-        touched: &mut Touched,
-    ) -> Option<Lsn> {
+    /// Routes a will. False when the store has failed; there is nobody to wait for its commit.
+    pub(super) fn route_will(&self, message: Message, changes: Vec<Change>, touched: &mut Touched) -> bool {
         let topic = message.topic().to_owned();
-        let topic = TopicName::parse(&topic, u16::MAX).ok()?;
+        let Ok(topic) = TopicName::parse(&topic, u16::MAX) else { return false };
         let retain = message.head().retain;
         let mut totals = retain.then(|| self.retained_totals.lock());
         let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
         let routed = Routed { retain, changes, goes_through: true, ..Routed::of(message) };
-        match self.route(&matches, routed, touched) {
-            Receipt::Safe(_) => Some(Lsn::ZERO),
-            Receipt::SafeAt(lsn, _) => Some(lsn),
-            Receipt::Refused(_) => None,
-        }
+        !matches!(self.route(&matches, routed, touched), Receipt::Refused(_))
     }
 
     fn not_authorized(&self) -> Receipt {

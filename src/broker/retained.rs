@@ -3,7 +3,7 @@
 use super::slot::{Pushed, Touched};
 use super::{Broker, PublishContext, Slot, Subscription};
 use crate::codec::{Qos, RetainHandling};
-use crate::record::{Leg, Lsn, Message, Publication, Record, UnixMillis};
+use crate::record::{Change, Leg, Lsn, Message, Publication, Record, UnixMillis};
 use crate::session::{Claim, Delivery};
 use crate::store::SubmitError;
 use crate::topic::{SubscriptionFilter, TopicFilter, TopicName};
@@ -85,6 +85,21 @@ impl Broker {
         true
     }
 
+    /// Undoes [`Broker::retain`] when the publish was refused after all.
+    pub(super) fn put_back_retained(
+        &self,
+        totals: &mut RetainedTotals,
+        topic: &TopicName<'_>,
+        before: Option<Message>,
+    ) {
+        if let Some(before) = before {
+            self.retain(totals, topic, &before);
+        } else if let Some(refused) = self.retained.remove(topic) {
+            totals.messages -= 1;
+            totals.bytes -= refused.size() as u64;
+        }
+    }
+
     /// Hands over the next retained messages, a chunk at a time. `None` when that was all; otherwise the
     /// scan to go on with, once the outbox has room again.
     ///
@@ -102,12 +117,13 @@ impl Broker {
         context: &mut PublishContext,
     ) -> Result<Option<RetainedScan>, SubmitError> {
         let touched = &mut context.touched;
-        let mut outcome = Ok(());
+        let (mut outcome, mut expired) = (Ok(()), Vec::new());
         let bytes_max = self.limits.outbox_bytes;
         let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, message| {
-            let expired = message.head().expires_at <= now;
             let allowed = TopicName::parse(topic, u16::MAX).is_ok_and(|topic| may_receive(&topic));
-            if !expired && allowed {
+            if message.head().expires_at <= now {
+                expired.push(topic.to_owned());
+            } else if allowed {
                 match self.push_retained(slot, message, &scan.subscription, touched) {
                     Ok(pushed) => self.count_pushed(pushed),
                     Err(error) => outcome = Err(error),
@@ -116,8 +132,27 @@ impl Broker {
             outcome.is_ok() && slot.has_room_for_retained(bytes_max)
         });
         outcome?;
+        self.remove_expired(&expired, now)?;
         scan.cursor = cursor;
         Ok(Some(scan).filter(|scan| scan.cursor.is_some()))
+    }
+
+    /// Removes retained messages that a scan has found expired, unless they were replaced since.
+    fn remove_expired(&self, topics: &[String], now: UnixMillis) -> Result<(), SubmitError> {
+        for topic in topics {
+            let Ok(name) = TopicName::parse(topic, u16::MAX) else { continue };
+            let mut totals = self.retained_totals.lock();
+            if self.retained.get(&name).is_none_or(|message| message.head().expires_at > now) {
+                continue;
+            }
+            if let Some(old) = self.retained.remove(&name) {
+                totals.messages -= 1;
+                totals.bytes -= old.size() as u64;
+                self.metrics.retained(totals.messages, totals.bytes);
+            }
+            self.store.submit(Record::of([Change::RetainedRemoved(topic.as_str().into())]))?;
+        }
+        Ok(())
     }
 
     /// A retained message for a durable session is owed to it like any other, under a number of its own.

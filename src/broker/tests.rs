@@ -8,7 +8,7 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
-use crate::record::Lsn;
+use crate::record::{Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
@@ -57,16 +57,14 @@ struct Client {
 
 impl World {
     fn new() -> Self {
+        Self::with(BrokerLimits { outbox_bytes: 4096, ..LIMITS })
+    }
+
+    fn with(limits: BrokerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
-        let broker = Broker::new(
-            store,
-            recovered,
-            auth,
-            Arc::new(Metrics::new()),
-            BrokerLimits { outbox_bytes: 4096, ..LIMITS },
-        );
+        let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits);
         Self { broker, _folder: folder }
     }
 
@@ -125,10 +123,17 @@ impl World {
 
     /// Publishes with QoS 1 and waits until that is safe.
     async fn publish(&self, client: &Client, payload: &[u8]) -> Lsn {
+        let receipt = self.submit(client, payload, false);
+        let Receipt::SafeAt(lsn, ReasonCode::Success) = receipt else { panic!("{receipt:?}") };
+        self.broker.store.durable(lsn).await.unwrap();
+        lsn
+    }
+
+    fn submit(&self, client: &Client, payload: &[u8], retain: bool) -> Receipt {
         let publish = Publish {
             dup: false,
             qos: Qos::AtLeastOnce,
-            retain: false,
+            retain,
             topic: "a",
             packet_id: PacketId::new(1),
             properties: PublishProperties::default(),
@@ -138,10 +143,7 @@ impl World {
         let source = Source { slot: &client.attachment.slot, durable: None, rights: &rights };
         let topic = TopicName::parse("a", 10).unwrap();
         let now = self.broker.clock.now();
-        let receipt = self.broker.publish(&mut PublishContext::default(), &source, &publish, &topic, now);
-        let Receipt::SafeAt(lsn, ReasonCode::Success) = receipt else { panic!("{receipt:?}") };
-        self.broker.store.durable(lsn).await.unwrap();
-        lsn
+        self.broker.publish(&mut PublishContext::default(), &source, &publish, &topic, now)
     }
 
     fn fetch(&self, group: &Group, client: &Client) -> Vec<Lsn> {
@@ -273,11 +275,11 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
     let watcher = world.attach("watcher").await;
     world.subscribe(&watcher, "a");
     let client = world.attach("c").await;
-    let parts = crate::record::MessageParts {
+    let parts = MessageParts {
         qos: Qos::AtLeastOnce,
         retain: false,
         published_at: Default::default(),
-        expires_at: crate::record::UnixMillis::NEVER,
+        expires_at: UnixMillis::NEVER,
         topic: "a",
         properties: &[],
         payload: b"gone",
@@ -292,4 +294,55 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
     let last = world.broker.store.submit(Default::default()).unwrap().lsn;
     world.broker.store.durable(last).await.unwrap();
     assert_eq!(watcher.attachment.slot.durable().unwrap().backlog.count(), 1);
+}
+
+#[tokio::test]
+async fn expired_retained_messages_go_when_a_scan_meets_them() {
+    let world = World::new();
+    let one = world.live("one").await;
+    let message = |expires_at| {
+        let parts = MessageParts {
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            published_at: UnixMillis(1),
+            expires_at,
+            topic: "a",
+            properties: &[],
+            payload: b"x",
+            publisher: "",
+        };
+        Message::new(&parts, &mut Vec::new())
+    };
+    let mut touched = Touched::default();
+    assert!(world.broker.route_will(message(UnixMillis(2)), Vec::new(), &mut touched));
+    assert_eq!(world.broker.retained_totals.lock().messages, 1);
+    world.subscribe(&one, "a");
+    let filter = SubscriptionFilter::parse("a", 10).unwrap();
+    let subscription = Subscription { options: SubscribeOptions::default(), id: None };
+    let scan = || RetainedScan::for_subscription(&filter, subscription, true).unwrap();
+    let mut context = PublishContext::default();
+    let now = world.broker.clock.now();
+    world.broker.send_retained(&one.attachment.slot, scan(), now, |_| true, &mut context).unwrap();
+    assert_eq!(world.broker.retained_totals.lock().messages, 0, "it counts against no limit any more");
+    let mut frames = Default::default();
+    one.attachment.slot.take_frames(&mut frames);
+    assert!(frames.is_empty());
+}
+
+#[tokio::test]
+async fn refuse_is_all_or_nothing() {
+    let limits = BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS };
+    let world = World::with(limits);
+    let (away, here) = (world.live("away").await, world.attach("here").await);
+    world.subscribe(&away, "a");
+    world.subscribe(&here, "a");
+    let topic = TopicName::parse("a", 10).unwrap();
+    let receipt = world.submit(&here, b"x", true);
+    assert_eq!(receipt, Receipt::Refused(ReasonCode::QuotaExceeded));
+    assert!(world.broker.retained.get(&topic).is_none(), "what is refused is not retained");
+    for client in [&away, &here] {
+        let mut frames = Default::default();
+        client.attachment.slot.take_frames(&mut frames);
+        assert!(frames.is_empty(), "what is refused is delivered to nobody");
+    }
 }

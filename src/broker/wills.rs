@@ -22,7 +22,7 @@ impl Broker {
         }
         let mut touched = Touched::default();
         let message = self.will_message(&will.record);
-        if self.publish_own(message, changes, &mut touched).is_none() {
+        if !self.route_will(message, changes, &mut touched) {
             tracing::error!(client_id = %slot.client_id, "a will could not be stored");
         }
         touched.ring();

@@ -37,32 +37,46 @@ pub struct AdminArgs {
 
 /// Why the broker did not do it.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
 pub enum AdminError {
+    /// The file given by `--config` is of no use.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The configuration file that is named here sets `admin.enabled = false`.
     #[error("{0} switches the admin listener off: set admin.enabled, or name another address with --admin")]
     Disabled(String),
+    /// What `--admin` gives, or the configuration, is no address.
     #[error(
         "--admin {0:?} is no address of an admin listener: write 127.0.0.1:9883 or http://127.0.0.1:9883"
     )]
     Address(String),
+    /// No TCP connection.
     #[error(
         "no broker answers at {0}: start it with `causeway serve`, or name its admin address with --admin"
     )]
     NoBroker(Authority),
+    /// The request or its answer did not get through; the text says why.
     #[error("the connection to the broker at {0} broke: {1}")]
     Broken(Authority, String),
+    /// No whole answer within the time that an answer may take.
     #[error("the broker at {0} does not answer in time")]
     TimedOut(Authority),
+    /// The broker answered with an error.
     #[error("{error}{}", help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default())]
-    Refused { error: String, help: Option<String> },
+    Refused {
+        /// The broker's own words.
+        error: String,
+        /// What would be right, when the broker knows.
+        help: Option<String>,
+    },
+    /// Some of several things were done; the text says how many were, and why the others were not.
     #[error("{0}")]
     Partly(String),
+    /// The answer is not the JSON that this version expects.
     #[error(
         "what answers at {0} is not a Causeway broker of this version: name its admin address with --admin"
     )]
     NotCauseway(Authority),
+    /// The command's own runtime did not start.
     #[error("the command cannot run: {0}")]
     Runtime(#[from] std::io::Error),
 }

@@ -23,11 +23,11 @@ const FAILED: u8 = 2;
 pub struct DeadLetter {
     /// The number of the message, which a replay goes on using: a target then sees the same key.
     pub message_no: Lsn,
-    #[allow(missing_docs)]
+    /// Which limit, rule or event it fell to.
     pub reason: DeadLetterReason,
-    #[allow(missing_docs)]
+    /// The one recipient; others that were owed the message have letters of their own, or none.
     pub addressee: Addressee,
-    #[allow(missing_docs)]
+    /// Whole: its topic, the properties that are forwarded, and its payload.
     pub message: Message,
     /// `None` when the message was given up before it was tried.
     pub attempts: Option<Attempts>,
@@ -40,14 +40,14 @@ pub struct DeadLetter {
 pub enum Addressee {
     /// A route and the target it named then.
     Route {
-        #[allow(missing_docs)]
+        /// Its name, as in the configuration.
         route: String,
-        #[allow(missing_docs)]
+        /// Its name, as in the configuration.
         target: String,
     },
     /// The session of this client, or the shared group of this name.
     Session {
-        #[allow(missing_docs)]
+        /// The Client Identifier, or the group's name.
         client_id: String,
     },
 }
@@ -57,9 +57,9 @@ pub enum Addressee {
 pub struct Attempts {
     /// All of them, whether or not they counted against the limit.
     pub count: u32,
-    #[allow(missing_docs)]
+    /// When the first attempt began.
     pub first_at: UnixMillis,
-    #[allow(missing_docs)]
+    /// When the last attempt ended.
     pub last_at: UnixMillis,
     /// How the last one ended.
     pub last: LastAttempt,
@@ -122,19 +122,19 @@ reasons! {
 /// Why stored bytes are no dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeadLetterError {
-    #[allow(missing_docs)]
+    /// The bytes end before the field that is named here does.
     #[error("dead letter ends in the middle of its {0}")]
     Truncated(&'static str),
-    #[allow(missing_docs)]
+    /// Its first byte names a format that this version does not know.
     #[error("dead letter has format {0}; this version reads format {VERSION}")]
     Version(u8),
-    #[allow(missing_docs)]
+    /// The field that is named here has a number without a meaning.
     #[error("dead letter has {1} as its {0}, which means nothing")]
     Unknown(&'static str, u8),
-    #[allow(missing_docs)]
+    /// A text of it, which is named here, is no UTF-8.
     #[error("the {0} of the dead letter is not UTF-8")]
     NotUtf8(&'static str),
-    #[allow(missing_docs)]
+    /// So many bytes follow the last field.
     #[error("dead letter goes on for {0} bytes after its end")]
     Trailing(usize),
 }

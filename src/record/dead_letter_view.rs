@@ -11,29 +11,42 @@ use crate::codec::PublishProperties;
 
 /// What a dead letter shows of itself. Fields that do not apply to it are left out.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs, reason = "the names are those of the fields of a dead letter")]
 pub struct DeadLetterView<'a> {
+    /// The number it is filed under, by which it is asked for.
     pub id: u64,
+    /// The number of the message; a replay goes on using it.
     pub message_no: u64,
+    /// A word of [`DeadLetterReason`](super::DeadLetterReason).
     pub reason: &'static str,
+    /// When the message was given up.
     #[serde(serialize_with = "rfc3339")]
     pub created_at: UnixMillis,
+    /// Its fields stand beside these ones.
     #[serde(flatten)]
     pub addressee: AddresseeView<'a>,
+    /// Left out when the message was given up before it was tried.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<AttemptsView<'a>>,
+    /// The whole Topic Name.
     pub topic: &'a str,
+    /// The Client Identifier of whoever published it.
     pub publisher: &'a str,
+    /// 0 to 2, as it was published.
     pub qos: u8,
+    /// The RETAIN flag it was published with.
     pub retain: bool,
+    /// When the broker took it, from its publisher or from a replay.
     #[serde(serialize_with = "rfc3339")]
     pub published_at: UnixMillis,
     /// Left out when the message does not expire.
     #[serde(serialize_with = "rfc3339", skip_serializing_if = "is_never")]
     pub expires_at: UnixMillis,
+    /// Its fields stand beside these ones.
     #[serde(flatten)]
     pub properties: PropertiesView<'a>,
+    /// In bytes, before base64.
     pub payload_len: usize,
+    /// The whole payload, with padding; empty for an empty one.
     pub payload_base64: String,
     /// Left out when the payload is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,37 +56,53 @@ pub struct DeadLetterView<'a> {
 /// Whom the letter was for.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-#[allow(missing_docs, reason = "as above")]
 pub enum AddresseeView<'a> {
-    Route { route: &'a str, target: &'a str },
-    Session { client_id: &'a str },
+    /// A route and the target it named then.
+    Route {
+        /// Its name, as in the configuration.
+        route: &'a str,
+        /// Its name, as in the configuration.
+        target: &'a str,
+    },
+    /// A durable session, or a shared group.
+    Session {
+        /// The Client Identifier, or the group's name.
+        client_id: &'a str,
+    },
 }
 
 /// What was tried.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs, reason = "as above")]
 pub struct AttemptsView<'a> {
+    /// All of them, whether or not they counted against the limit.
     pub attempts: u32,
+    /// When the first one began.
     #[serde(serialize_with = "rfc3339")]
     pub first_attempt_at: UnixMillis,
+    /// When the last one ended.
     #[serde(serialize_with = "rfc3339")]
     pub last_attempt_at: UnixMillis,
+    /// The HTTP status; left out when no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_status: Option<u16>,
+    /// The beginning of the answer's body; left out when no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_answer: Option<&'a str>,
+    /// Why no answer came; left out when one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<&'a str>,
 }
 
 /// The MQTT 5 properties of the message.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs, reason = "as above")]
 pub struct PropertiesView<'a> {
+    /// Left out when the publisher set none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<&'a str>,
+    /// Left out when the message is no request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_topic: Option<&'a str>,
+    /// Bytes that mean something to the requester only; left out when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_data_base64: Option<String>,
     /// Pairs of name and value in their order; a name can occur more than once.

@@ -29,19 +29,19 @@ pub struct Message(ThinArc<MessageHead, u8>);
 /// The pieces that a [`Message`] is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageParts<'a> {
-    #[allow(missing_docs)]
+    /// As the publisher sent it; subscribers get the lower of this and their own.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// The RETAIN flag of the PUBLISH or the Will; live deliveries go by Retain As Published.
     pub retain: bool,
-    #[allow(missing_docs)]
+    /// When the broker took the message, from its publisher or from a replay.
     pub published_at: UnixMillis,
-    #[allow(missing_docs)]
+    /// [`UnixMillis::NEVER`] without a Message Expiry Interval.
     pub expires_at: UnixMillis,
-    #[allow(missing_docs)]
+    /// The whole Topic Name, with any Topic Alias resolved.
     pub topic: &'a str,
     /// Wire form, without their length; only properties that are forwarded unchanged.
     pub properties: &'a [u8],
-    #[allow(missing_docs)]
+    /// May be empty.
     pub payload: &'a [u8],
     /// The client id of the publisher; for No Local and for whoever reads a dead letter.
     pub publisher: &'a str,

@@ -1,6 +1,7 @@
 //! What a person sees when the broker starts.
 
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 
 use super::Server;
 
@@ -30,7 +31,9 @@ fn write(server: &Server, descriptors: u64) -> io::Result<()> {
     writeln!(out, "  descriptors    {descriptors}")?;
     let plain = server.acceptors.addresses.iter().find(|(_, is_tls)| !is_tls);
     if let Some((address, _)) = plain {
-        let (host, port) = (address.ip(), address.port());
+        // Every address of the machine includes its own.
+        let host = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
+        let port = address.port();
         writeln!(out, "Try in two other terminals:")?;
         writeln!(out, "  mosquitto_sub -h {host} -p {port} -t 'demo/#' -v")?;
         writeln!(out, "  mosquitto_pub -h {host} -p {port} -t demo/hello -m 'hello' -q 1")?;

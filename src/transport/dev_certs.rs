@@ -4,7 +4,7 @@
 //! trusts it trusts nothing else with it.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::OpenOptionsExt,
@@ -95,6 +95,11 @@ pub enum DevCertsError {
 /// Sees to it that `folder` holds `server.pem` and `server.key` for localhost, 127.0.0.1 and ::1, signed
 /// by the authority in `ca.pem`, which clients have to trust. Files that are there and good are kept.
 pub fn ensure(folder: &Path) -> Result<DevCerts, DevCertsError> {
+    let at_folder = |source| DevCertsError::File { path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(at_folder)?;
+    let lock = File::open(folder).map_err(at_folder)?;
+    // Held while this function runs: two brokers that start at once make one authority.
+    lock.lock().map_err(at_folder)?;
     let missing = FILES.into_iter().find(|name| !folder.join(name).exists());
     match missing {
         None => reuse_or_renew(folder),
@@ -104,7 +109,6 @@ pub fn ensure(folder: &Path) -> Result<DevCerts, DevCertsError> {
 }
 
 fn create(folder: &Path) -> Result<DevCerts, DevCertsError> {
-    fs::create_dir_all(folder).map_err(|source| DevCertsError::File { path: folder.to_owned(), source })?;
     let key = KeyPair::generate()?;
     let params = ca_params()?;
     let certificate = params.self_signed(&key)?;

@@ -47,19 +47,19 @@ pub enum BenchMode {
 /// Options of `bench pub`.
 #[derive(Debug, Args)]
 pub struct PubArgs {
+    /// Where the broker is, and how the run is shown.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonArgs,
+    /// How much to publish, and how fast.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub load: LoadArgs,
     /// Publishers
     #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,
-    /// Topic; {i} stands for the publisher's number, {n} for the topic's (see --topics)
+    /// Topic; {i} stands for the publisher's number, {t} for the topic's (see --topics)
     #[arg(long, short, default_value = "bench/{i}")]
     pub topic: String,
-    /// How many topics {n} goes through in turn
+    /// How many topics {t} goes through in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub topics: u32,
     /// Publish retained messages
@@ -70,8 +70,8 @@ pub struct PubArgs {
 /// Options of `bench sub`.
 #[derive(Debug, Args)]
 pub struct SubArgs {
+    /// Where the broker is, and how the run is shown.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonArgs,
     /// Subscribers
     #[arg(long, short = 'c', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -88,19 +88,19 @@ pub struct SubArgs {
     /// End after this time; 0s leaves as soon as all have subscribed [default: 10s without --count]
     #[arg(long, short, value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+    /// What becomes of a session after its connection.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub durable: DurableArgs,
 }
 
 /// Options of `bench pair`.
 #[derive(Debug, Args)]
 pub struct PairArgs {
+    /// Where the broker is, and how the run is shown.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonArgs,
+    /// How much to publish, and how fast.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub load: LoadArgs,
     /// So many publishers, each with a subscriber and a topic of its own
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -117,16 +117,16 @@ pub struct PairArgs {
     /// Topic; {i} stands for the pair's number
     #[arg(long, short, default_value = "bench/pair/{i}")]
     pub topic: String,
+    /// What becomes of a session after its connection.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub durable: DurableArgs,
 }
 
 /// Options of `bench connect`.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
+    /// Where the broker is, and how the run is shown.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonArgs,
     /// Connections to open
     #[arg(long, short = 'c', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -236,30 +236,32 @@ pub struct DurableArgs {
 }
 
 /// A protocol version on the command line.
+// Not in --help: one value with a text of its own spreads every option over several lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VersionArg {
-    #[allow(missing_docs)]
-    #[value(name = "3.1")]
+    /// Protocol level 3.
+    #[value(name = "3.1", help = None::<&str>)]
     V31,
-    #[allow(missing_docs)]
-    #[value(name = "3.1.1", alias = "4")]
+    /// Protocol level 4, as in its alias.
+    #[value(name = "3.1.1", alias = "4", help = None::<&str>)]
     V311,
-    #[allow(missing_docs)]
-    #[value(name = "5.0", alias = "5")]
+    /// Protocol level 5, as in its alias.
+    #[value(name = "5.0", alias = "5", help = None::<&str>)]
     V5,
 }
 
 /// A quality of service on the command line.
+// Not in --help: one value with a text of its own spreads every option over several lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum QosArg {
-    #[allow(missing_docs)]
-    #[value(name = "0")]
+    /// At most once.
+    #[value(name = "0", help = None::<&str>)]
     Qos0,
-    #[allow(missing_docs)]
-    #[value(name = "1")]
+    /// At least once.
+    #[value(name = "1", help = None::<&str>)]
     Qos1,
-    #[allow(missing_docs)]
-    #[value(name = "2")]
+    /// Exactly once.
+    #[value(name = "2", help = None::<&str>)]
     Qos2,
 }
 

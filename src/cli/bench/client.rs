@@ -50,15 +50,15 @@ thread_local! {
 /// Which broker, and how to connect to it.
 #[derive(Clone)]
 pub struct Target {
-    #[allow(missing_docs)]
+    /// Resolved once, before the run begins.
     pub address: SocketAddr,
-    #[allow(missing_docs)]
+    /// The protocol version in CONNECT.
     pub version: Version,
     /// `None` for plain TCP.
     pub tls: Option<Tls>,
-    #[allow(missing_docs)]
+    /// `None` leaves the User Name out of CONNECT.
     pub user_name: Option<String>,
-    #[allow(missing_docs)]
+    /// `None` leaves the Password out of CONNECT.
     pub password: Option<String>,
     /// Seconds; 0 is off.
     pub keep_alive: u16,
@@ -71,7 +71,7 @@ pub struct Target {
 /// Who a client is.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    #[allow(missing_docs)]
+    /// Unlike that of any other client of the run: equal ones would take over each other's session.
     pub client_id: String,
     /// Whether the session outlives the connection: for so many seconds in 5.0, else without end.
     pub session_expiry: Option<u32>,

@@ -13,33 +13,33 @@ pub enum BenchError {
     /// The host name has no address.
     #[error("cannot resolve {host}: {source}")]
     Resolve {
-        #[allow(missing_docs)]
+        /// As given by `--host`.
         host: String,
-        #[allow(missing_docs)]
+        /// From the system's resolver.
         source: io::Error,
     },
     /// No TCP connection.
     #[error("cannot connect to {address}: {source}; is a broker listening there?")]
     Connect {
-        #[allow(missing_docs)]
+        /// Resolved from `--host` and the port.
         address: SocketAddr,
-        #[allow(missing_docs)]
+        /// From the system; mostly that the connection was refused.
         source: io::Error,
     },
     /// The TLS handshake failed.
     #[error("TLS with {address} failed: {source}; --ca FILE names whom to trust, --insecure trusts anyone")]
     Tls {
-        #[allow(missing_docs)]
+        /// Where TCP did connect.
         address: SocketAddr,
-        #[allow(missing_docs)]
+        /// From the TLS library.
         source: io::Error,
     },
     /// A file named on the command line is of no use.
     #[error("{path}: {reason}", path = path.display())]
     File {
-        #[allow(missing_docs)]
+        /// As given on the command line.
         path: PathBuf,
-        #[allow(missing_docs)]
+        /// Why it cannot be read, or what it lacks.
         reason: String,
     },
     /// Options that do not go together, or make no sense.
@@ -51,9 +51,9 @@ pub enum BenchError {
     /// A SUBACK that refuses.
     #[error("the broker refused the subscription to {filter}: {reason:?} (0x{code:02x})", code = *reason as u8)]
     SubscriptionRefused {
-        #[allow(missing_docs)]
+        /// With the client's number filled in.
         filter: String,
-        #[allow(missing_docs)]
+        /// From the SUBACK: 0x80 or more.
         reason: ReasonCode,
     },
     /// A DISCONNECT from the broker.
@@ -80,17 +80,17 @@ pub enum BenchError {
     /// Nothing came for too long.
     #[error("no {what} within {after:?} (--timeout)")]
     Timeout {
-        #[allow(missing_docs)]
+        /// The packet that was waited for.
         what: &'static str,
-        #[allow(missing_docs)]
+        /// The limit that was set.
         after: Duration,
     },
     /// The process given by `--pid` cannot be observed.
     #[error("cannot read the counters of process {pid}: {reason}")]
     Process {
-        #[allow(missing_docs)]
+        /// As given by `--pid`, or this process.
         pid: u32,
-        #[allow(missing_docs)]
+        /// The file below `/proc`, and what is wrong with it.
         reason: String,
     },
 }

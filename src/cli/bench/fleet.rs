@@ -20,11 +20,11 @@ const DESCRIPTORS_SPARE: u64 = 32;
 
 /// One load run: the broker it is put on, what its clients share, and how it is shown.
 pub struct Bench {
-    #[allow(missing_docs)]
+    /// The clock, the counters and the phase of the run.
     pub stage: Arc<Stage>,
-    #[allow(missing_docs)]
+    /// The broker, and how to connect to it.
     pub target: Arc<Target>,
-    #[allow(missing_docs)]
+    /// Shows the counters while the run waits; nothing with `--quiet`.
     pub progress: Progress,
     /// Threads that run clients.
     pub threads: usize,

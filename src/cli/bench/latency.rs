@@ -22,15 +22,15 @@ pub struct Latencies {
 pub struct LatencySummary {
     /// How many messages were measured.
     pub count: u64,
-    #[allow(missing_docs)]
+    /// The arithmetic mean.
     pub mean_us: f64,
-    #[allow(missing_docs)]
+    /// The median.
     pub p50_us: f64,
-    #[allow(missing_docs)]
+    /// 99 % took no longer.
     pub p99_us: f64,
-    #[allow(missing_docs)]
+    /// 99.9 % took no longer.
     pub p999_us: f64,
-    #[allow(missing_docs)]
+    /// The longest of all.
     pub max_us: f64,
 }
 

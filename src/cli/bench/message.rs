@@ -63,19 +63,19 @@ impl Header {
 /// What all messages of one publisher have in common.
 #[derive(Clone, Debug)]
 pub struct MessagePlan {
-    #[allow(missing_docs)]
+    /// Decides how the PUBLISH is encoded: 5.0 adds the length of its properties.
     pub version: Version,
-    #[allow(missing_docs)]
+    /// Above 0 every message has a Packet Identifier.
     pub qos: Qos,
-    #[allow(missing_docs)]
+    /// The RETAIN flag of every message.
     pub retain: bool,
     /// Whole payload, header included; at least [`HEADER_BYTES`].
     pub payload_bytes: usize,
-    /// `{i}` stands for the publisher's number, `{n}` for the number of the topic.
+    /// `{i}` stands for the publisher's number, `{t}` for the number of the topic.
     pub topic: String,
-    /// How many topics `{n}` goes through in turn; at least 1.
+    /// How many topics `{t}` goes through in turn; at least 1.
     pub topics: u32,
-    #[allow(missing_docs)]
+    /// The run's number, so that messages of another run are told apart.
     pub run: u16,
     /// The publisher's number.
     pub publisher: u32,
@@ -100,7 +100,7 @@ impl MessageWriter {
     /// # Errors
     /// When the topic cannot be published to, or the messages are too large for MQTT.
     pub fn new(plan: MessagePlan) -> Result<Self, BenchError> {
-        let topics = if plan.topic.contains("{n}") { plan.topics.max(1) } else { 1 };
+        let topics = if plan.topic.contains("{t}") { plan.topics.max(1) } else { 1 };
         let longest = topic_name(&plan.topic, plan.publisher, topics - 1);
         if longest.is_empty() || longest.len() > TOPIC_BYTES_MAX || longest.contains(['+', '#', '\0']) {
             let reason = format!("a topic to publish to has 1 to {TOPIC_BYTES_MAX} bytes and no +, # or NUL");
@@ -158,7 +158,7 @@ impl MessageWriter {
 
 /// A topic template with its placeholders filled in.
 pub fn topic_name(template: &str, client: u32, topic: u32) -> String {
-    template.replace("{i}", &client.to_string()).replace("{n}", &topic.to_string())
+    template.replace("{i}", &client.to_string()).replace("{t}", &topic.to_string())
 }
 
 fn patch(frame: &mut [u8], at: usize, bytes: &[u8]) {
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn each_topic_is_a_stream_with_numbers_of_its_own() {
-        let mut writer = MessageWriter::new(plan(Version::V5, Qos::AtMostOnce, "t/{i}/{n}")).unwrap();
+        let mut writer = MessageWriter::new(plan(Version::V5, Qos::AtMostOnce, "t/{i}/{t}")).unwrap();
         let mut out = Vec::new();
         for number in 0..5 {
             writer.append(number, None, 0, &mut out);

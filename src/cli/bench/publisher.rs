@@ -21,7 +21,7 @@ use crate::codec::{Ack, MAX_PACKET_SIZE, Packet, Qos, ReasonCode, encode};
 /// What one publisher is to do.
 #[derive(Clone, Debug)]
 pub struct PublisherPlan {
-    #[allow(missing_docs)]
+    /// What its messages are like.
     pub message: MessagePlan,
     /// How many messages; `u64::MAX` for as many as there is time.
     pub count: u64,
@@ -36,9 +36,9 @@ pub struct PublisherPlan {
 /// What one publisher has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Published {
-    #[allow(missing_docs)]
+    /// Messages handed to the connection.
     pub sent: u64,
-    #[allow(missing_docs)]
+    /// By PUBACK or PUBCOMP; QoS 0: all that was sent, once the last PINGRESP is there.
     pub acknowledged: u64,
     /// Acknowledged with a reason code that says no.
     pub refused: u64,

@@ -17,17 +17,17 @@ use crate::codec::Version;
 /// Everything that is known at the end of a run. Parts that a mode does not have are absent.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    #[allow(missing_docs)]
+    /// What was asked for.
     pub scenario: Scenario,
     /// Why it ended.
     pub ended: Ended,
-    #[allow(missing_docs)]
+    /// `bench connect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<ConnectReport>,
-    #[allow(missing_docs)]
+    /// `bench pub` and `bench pair`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish: Option<PublishReport>,
-    #[allow(missing_docs)]
+    /// `bench sub` and `bench pair`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<ReceiveReport>,
     /// With `--pid`.
@@ -42,52 +42,52 @@ pub struct Report {
 /// What was run.
 #[derive(Debug, Serialize)]
 pub struct Scenario {
-    #[allow(missing_docs)]
+    /// The subcommand: `pub`, `sub`, `pair` or `connect`.
     pub mode: &'static str,
-    #[allow(missing_docs)]
+    /// Its address, after the host name was resolved.
     pub broker: SocketAddr,
-    #[allow(missing_docs)]
+    /// Version of the protocol: `3.1`, `3.1.1` or `5.0`.
     pub mqtt: &'static str,
-    #[allow(missing_docs)]
+    /// Whether the connections were secured.
     pub tls: bool,
-    #[allow(missing_docs)]
+    /// 0 where nothing is published by this process.
     pub publishers: u32,
-    #[allow(missing_docs)]
+    /// 0 where nothing is received by this process.
     pub subscribers: u32,
-    #[allow(missing_docs)]
+    /// Of what is published, or of the subscription; absent for `connect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qos: Option<u8>,
-    #[allow(missing_docs)]
+    /// Header included; absent where nothing is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_bytes: Option<usize>,
     /// Messages per second asked for; 0 is flat out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u64>,
-    #[allow(missing_docs)]
+    /// Whether the subscribers' sessions outlive their connections.
     pub durable: bool,
 }
 
 /// Failures of clients: how many, and the first in words.
 #[derive(Debug, Serialize)]
 pub struct FailureReport {
-    #[allow(missing_docs)]
+    /// Clients that could not connect or go on.
     pub count: u64,
-    #[allow(missing_docs)]
+    /// `None` when nobody failed.
     pub first: Option<String>,
 }
 
 /// Connections.
 #[derive(Debug, Serialize)]
 pub struct ConnectReport {
-    #[allow(missing_docs)]
+    /// Connections to open.
     pub asked: u64,
-    #[allow(missing_docs)]
+    /// CONNACKs that accept.
     pub connected: u64,
     /// Connected, and gone before the end.
     pub lost: u64,
-    #[allow(missing_docs)]
+    /// From the start to the last CONNACK.
     pub seconds: f64,
-    #[allow(missing_docs)]
+    /// CONNACKs; 0 when there was none.
     pub per_second: f64,
     /// From the first packet of TCP to the CONNACK.
     pub latency: Option<LatencySummary>,
@@ -98,7 +98,7 @@ pub struct ConnectReport {
 /// Publishing.
 #[derive(Debug, Serialize)]
 pub struct PublishReport {
-    #[allow(missing_docs)]
+    /// Messages handed to their connections.
     pub sent: u64,
     /// By PUBACK or PUBCOMP; QoS 0: known to have been taken by the broker.
     pub acknowledged: u64,
@@ -125,15 +125,15 @@ pub struct ReceiveReport {
     pub expected: Option<u64>,
     /// Deliveries that never came: of those expected, or else the gaps in what came.
     pub lost: u64,
-    #[allow(missing_docs)]
+    /// Messages that had come before, to the same subscriber.
     pub duplicates: u64,
     /// Came after a later message of the same publisher and topic.
     pub reordered: u64,
     /// Carry no number of ours.
     pub untracked: u64,
-    #[allow(missing_docs)]
+    /// Up to the last message, from the start (`pair`) or from the first message (`sub`).
     pub seconds: f64,
-    #[allow(missing_docs)]
+    /// PUBLISH packets, duplicates included.
     pub per_second: f64,
     /// From the publisher to the subscriber.
     pub latency: Option<LatencySummary>,
@@ -142,13 +142,13 @@ pub struct ReceiveReport {
 /// What a process used during the run.
 #[derive(Debug, Serialize)]
 pub struct ProcessReport {
-    #[allow(missing_docs)]
+    /// The system's number for it.
     pub pid: u32,
     /// User and system time per message (or connection).
     pub cpu_us_per_message: Option<f64>,
     /// Bytes sent to storage per message.
     pub written_bytes_per_message: Option<f64>,
-    #[allow(missing_docs)]
+    /// The totals, beside the shares above.
     #[serde(flatten)]
     pub usage: Usage,
 }

@@ -80,9 +80,9 @@ pub struct Span {
 /// Failures of clients: how many, and the first.
 #[derive(Debug, Default)]
 pub struct Failures {
-    #[allow(missing_docs)]
+    /// Clients that could not connect or go on.
     pub count: u64,
-    #[allow(missing_docs)]
+    /// `None` when there was no failure, or it has been taken.
     pub first: Option<BenchError>,
 }
 
@@ -104,7 +104,7 @@ pub struct Stage {
     pub clock: Clock,
     /// Drawn at the start: tells this run's messages and client identifiers from another's.
     pub run: u16,
-    #[allow(missing_docs)]
+    /// What all clients have done so far.
     pub counters: Counters,
     phase: AtomicU8,
     started_ns: AtomicU64,

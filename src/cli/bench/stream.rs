@@ -23,9 +23,9 @@ use super::error::BenchError;
 /// A connection's bytes.
 #[derive(Debug)]
 pub enum Stream {
-    #[allow(missing_docs)]
+    /// TCP without TLS.
     Plain(TcpStream),
-    #[allow(missing_docs)]
+    /// After the handshake. Boxed, because it is far larger than a socket.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -26,13 +26,13 @@ const SUBSCRIBE_ID: u16 = 1;
 /// What one subscriber is to do.
 #[derive(Clone, Debug)]
 pub struct SubscriberPlan {
-    #[allow(missing_docs)]
+    /// Decides how SUBSCRIBE and the acknowledgements are encoded.
     pub version: Version,
     /// The number of the subscriber.
     pub number: u32,
-    #[allow(missing_docs)]
+    /// One Topic Filter, with the subscriber's number filled in.
     pub filter: String,
-    #[allow(missing_docs)]
+    /// The highest QoS asked for; the broker may grant less.
     pub qos: Qos,
     /// Only messages of this run count as expected; those of others as untracked.
     pub only_run: Option<u16>,
