@@ -113,13 +113,13 @@ impl Connection {
             }
             Poll::Ready(Ok(Ok(page))) => page,
             Poll::Ready(Ok(Err(error))) => {
+                let client_id = Escaped(self.session.client_id());
+                tracing::error!(%client_id, %error, "a backlog cannot be read");
                 if let Purpose::Resend(exchange) = pending.purpose {
-                    // What a shared group has given to somebody else meanwhile is no longer ours to repeat.
+                    // One message that cannot be read must not keep the client out for ever.
                     self.session.abandon(exchange.packet_id);
                     return Ok(true);
                 }
-                let client_id = Escaped(self.session.client_id());
-                tracing::error!(%client_id, %error, "a backlog cannot be read");
                 return Err(cannot_read().into());
             }
             Poll::Ready(Err(_)) => return Err(cannot_read().into()),
