@@ -39,7 +39,7 @@ impl Broker {
         if is_refusable && let Err(error) = self.store.admits_publish() {
             return refused(error);
         }
-        if !plan.full.is_empty() && !self.takes_dead_letters() {
+        if !plan.full.is_empty() && !routed.goes_through && !self.takes_dead_letters() {
             // Nothing may be acknowledged that would be lost for somebody without a trace.
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }

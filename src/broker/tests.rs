@@ -8,7 +8,7 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
-use crate::record::{Lsn, Message, MessageParts, UnixMillis};
+use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
@@ -76,23 +76,7 @@ impl World {
     }
 
     async fn attach(&self, client_id: &str) -> Client {
-        let connect = Connect {
-            version: Version::V5,
-            client_id,
-            clean_start: false,
-            keep_alive: 0,
-            session_expiry: Some(600),
-            receive_maximum: None,
-            maximum_packet_size: None,
-            topic_alias_maximum: 0,
-            request_response_information: false,
-            request_problem_information: true,
-            authentication_method: None,
-            authentication_data: None,
-            user_name: None,
-            password: None,
-            will: None,
-        };
+        let connect = Connect { session_expiry: Some(600), ..Connect::new(Version::V5, client_id) };
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
         let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
@@ -300,21 +284,8 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
 async fn expired_retained_messages_go_when_a_scan_meets_them() {
     let world = World::new();
     let one = world.live("one").await;
-    let message = |expires_at| {
-        let parts = MessageParts {
-            qos: Qos::AtLeastOnce,
-            retain: true,
-            published_at: UnixMillis(1),
-            expires_at,
-            topic: "a",
-            properties: &[],
-            payload: b"x",
-            publisher: "",
-        };
-        Message::new(&parts, &mut Vec::new())
-    };
     let mut touched = Touched::default();
-    assert!(world.broker.route_will(message(UnixMillis(2)), Vec::new(), &mut touched));
+    assert!(world.broker.route_will(retained_message(UnixMillis(2)), Vec::new(), &mut touched));
     assert_eq!(world.broker.retained_totals.lock().messages, 1);
     world.subscribe(&one, "a");
     let filter = SubscriptionFilter::parse("a", 10).unwrap();
@@ -345,4 +316,33 @@ async fn refuse_is_all_or_nothing() {
         client.attachment.slot.take_frames(&mut frames);
         assert!(frames.is_empty(), "what is refused is delivered to nobody");
     }
+}
+
+#[tokio::test]
+async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
+    let world = World::with(BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS });
+    let away = world.live("away").await;
+    world.subscribe(&away, "a");
+    let ended = Change::Discarded(away.attachment.slot.durable().unwrap().recipient);
+    let mut touched = Touched::default();
+    let message = retained_message(UnixMillis::NEVER);
+    assert!(
+        world.broker.route_will(message, vec![ended], &mut touched),
+        "the end of a session is never refused"
+    );
+    assert_eq!(world.broker.retained_totals.lock().messages, 1);
+}
+
+fn retained_message(expires_at: UnixMillis) -> Message {
+    let parts = MessageParts {
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        published_at: UnixMillis(1),
+        expires_at,
+        topic: "a",
+        properties: &[],
+        payload: b"x",
+        publisher: "",
+    };
+    Message::new(&parts, &mut Vec::new())
 }
