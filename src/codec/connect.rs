@@ -50,23 +50,8 @@ pub(super) fn read<'a>(mut reader: Reader<'a>, version: Version) -> Result<Conne
     let flags = reader.u8("the connect flags are missing")?;
     judge_flags(flags, version)?;
     let keep_alive = reader.u16("the keep alive is cut short")?;
-    let mut connect = Connect {
-        version,
-        clean_start: flags & FLAG_CLEAN_START != 0,
-        keep_alive,
-        client_id: "",
-        will: None,
-        user_name: None,
-        password: None,
-        session_expiry: None,
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
-    };
+    let mut connect =
+        Connect { clean_start: flags & FLAG_CLEAN_START != 0, keep_alive, ..Connect::new(version, "") };
     if version == Version::V5 {
         read_properties(&mut reader, &mut connect)?;
     }

@@ -126,6 +126,29 @@ pub struct Connect<'a> {
     pub authentication_data: Option<&'a [u8]>,
 }
 
+impl<'a> Connect<'a> {
+    /// A CONNECT that asks for nothing: no clean start, no keep-alive, no will, no name, no properties.
+    pub fn new(version: Version, client_id: &'a str) -> Self {
+        Self {
+            version,
+            clean_start: false,
+            keep_alive: 0,
+            client_id,
+            will: None,
+            user_name: None,
+            password: None,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet_size: None,
+            topic_alias_maximum: 0,
+            request_response_information: false,
+            request_problem_information: true,
+            authentication_method: None,
+            authentication_data: None,
+        }
+    }
+}
+
 /// The will of a CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will<'a> {

@@ -300,23 +300,7 @@ impl World {
 
 /// Gives a client its session.
 pub async fn attach(broker: &Broker, client_id: &str, session_expiry: Option<u32>) -> Arc<Slot> {
-    let connect = Connect {
-        version: Version::V5,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        user_name: None,
-        password: None,
-        session_expiry,
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
-    };
+    let connect = Connect { clean_start: true, session_expiry, ..Connect::new(Version::V5, client_id) };
     let terms = Terms::agree(&connect, &broker.limits().session, String::new).unwrap();
     let link = Arc::new(Link::default());
     broker.attach(AttachRequest { terms: &terms, user_name: None, will: None, link }).await.unwrap().slot

@@ -244,21 +244,11 @@ fn connect(terms: &Terms) -> Connect<'_> {
         properties: PublishProperties::default(),
     });
     Connect {
-        version: VERSION,
         clean_start: terms.clean_start,
-        keep_alive: 0,
-        client_id: &terms.client_id,
         will,
-        user_name: None,
-        password: None,
         session_expiry: Some(terms.expiry),
         receive_maximum: std::num::NonZeroU16::new(terms.receive_maximum),
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
+        ..Connect::new(VERSION, &terms.client_id)
     }
 }
 

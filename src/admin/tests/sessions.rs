@@ -15,23 +15,7 @@ use crate::{
 
 /// A durable session with a subscription to `filter`, and its connection.
 pub(crate) async fn attach(admin: &Admin, client_id: &str, filter: Option<&str>) -> (Attachment, Arc<Link>) {
-    let connect = Connect {
-        version: Version::V5,
-        clean_start: false,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        user_name: None,
-        password: None,
-        session_expiry: Some(60),
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
-    };
+    let connect = Connect { session_expiry: Some(60), ..Connect::new(Version::V5, client_id) };
     let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
     let link = Arc::new(Link::default());
     let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };

@@ -387,21 +387,12 @@ pub fn unexpected(packet: &Packet<'_>, place: &str) -> BenchError {
 fn connect_packet<'a>(target: &'a Target, identity: &'a Identity) -> Connect<'a> {
     let is_v5 = target.version == Version::V5;
     Connect {
-        version: target.version,
         clean_start: identity.clean_start,
         keep_alive: target.keep_alive,
-        client_id: &identity.client_id,
-        will: None,
         user_name: target.user_name.as_deref(),
         password: target.password.as_deref().map(str::as_bytes),
         session_expiry: identity.session_expiry.filter(|_| is_v5),
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
+        ..Connect::new(target.version, &identity.client_id)
     }
 }
 

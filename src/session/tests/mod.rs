@@ -32,23 +32,7 @@ fn limits() -> SessionLimits {
 }
 
 fn connect(version: Version) -> Connect<'static> {
-    Connect {
-        version,
-        clean_start: false,
-        keep_alive: 0,
-        client_id: "c",
-        will: None,
-        user_name: None,
-        password: None,
-        session_expiry: None,
-        receive_maximum: None,
-        maximum_packet_size: None,
-        topic_alias_maximum: 0,
-        request_response_information: false,
-        request_problem_information: true,
-        authentication_method: None,
-        authentication_data: None,
-    }
+    Connect::new(version, "c")
 }
 
 fn terms(version: Version, change: impl FnOnce(&mut Connect<'static>, &mut SessionLimits)) -> Terms {
