@@ -6,13 +6,26 @@ use crate::harness::{Broker, Connect, Publish, Version, broker, suback, subscrib
 
 #[test]
 fn half_open_keepalive() {
-    proves!("5.0 MQTT-3.1.2-22", "3.1.1 MQTT-3.1.2-24", "5.0 MQTT-3.1.2-20", "3.1.1 MQTT-3.1.2-23");
-    for version in [Version::V311, Version::V5] {
-        let mut silent = broker().connect(&Connect::new(version, &unique("silent")).keep_alive(1));
+    proves!(
+        "5.0 MQTT-3.1.2-22",
+        "3.1.1 MQTT-3.1.2-24",
+        "5.0 MQTT-3.1.2-20",
+        "3.1.1 MQTT-3.1.2-23",
+        "5.0 MQTT-3.2.2-22"
+    );
+    for version in Version::BOTH {
+        let topic = unique("silent");
+        let mut witness = broker().connect(&Connect::new(version, &unique("witness")));
+        witness.subscribe(&topic, 0);
+        let connect = Connect::new(version, &unique("silent")).keep_alive(1).will(&topic, "lost", 0);
+        let mut silent = broker().open();
+        let connack = silent.connect(&connect, false);
+        assert!(!connack.windows(3).any(|window| window[..2] == [0x13, 0]), "{connack:02x?}");
         let since = Instant::now();
         silent.expect_end(0x8D);
         let waited = since.elapsed();
         assert!(waited >= Duration::from_millis(1450) && waited < Duration::from_millis(2500), "{waited:?}");
+        witness.expect_publish(&Publish::new(&topic, "lost"));
     }
 }
 
@@ -43,11 +56,25 @@ fn pingreq_is_answered() {
 
 #[test]
 fn a_maximum_is_imposed_on_5_only() {
-    proves!("5.0 MQTT-3.1.2-21", "5.0 MQTT-3.2.2-21");
     let broker = Broker::start("[limits]\nkeep_alive_max = \"60s\"");
     for (asked, told) in [(0, true), (61, true), (60, false), (5, false)] {
         let connack = broker.open().connect(&Connect::v5("c").keep_alive(asked), false);
         assert_eq!(connack.windows(3).any(|window| window == [0x13, 0, 60]), told, "{asked}: {connack:02x?}");
     }
     broker.connect(&Connect::v311("c")).expect_nothing();
+}
+
+#[test]
+fn the_keep_alive_of_the_broker_counts() {
+    proves!("5.0 MQTT-3.1.2-21", "5.0 MQTT-3.2.2-21");
+    let broker = Broker::start("[limits]\nkeep_alive_max = \"1s\"");
+    for asked in [0, 600] {
+        let mut client = broker.open();
+        let connack = client.connect(&Connect::v5(&unique("asks")).keep_alive(asked), false);
+        assert!(connack.windows(3).any(|window| window == [0x13, 0, 1]), "{connack:02x?}");
+        let since = Instant::now();
+        client.expect_end(0x8D);
+        let waited = since.elapsed();
+        assert!(waited >= Duration::from_millis(1450) && waited < Duration::from_millis(2500), "{waited:?}");
+    }
 }

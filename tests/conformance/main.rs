@@ -17,6 +17,7 @@ macro_rules! proves {
 
 mod harness;
 
+mod access;
 mod connect;
 mod crash;
 mod keepalive;

@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+mod judge;
 mod packets;
 
 use std::sync::atomic::{AtomicU32, Ordering};

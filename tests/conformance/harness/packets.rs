@@ -8,6 +8,11 @@ pub enum Version {
     V5 = 5,
 }
 
+impl Version {
+    /// The versions whose statements are proven.
+    pub const BOTH: [Self; 2] = [Self::V311, Self::V5];
+}
+
 /// A CONNECT.
 #[derive(Clone, Debug)]
 pub struct Connect {
@@ -17,6 +22,7 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
+    login: Option<[String; 2]>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +46,15 @@ pub struct Publish {
 impl Connect {
     /// Clean, without keep-alive.
     pub fn new(version: Version, id: &str) -> Self {
-        Self { version, id: id.into(), clean: true, keep_alive: 0, properties: Vec::new(), will: None }
+        Self {
+            version,
+            id: id.into(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            login: None,
+        }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -79,6 +93,12 @@ impl Connect {
         self
     }
 
+    /// Adds user name and password.
+    pub fn login(mut self, name: &str, password: &str) -> Self {
+        self.login = Some([name.into(), password.into()]);
+        self
+    }
+
     /// Adds a will with its QoS.
     pub fn will(mut self, topic: &str, payload: &str, qos: u8) -> Self {
         let flags = 4 | qos << 3;
@@ -104,7 +124,8 @@ impl Connect {
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = string(if self.version == Version::V31 { "MQIsdp" } else { "MQTT" });
         let will = self.will.as_ref().map_or(0, |will| will.flags);
-        body.extend([self.version as u8, will | u8::from(self.clean) << 1]);
+        let login = if self.login.is_some() { 0xC0 } else { 0 };
+        body.extend([self.version as u8, login | will | u8::from(self.clean) << 1]);
         body.extend(self.keep_alive.to_be_bytes());
         let properties = |properties: &[u8], body: &mut Vec<u8>| {
             if self.version == Version::V5 {
@@ -119,6 +140,7 @@ impl Connect {
             body.extend((will.payload.len() as u16).to_be_bytes());
             body.extend(&will.payload);
         }
+        self.login.iter().flatten().for_each(|text| body.extend(string(text)));
         packet(0x10, &body)
     }
 }
