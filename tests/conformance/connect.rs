@@ -292,6 +292,8 @@ fn auth_without_a_method_is_a_protocol_error() {
 
 #[test]
 fn packets_may_come_in_one_piece_or_byte_by_byte() {
+    // Listeners are for TCP: a stream, of which the pieces mean nothing.
+    proves!("3.1.1 MQTT-7.1.1-1");
     let topic = unique("pieces");
     let all = [
         Connect::v5(&unique("pieces")).bytes(),

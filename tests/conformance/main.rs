@@ -22,6 +22,7 @@ mod connect;
 mod crash;
 mod keepalive;
 mod malformed;
+mod obligations;
 mod parser;
 mod properties;
 mod publish;

@@ -16,6 +16,7 @@ fn ends(bytes: &[u8], reason: u8) {
 
 #[test]
 fn server_only_packets() {
+    proves!("5.0 MQTT-4.13.1-1");
     for bytes in [&[0x20, 2, 0, 0][..], &[0x90, 3, 0, 1, 0], &[0xB0, 2, 0, 1], &[0xD0, 0]] {
         ends(bytes, 0x82);
     }
@@ -72,7 +73,7 @@ fn publish_flags() {
 
 #[test]
 fn lengths() {
-    proves!("U-2.1.4-a", "5.0 MQTT-1.5.5-1");
+    proves!("U-2.1.4-a", "5.0 MQTT-1.5.5-1", "5.0 MQTT-4.13.1-1");
     for bytes in [
         &[0x30, 0xFF, 0xFF, 0xFF, 0xFF][..],
         &[0x30, 0x80, 0x80, 0x80, 0x80, 1],
@@ -230,4 +231,52 @@ fn the_reason_arrives_although_more_was_sent() {
     let flood: Vec<u8> = std::iter::repeat_n(Publish::new("a", "b").v5(), 100_000).flatten().collect();
     client.send(&[&[0x20, 2, 0, 0][..], &flood].concat());
     client.expect_end(0x82);
+}
+
+#[test]
+fn connack_says_what_was_wrong_with_connect_and_disconnect_the_rest() {
+    proves!("U-4.13-a", "5.0 MQTT-3.2.2-8", "5.0 MQTT-4.13.2-1");
+    let unknown = [0x7F, 0];
+    let twice = [0x26, 0, 0, 0, 0, 0x1F, 0, 0, 0x1F, 0, 0];
+    let connect =
+        |property: u8, value: &[u8]| Connect::v5(&unique("wrong")).property(property, value).bytes();
+    for (bytes, reason) in [
+        (connect(0x7F, &[0]), 0x81),
+        (connect(0x21, &[0, 0]), 0x82),
+        (connect(0x21, &[0, 9, 0x21, 0, 9]), 0x82),
+        (connect(0x15, &string("SECRET")), 0x8C),
+        (packet(0x10, &[&string("MQTT")[..], &[6, 2, 0, 0, 0], &string("x")].concat()), 0x84),
+    ] {
+        let mut client = broker().open();
+        client.ask(&bytes, &[0x20, 3, 0, reason, 0]);
+        client.expect_closed();
+    }
+    for (properties, reason) in [(&unknown[..], 0x81), (&twice, 0x82)] {
+        let mut client = broker().connect(&Connect::v5(&unique("wrong")));
+        let block = [&[0, 1, 0, properties.len() as u8], properties].concat();
+        client.send(&packet(0x40, &block));
+        client.expect_end(reason);
+    }
+}
+
+#[test]
+fn disconnect_of_the_broker_says_nothing_of_the_session() {
+    proves!("5.0 MQTT-3.14.2-2");
+    let alias = Publish::new("a", "").property(0x23, &[0, 0]).v5();
+    let connect = Connect::v5(&unique("told"));
+    for (bytes, reason) in
+        [(connect.bytes(), 0x82), (vec![0x30, 0x81, 0x80, 0x40], 0x95), (vec![0xF1, 0], 0x81), (alias, 0x94)]
+    {
+        let mut client = broker().connect(&Connect::v5(&unique("told")).durable());
+        client.send(&bytes);
+        let disconnect = client.receive();
+        assert_eq!((disconnect[0], disconnect[2]), (0xE0, reason));
+        assert!(!disconnect[3..].contains(&0x11), "{disconnect:02x?}");
+        client.expect_closed();
+    }
+    let connect = connect.durable();
+    let mut old = broker().connect(&connect);
+    broker().resume(&connect).expect_nothing();
+    let disconnect = old.receive();
+    assert!(disconnect[2] == 0x8E && !disconnect[3..].contains(&0x11), "{disconnect:02x?}");
 }

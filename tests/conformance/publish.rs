@@ -279,7 +279,9 @@ fn leading_wildcards_do_not_match_dollar_topics() {
         // Others publish meanwhile what these filters match.
         let broker = Broker::start("");
         let mut receiver = broker.connect(&Connect::new(version, "receiver"));
-        ["#", "+/broker/uptime", "+/#", "+/+/+"].map(|filter| receiver.subscribe(filter, 0));
+        for filter in ["#", "+/broker/uptime", "+/#", "+/+/+"] {
+            receiver.subscribe(filter, 0);
+        }
         let mut sender = broker.connect(&Connect::new(version, "sender"));
         for topic in ["$SYS/broker/uptime", "$x/broker/uptime", "$/broker/uptime"] {
             sender.ask(&Publish::new(topic, "").qos(1, 1).bytes(version), &ack(0x40, 1));

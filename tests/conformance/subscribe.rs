@@ -135,7 +135,9 @@ fn overlap_subs() {
     let (plus, hash, topic) = (format!("{base}/+"), format!("{base}/#"), format!("{base}/x"));
     for version in Version::BOTH {
         let mut client = broker().connect(&Connect::new(version, &unique("overlap")));
-        [(&plus, 0), (&hash, 1), (&topic, 0)].map(|(filter, qos)| client.subscribe(filter, qos));
+        for (filter, qos) in [(&plus, 0), (&hash, 1), (&topic, 0)] {
+            client.subscribe(filter, qos);
+        }
         let mut sender = broker().connect(&Connect::v5(&unique("p")));
         sender.ask(&Publish::new(&topic, "x").qos(2, 1).v5(), &ack(0x50, 1));
         assert_eq!(client.take_qos_1().payload, b"x");
