@@ -20,6 +20,7 @@ mod harness;
 mod access;
 mod connect;
 mod crash;
+mod diagnostics;
 mod keepalive;
 mod malformed;
 mod obligations;

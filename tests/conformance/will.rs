@@ -104,6 +104,14 @@ fn is_that_of_the_last_connect() {
         broker().resume(&connect).leave();
         witness.expect_nothing();
     }
+    // Also one that waited for its delay, and would be published when the session ends.
+    let topic = unique("will");
+    let mut witness = witness(&topic);
+    let connect = Connect::v5(&unique("changes")).durable();
+    let late = connect.clone().will(&topic, "late", 1).will_property(0x18, &[0, 0, 0, 200]);
+    broker().connect(&late).cut();
+    broker().resume(&connect).leave_with(&disconnect(4, &[0x11, 0, 0, 0, 0]));
+    witness.expect_nothing();
 }
 
 #[test]
