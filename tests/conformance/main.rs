@@ -29,6 +29,7 @@ mod qos2;
 mod retained;
 mod session;
 mod shared;
+mod storm;
 mod subscribe;
 mod takeover;
 mod unsubscribe;

@@ -62,6 +62,18 @@ impl Client {
         connack
     }
 
+    /// Sends CONNECT; the CONNACK when it was accepted.
+    pub fn offer(&mut self, connect: &Connect) -> Option<Vec<u8>> {
+        self.version = connect.version;
+        self.send(&connect.bytes());
+        self.next().filter(|connack| connack[0] == 0x20 && connack[3] == 0)
+    }
+
+    /// Ends the direction to the broker.
+    pub fn half_close(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Sends bytes. That the broker has closed already is for the next read to find out.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
@@ -139,7 +151,7 @@ impl Client {
 
     /// Cuts the connection without DISCONNECT, and waits until the broker has seen it.
     pub fn cut(self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.half_close();
         self.wait_for_end();
     }
 
