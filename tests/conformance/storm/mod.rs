@@ -18,8 +18,8 @@ use crate::harness::{Broker, Client, Connect, Publish, Version, ack, ack_with, s
 use judge::{Judgement, Side, judge};
 use seeds::{Dice, burst, connects};
 
-const PACKETS: usize = 12_000;
-const THREADS: usize = 4;
+const PACKETS: usize = 5_000;
+const THREADS: usize = 8;
 
 /// Little is kept, so that what a run leaves does not count as growth.
 const CONFIG: &str = "[limits]\nsession_expiry = \"2s\"";
@@ -124,7 +124,7 @@ fn attack(broker: &Broker, thread: usize, packets: usize, seed: u64, counts: &Co
     let mut sent = 0;
     while sent < packets {
         // Names of which none becomes that of another thread by a few changes.
-        let letters = ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"][thread];
+        let letters = ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd", "eeeeeeee", "ffffffff", "gggggggg", "hhhhhhhh"][thread];
         let name = format!("{letters}{}", dice.roll(4));
         sent += if dice.one_in(4) {
             attack_connect(broker, &name, &mut dice, counts)
