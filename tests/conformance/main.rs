@@ -26,6 +26,7 @@ mod properties;
 mod publish;
 mod qos1;
 mod qos2;
+mod resume;
 mod retained;
 mod session;
 mod shared;

@@ -124,7 +124,9 @@ fn attack(broker: &Broker, thread: usize, packets: usize, seed: u64, counts: &Co
     let mut sent = 0;
     while sent < packets {
         // Names of which none becomes that of another thread by a few changes.
-        let letters = ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd", "eeeeeeee", "ffffffff", "gggggggg", "hhhhhhhh"][thread];
+        let letters =
+            ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd", "eeeeeeee", "ffffffff", "gggggggg", "hhhhhhhh"]
+                [thread];
         let name = format!("{letters}{}", dice.roll(4));
         sent += if dice.one_in(4) {
             attack_connect(broker, &name, &mut dice, counts)
