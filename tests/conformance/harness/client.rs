@@ -1,6 +1,7 @@
 //! A client that sends what it is told, and takes whole packets.
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -15,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Client {
     stream: TcpStream,
     version: Version,
+    /// Packets that came before one that was waited for.
+    deferred: VecDeque<Vec<u8>>,
     /// Bytes that are read before the connection counts as cut.
     budget: usize,
 }
@@ -50,7 +53,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, version: Version::V5, budget: usize::MAX }
+        Self { stream, version: Version::V5, deferred: VecDeque::new(), budget: usize::MAX }
     }
 
     /// Sends CONNECT, and checks that it was accepted.
@@ -115,6 +118,24 @@ impl Client {
     pub fn ask(&mut self, bytes: &[u8], answer: &[u8]) {
         self.send(bytes);
         self.expect(answer);
+    }
+
+    /// Waits for this packet; what comes before it is for later.
+    pub fn defer_until(&mut self, packet: &[u8]) {
+        let mut earlier = std::mem::take(&mut self.deferred);
+        if let Some(at) = earlier.iter().position(|known| known == packet) {
+            earlier.remove(at);
+            self.deferred = earlier;
+            return;
+        }
+        loop {
+            let received = self.receive();
+            if received == packet {
+                break;
+            }
+            earlier.push_back(received);
+        }
+        self.deferred = earlier;
     }
 
     /// The next packet, which has to be a PUBLISH.
@@ -182,6 +203,9 @@ impl Client {
 
     /// The next packet; `None` at the end of the connection.
     pub fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(packet) = self.deferred.pop_front() {
+            return Some(packet);
+        }
         let mut packet = vec![0; 2];
         if !self.read(&mut packet) {
             return None;
