@@ -172,11 +172,6 @@ impl Client {
         self.expect_closed();
     }
 
-    /// Reads until the end, or until a packet `is_it`.
-    pub fn wait_for_end_or(&mut self, is_it: impl Fn(&[u8]) -> bool) {
-        while self.next().is_some_and(|packet| !is_it(&packet)) {}
-    }
-
     /// Cuts the connection without DISCONNECT, and waits until the broker has seen it.
     pub fn cut(self) {
         self.half_close();
