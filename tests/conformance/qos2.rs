@@ -77,15 +77,16 @@ fn qos2_publish_replay_n_over_reconnects_and_crashes() {
 
 #[test]
 fn qos2_never_released() {
-    let connect = Connect::v5(&unique("never")).expiry(60);
+    let topic = unique("never");
+    let connect = Connect::v5(&topic).expiry(60);
     for _ in 0..2 {
         let mut client = broker().connect(&connect);
-        let all: Vec<u8> = (1..=1024).flat_map(|n| Publish::new("a", "").qos(2, n).v5()).collect();
+        let all: Vec<u8> = (1..=1024).flat_map(|n| Publish::new(&topic, "").qos(2, n).v5()).collect();
         client.send(&all);
         (1..=1024).for_each(|n| client.expect(&ack_with(0x50, n, 0x10)));
         // A repeat is none too many.
-        client.ask(&Publish::new("a", "").qos(2, 1024).dup().v5(), &ack(0x50, 1024));
-        client.send(&Publish::new("a", "").qos(2, 1025).v5());
+        client.ask(&Publish::new(&topic, "").qos(2, 1024).dup().v5(), &ack(0x50, 1024));
+        client.send(&Publish::new(&topic, "").qos(2, 1025).v5());
         client.expect_end(0x93);
         // What the session had open ends with it: all of it can be opened again.
     }
@@ -98,7 +99,7 @@ fn qos2_never_released_before_5() {
     for round in 0..2 {
         for start in (1..=65_535).step_by(5_000) {
             let ids = start..=(start + 4_999).min(65_535_u32);
-            let publish = |n: u32| Publish::new("a", "").qos(2, n as u16);
+            let publish = |n: u32| Publish::new("never-released", "").qos(2, n as u16);
             let repeated = |n| if round == 0 { publish(n) } else { publish(n).dup() };
             client.send(&ids.clone().flat_map(|n| repeated(n).v311()).collect::<Vec<_>>());
             ids.for_each(|n| client.expect(&ack(0x50, n as u16)));
