@@ -196,8 +196,10 @@ fn what_the_flags_announce_has_to_be_there() {
             let head = connect_head(version, 2 | flags);
             refused_as_malformed(&[head, string(&unique("flags")), tail].concat(), version);
         }
-        // Without a client identifier there is no payload at all.
-        refused_as_malformed(&connect_head(version, 2), version);
+        // Without a client identifier there is no payload at all, and nothing to answer.
+        let mut client = broker().open();
+        client.send(&packet(0x10, &connect_head(version, 2)));
+        client.expect_closed();
     }
     let password = [connect_head(Version::V311, 0x42), string(&unique("flags")), string("alone")].concat();
     refused_as_malformed(&password, Version::V311);
@@ -226,6 +228,23 @@ fn an_empty_client_id_gets_one_that_is_used() {
     // Neither of two takes the other one's place.
     let mut without_id = [Connect::v311(""), Connect::v311("")].map(|connect| broker().connect(&connect));
     without_id.iter_mut().for_each(Client::expect_nothing);
+}
+
+#[test]
+fn assigned_id_unique() {
+    let mut broker = Broker::start("");
+    let mut known = std::collections::HashSet::new();
+    for round in 0..300 {
+        if round == 200 {
+            broker.crash();
+        }
+        let connack = broker.open().connect(&Connect::v5("").expiry(u32::from(round % 50 == 0) * 9), false);
+        let at = connack.iter().rposition(|byte| *byte == 0x12).unwrap();
+        let id = connack[at + 3..at + 3 + usize::from(connack[at + 2])].to_vec();
+        // Sixteen random bytes and more cannot be guessed.
+        assert!(id.len() >= 32 && connack[at + 1] == 0, "{connack:02x?}");
+        assert!(known.insert(id), "{connack:02x?} was given out before");
+    }
 }
 
 #[test]

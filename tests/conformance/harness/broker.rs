@@ -70,11 +70,6 @@ impl Broker {
         self.running = run(&self.folder);
     }
 
-    /// Stops the broker in order.
-    pub fn stop(&mut self) {
-        self.running.stop();
-    }
-
     /// Memory that the process has resident, in bytes, where the system says so.
     pub fn resident(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.process)).ok()?;
