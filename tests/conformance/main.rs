@@ -31,6 +31,7 @@ mod resume;
 mod retained;
 mod session;
 mod shared;
+mod states;
 mod storm;
 mod subscribe;
 mod takeover;
