@@ -19,6 +19,7 @@ mod harness;
 
 mod connect;
 mod crash;
+mod extremes;
 mod ids;
 mod keepalive;
 mod malformed;
