@@ -168,6 +168,24 @@ fn varints_inside(varint: &[u8]) {
 }
 
 #[test]
+fn what_comes_with_connect_is_judged_after_it() {
+    let topic = unique("with");
+    for (behind, reason) in
+        [(vec![0x20, 2, 0, 0], 0x82), (vec![0x36, 0], 0x81), (Connect::v5(&topic).bytes(), 0x82)]
+    {
+        let mut client = broker().open();
+        client.send(&[Connect::v5(&topic).bytes(), subscribe(1, &[(&topic, 0)]), behind].concat());
+        assert_eq!(client.receive()[..4], [0x20, 14, 0, 0]);
+        assert_eq!(client.last_words(), Some(reason));
+    }
+    // Behind one that is refused nothing is looked at.
+    let mut client = broker().open();
+    client.send(&[Connect::v5(&topic).property(0x21, &[0, 0]).bytes(), vec![0xC0, 0, 0x20, 0]].concat());
+    client.expect(&[0x20, 3, 0, 0x82, 0]);
+    client.expect_closed();
+}
+
+#[test]
 fn receive_maximum_zero() {
     let connect = Connect::v5(&unique("zero")).property(0x21, &[0, 0]);
     assert_eq!(connect_verdict(&connect.bytes()), Verdict::Told(0x82));
