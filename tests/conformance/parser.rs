@@ -239,6 +239,25 @@ fn unsubscribe_many_filters() {
 }
 
 #[test]
+fn subscribe_many_filters_that_are_shared() {
+    let base = unique("many");
+    let filters: Vec<_> = (0..4_000).map(|n| format!("$share/{base}-{n}/{n}")).collect();
+    let entries: Vec<_> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+    let names: Vec<_> = filters.iter().map(String::as_str).collect();
+    let connect = Connect::v5(&base).durable();
+    let mut client = broker().connect(&connect);
+    for round in 0..2 {
+        client.ask(&subscribe(1, &entries), &suback(0x90, 1, &[1; 4_000]));
+        if round == 0 {
+            client.ask(&unsubscribe(2, &names), &suback(0xB0, 2, &[0; 4_000]));
+        }
+    }
+    // By the end of their session as by an UNSUBSCRIBE. Others who wait for the disk wait no longer for it.
+    client.leave();
+    broker().connect(&connect.clean()).expect_nothing();
+}
+
+#[test]
 fn length_dribble() {
     let broker = Broker::start("[limits]\npacket_timeout = \"2s\"");
     let publish = Publish::new("dribble", vec![7; 1_000_000]).v5();
