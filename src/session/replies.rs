@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Close, Outgoing, Session};
-use crate::codec::{EncodeError, PacketId, ReasonCode, Suback, Version, encode};
+use crate::codec::{Auth, EncodeError, PacketId, ReasonCode, Suback, Version, encode};
 use crate::record::Lsn;
 
 /// Replies that may wait before no more packets are read from the client.
@@ -19,6 +19,7 @@ pub enum ReplyPacket {
     Pubcomp(PacketId, ReasonCode),
     Suback(Suback),
     Unsuback(Suback),
+    Auth(Box<Auth>),
 }
 
 /// What has to be durable before a reply may leave.
@@ -113,7 +114,7 @@ impl Session {
         self.replies.waits_for()
     }
 
-    /// Answers a SUBSCRIBE or UNSUBSCRIBE once `lsn` is durable.
+    /// Answers a SUBSCRIBE, UNSUBSCRIBE or AUTH once `lsn` is durable.
     pub fn answer_later(&mut self, lsn: Lsn, packet: ReplyPacket) {
         self.replies.push(Wait::For(lsn), packet);
     }
@@ -126,7 +127,7 @@ impl ReplyPacket {
         match self {
             Self::Puback(..) | Self::Pubcomp(..) => true,
             Self::Pubrec(_, reason) => reason.is_error(),
-            Self::Pubrel(..) | Self::Suback(_) | Self::Unsuback(_) => false,
+            Self::Pubrel(..) | Self::Suback(_) | Self::Unsuback(_) | Self::Auth(_) => false,
         }
     }
 
@@ -142,6 +143,7 @@ impl ReplyPacket {
             Self::Unsuback(unsuback) => {
                 encode::unsuback(version, unsuback.packet_id, &unsuback.reasons, None, size_max, out)
             }
+            Self::Auth(auth) => encode::auth(auth, None, size_max, out),
         }
     }
 }
