@@ -149,6 +149,8 @@ fn unescaped(name: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::auth::scram_verifier::SCRAM_ITERATIONS_MIN;
 
@@ -161,10 +163,12 @@ mod tests {
     const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     fn challenge(first: &str, is_known: bool) -> (Challenge, String) {
-        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let verifier = ScramVerifier::derive(b"pencil", &salt, SCRAM_ITERATIONS_MIN);
+        static PENCIL: LazyLock<Arc<ScramVerifier>> = LazyLock::new(|| {
+            let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+            Arc::new(ScramVerifier::derive(b"pencil", &salt, SCRAM_ITERATIONS_MIN))
+        });
         let first = ClientFirst::parse(first.as_bytes()).unwrap();
-        first.challenge(Arc::new(verifier), is_known, SERVER_NONCE)
+        first.challenge(Arc::clone(&PENCIL), is_known, SERVER_NONCE)
     }
 
     fn refused(first: &str) -> &'static str {
@@ -234,7 +238,7 @@ mod tests {
                             true => ClientFirst::parse(message).is_err(),
                             false => challenge(FIRST, true).0.conclude(message).is_err(),
                         };
-                        assert!(refused || is_first, "{message:?}");
+                        assert!(refused || is_first || message == whole.as_bytes(), "{message:?}");
                     }
                 }
             }
