@@ -3,6 +3,8 @@
 //! An [`Exchange`] is a value: it is fed what the client sent and gives what the client is to get. Nothing here
 //! blocks, because what costs time in SCRAM is the client's to do.
 //!
+//! Why it is written here and not taken from a package: `docs/adr/0009-scram-by-hand.md`.
+//!
 //! Invariant: to whoever does not know the password, a user who exists looks like one who does not.
 
 use std::sync::Arc;
