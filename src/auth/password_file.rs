@@ -171,6 +171,31 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_verifier_gets_a_decoy_that_looks_usual() {
+        const KEYS: &str =
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let line = |user, iterations, salt| format!("{user}:$scram-sha-256$i={iterations}${salt}${KEYS}\n");
+        let (short, long) = ("AAECAwQFBgcICQoL", "AAECAwQFBgcICQoLDA0ODw==");
+        let text =
+            [line("x", 9000, long), line("y", 5000, short), line("z", 5000, short), BOB.into()].concat();
+        let Ok(file) = PasswordFile::parse(&text) else { panic!() };
+        let of = |user: &str, secret: &[u8]| {
+            let (verifier, is_known) = file.verifier(user, secret);
+            (verifier.iterations, verifier.salt.clone(), is_known)
+        };
+        assert_eq!(of("x", b"s"), (9000, (0..16).collect(), true));
+        for user in ["bob", "eve", ""] {
+            let (iterations, salt, is_known) = of(user, b"s");
+            assert_eq!((iterations, salt.len(), is_known), (5000, 12, false), "{user}");
+            assert!(of(user, b"s").1 == salt && of(user, b"t").1 != salt && of("else", b"s").1 != salt);
+        }
+        let Ok(empty) = PasswordFile::parse("") else { panic!() };
+        let decoy = empty.verifier("eve", b"s").0;
+        assert_eq!((decoy.iterations, decoy.salt.len()), (SCRAM_ITERATIONS, SALT_BYTES));
+        assert!(problem("ada:$scram-sha-256$i=4096$x").starts_with("1: a SCRAM line must be"));
+    }
+
+    #[test]
     fn one_bad_line_refuses_the_file() {
         assert!(problem("ada").starts_with("1: a line must be `user:hash`"));
         assert!(problem("\nada:").starts_with("2: the user has no password hash"));
