@@ -221,7 +221,7 @@ fn nothing_but_auth_and_disconnect_comes_before_connack() {
 #[test]
 fn the_exchange_has_the_time_that_connect_has() {
     proves!("U-3.1.4-a");
-    let world = start("[limits]\nconnect_timeout = \"1s\"");
+    let world = start("[limits]\nconnect_timeout = \"2s\"");
     let (mut client, _, _) = challenged(&world.broker, connect("slow"), &Scram::new("ada", "harbour"));
     // Half of a packet that would be too late.
     client.send(&[0xF0, 0x50, 0x18]);
