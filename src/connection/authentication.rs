@@ -7,7 +7,7 @@ use super::Connection;
 use super::handshake::{Opening, Refusal};
 use crate::auth::{Exchange, Identity, ScramError, Step};
 use crate::broker::Broker;
-use crate::codec::{Auth, Connect, MAX_PACKET_SIZE, Packet, ReasonCode, encode};
+use crate::codec::{Auth, Connect, Packet, ReasonCode, encode};
 use crate::record::Lsn;
 use crate::session::{AuthStep, Authentication, Close, ReplyPacket};
 
@@ -33,7 +33,7 @@ impl Opening {
                 Step::Continue(next, challenge) => {
                     exchange = next;
                     let challenge = authentication.challenge(challenge);
-                    self.send(&encoded(&challenge, connect.maximum_packet_size)?).await?;
+                    self.send(&encoded(&challenge, self.size_max)?).await?;
                     data = self.receive_auth(authentication).await?;
                 }
                 Step::Done(identity, data) => {
@@ -122,9 +122,9 @@ impl Connection {
 }
 
 /// The AUTH as bytes, unless it is larger than the client takes [MQTT-3.1.2-24].
-fn encoded(auth: &Auth, maximum_packet_size: Option<u32>) -> Result<Vec<u8>, Close> {
+fn encoded(auth: &Auth, size_max: u32) -> Result<Vec<u8>, Close> {
     let mut bytes = Vec::new();
-    let written = encode::auth(auth, None, maximum_packet_size.unwrap_or(MAX_PACKET_SIZE), &mut bytes);
+    let written = encode::auth(auth, None, size_max, &mut bytes);
     let too_large = "AUTH exceeds the client's Maximum Packet Size";
     written.map(|()| bytes).map_err(|_| Close::because(ReasonCode::PacketTooLarge, too_large))
 }

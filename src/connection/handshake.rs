@@ -30,12 +30,16 @@ pub(super) struct Opening {
     pub partial: Vec<u8>,
     /// When there has to be a decision.
     until: Instant,
+    /// The largest packet the client takes.
+    pub size_max: u32,
 }
 
 /// Why no connection comes of it.
 pub(super) enum Refusal {
-    /// The client has left, or its time is over.
+    /// The client has left.
     Gone,
+    /// Its time is over.
+    Late,
     /// It may not come in.
     Because(Close),
 }
@@ -54,10 +58,15 @@ pub(super) async fn establish(
 ) -> Option<Box<Connection>> {
     let decoder = Decoder::server(context.broker.limits().session.packet_size);
     let until = Instant::now() + context.connect_timeout;
-    let mut opening = Opening { stream, peer, decoder, partial: Vec::new(), until };
+    let mut opening =
+        Opening { stream, peer, decoder, partial: Vec::new(), until, size_max: MAX_PACKET_SIZE };
     match opening.decide(&context).await {
         Ok(accepted) => accepted.into_connection(context, opening).await,
         Err(Refusal::Gone) => None,
+        Err(Refusal::Late) => {
+            tracing::debug!(%peer, "CONNECT, or the authentication, took too long");
+            None
+        }
         Err(Refusal::Because(close)) => {
             opening.refuse(&context, close.reason).await;
             None
@@ -92,6 +101,7 @@ impl Opening {
         let Ok(Some((Packet::Connect(connect), _))) = decoder.decode(&connect) else {
             return Err(Refusal::Gone);
         };
+        self.size_max = connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE);
         let accepted = self.accept(context, &connect).await;
         if let Err(refusal) = &accepted {
             self.log_refusal(connect.client_id, refusal);
@@ -124,18 +134,15 @@ impl Opening {
         match timeout_at(self.until, read).await {
             Ok(Ok(1..)) => Ok(()),
             Ok(_) => Err(Refusal::Gone),
-            Err(_) => {
-                tracing::debug!(peer = %self.peer, "CONNECT, or the authentication, took too long");
-                Err(Refusal::Gone)
-            }
+            Err(_) => Err(Refusal::Late),
         }
     }
 
     /// Sends a packet, while there is time.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         match timeout_at(self.until, write_all(&mut self.stream, bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Refusal::Gone),
+            Ok(sent) => sent.map_err(|_| Refusal::Gone),
+            Err(_) => Err(Refusal::Late),
         }
     }
 
@@ -185,7 +192,7 @@ impl Opening {
         let Some(version) = version else { return };
         let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
         let mut bytes = Vec::new();
-        if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
+        if encode::connack(version, &connack, self.size_max, &mut bytes).is_ok() {
             // A client that does not take it in time goes without: the connection ends either way.
             let _ = timeout(context.write_timeout, write_all(&mut self.stream, &bytes)).await;
             self.stream.close().await;
@@ -248,7 +255,7 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()>
 impl Accepted {
     /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1]. False when the client did
     /// not take it in time, or takes no packet of its size.
-    async fn send_connack(&mut self, context: &ConnectionContext, stream: &mut Stream) -> bool {
+    async fn send_connack(&mut self, context: &ConnectionContext, opening: &mut Opening) -> bool {
         let mut connack = self.terms.connack(self.attachment.session_present());
         self.authentication.accept(std::mem::take(&mut self.proof), &mut connack);
         let (version, size_max) = (self.terms.version, self.terms.max_packet_size);
@@ -256,7 +263,7 @@ impl Accepted {
         if encode::connack(version, &connack, size_max, &mut bytes).is_err() {
             return false;
         }
-        let sent = timeout(context.write_timeout, write_all(stream, &bytes)).await;
+        let sent = timeout(context.write_timeout, write_all(&mut opening.stream, &bytes)).await;
         matches!(sent, Ok(Ok(())))
     }
 
@@ -264,10 +271,10 @@ impl Accepted {
     async fn into_connection(
         mut self,
         context: Arc<ConnectionContext>,
-        opening: Opening,
+        mut opening: Opening,
     ) -> Option<Box<Connection>> {
-        let Opening { mut stream, peer, decoder, partial, .. } = opening;
-        let is_answered = self.send_connack(&context, &mut stream).await;
+        let is_answered = self.send_connack(&context, &mut opening).await;
+        let Opening { stream, peer, decoder, partial, .. } = opening;
         let Self { terms, identity, authentication, rights, attachment, link, .. } = self;
         let broker = &context.broker;
         if !is_answered {

@@ -436,6 +436,10 @@ fn auth_says_no_more_than_fits() {
     let size = whole.len() as u32;
     assert_eq!(sized(size).len(), whole.len());
     assert_eq!(sized(size - 1), [0x20, 3, 0, 0x95, 0]);
+    // Not even the refusal fits.
+    let mut client = world().open();
+    client.send(&connect(&unique("small")).property(0x27, &4_u32.to_be_bytes()).bytes());
+    client.expect_closed();
 }
 
 #[test]
