@@ -36,7 +36,7 @@ use tokio::sync::watch;
 pub use bell::Bell;
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
-pub use queue::Entry;
+pub use queue::{Entry, Strike};
 pub use read::{Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use rows::{Progress, SessionRow};
