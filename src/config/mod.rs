@@ -111,7 +111,8 @@ pub struct Limits {
     pub packet_size: u32,
     /// Most connections on all listeners together.
     pub connections: u32,
-    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete.
+    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete and
+    /// the exchange of enhanced authentication has ended.
     pub connect_timeout: Duration,
     /// How long a packet may take from its first byte to its last.
     pub packet_timeout: Duration,
