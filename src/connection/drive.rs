@@ -4,11 +4,14 @@ use std::future::Future as _;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::scratch::{self, Scratch};
 use super::{Connection, End};
 use crate::codec::ReasonCode;
 use crate::record::{Change, Lsn, Record, SessionDelta, UnixMillis};
 use crate::session::Close;
+use crate::store::Strike;
 
 /// Rounds of reading and writing before other connections of this thread have their turn.
 const ROUNDS_MAX: usize = 4;
@@ -35,6 +38,7 @@ impl Connection {
             self.check_eviction(now)?;
             // Silence is judged after the look at the socket: what waits there was said in time.
             self.session.handle_time(now)?;
+            self.check_packet(now)?;
             self.settle(now)?;
             let has_written = self.write(cx, scratch, now)?;
             self.settle(now)?;
@@ -61,6 +65,15 @@ impl Connection {
         Err(Close::because(reason, "the connection was told to leave").into())
     }
 
+    /// Leaves when the client has begun a packet and does not finish it.
+    fn check_packet(&self, now: UnixMillis) -> Result<(), End> {
+        if self.packet_due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let detail = "a packet was not complete in time";
+        Err(Close::because(ReasonCode::ImplementationSpecificError, detail).into())
+    }
+
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
     fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
         self.strike_settled(now);
@@ -72,10 +85,13 @@ impl Connection {
 
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
+        // Rung for after the last: a publisher hears once of everything that its client has acknowledged.
+        let mut publishers = SmallVec::<[_; 8]>::new();
         for claim in self.session.take_settled() {
             let group = self.context.broker.group_of(&self.slot, &claim);
-            if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
+            if let Some(Strike::Struck(bell)) = claim.entry.as_ref().map(|entry| entry.strike(claim.owner)) {
                 group.into_iter().for_each(|group| group.struck(claim.lsn));
+                publishers.extend(bell);
                 continue;
             }
             self.session.settle_by_report(&claim, now);
@@ -84,6 +100,7 @@ impl Connection {
                 self.settling.push((group, claim.lsn));
             }
         }
+        publishers.iter().for_each(|bell| bell.ring());
     }
 
     /// Reports everything at once, due or not.
@@ -128,6 +145,9 @@ impl Connection {
             self.rings_at = lsn;
             broker.store.ring_at(lsn, &self.link.bell);
         }
+        if let Some(entry) = self.session.reply_waits_with() {
+            entry.ring_when_complete(&self.link.bell);
+        }
         if self.takes_frames() && !self.slot.park() {
             return Ok(false);
         }
@@ -159,7 +179,7 @@ impl Connection {
             return Err(End::Lost);
         }
         let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);
-        let dues = [self.session.deadline(), write, self.leaves_at, gives_way_until];
+        let dues = [self.session.deadline(), self.packet_due(), write, self.leaves_at, gives_way_until];
         let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;

@@ -24,10 +24,11 @@ fn who_is_not_let_in_is_closed_and_disturbs_no_session() {
     let (broker, _files) = guarded();
     for version in Version::BOTH {
         let durable = Connect::new(version, &unique("stored")).durable();
-        let good = durable.clone().login("ada", "secret");
+        let good = durable.clone().user("ada", Some("secret"));
         let mut inside = broker.connect(&good);
         let [bad, none] = if version == Version::V5 { [0x86, 0x87] } else { [4, 5] };
-        for (refused, reason) in [(durable.clone().login("ada", "Secret"), bad), (durable.clone(), none)] {
+        for (refused, reason) in [(durable.clone().user("ada", Some("Secret")), bad), (durable.clone(), none)]
+        {
             let mut client = broker.open();
             client.send(&refused.bytes());
             let connack = client.receive();
@@ -45,10 +46,10 @@ fn the_payload_of_connect_has_an_order() {
     proves!("5.0 MQTT-3.1.3-1", "3.1.1 MQTT-3.1.3-1");
     let (broker, _files) = guarded();
     for version in Version::BOTH {
-        let mut witness = broker.connect(&Connect::new(version, "witness").login("bob", "secret"));
+        let mut witness = broker.connect(&Connect::new(version, "witness").user("bob", Some("secret")));
         witness.subscribe("open/will", 0);
         broker
-            .connect(&Connect::new(version, "right").will("open/will", "gone", 0).login("ada", "secret"))
+            .connect(&Connect::new(version, "right").will("open/will", "gone", 0).user("ada", Some("secret")))
             .cut();
         witness.expect_publish(&Publish::new("open/will", "gone"));
         let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
@@ -71,9 +72,9 @@ fn the_payload_of_connect_has_an_order() {
 fn who_may_not_publish_is_acknowledged_before_5_and_nobody_hears_it() {
     proves!("3.1.1 MQTT-3.3.5-2");
     let (broker, _files) = guarded();
-    let mut witness = broker.connect(&Connect::v311("witness").login("bob", "secret"));
+    let mut witness = broker.connect(&Connect::v311("witness").user("bob", Some("secret")));
     witness.subscribe("#", 0);
-    let mut client = broker.connect(&Connect::v311("publisher").login("ada", "secret"));
+    let mut client = broker.connect(&Connect::v311("publisher").user("ada", Some("secret")));
     client.publish(&Publish::new("closed/x", "x"));
     client.ask(&Publish::new("closed/x", "x").qos(1, 1).v311(), &ack(0x40, 1));
     client.ask(&Publish::new("closed/x", "x").qos(2, 2).v311(), &ack(0x50, 2));
@@ -87,9 +88,9 @@ fn who_may_not_publish_is_acknowledged_before_5_and_nobody_hears_it() {
 fn after_an_error_pubrec_the_identifier_is_a_new_one() {
     proves!("5.0 MQTT-4.3.3-9");
     let (broker, _files) = guarded();
-    let mut witness = broker.connect(&Connect::v5("witness").login("bob", "secret"));
+    let mut witness = broker.connect(&Connect::v5("witness").user("bob", Some("secret")));
     witness.subscribe("#", 0);
-    let mut client = broker.connect(&Connect::v5("publisher").login("ada", "secret"));
+    let mut client = broker.connect(&Connect::v5("publisher").user("ada", Some("secret")));
     for round in ["one", "two"] {
         client.ask(&Publish::new("closed/x", round).qos(2, 1).v5(), &ack_with(0x50, 1, 0x87));
         client.ask(&Publish::new("open/x", round).qos(2, 1).dup().v5(), &ack(0x50, 1));

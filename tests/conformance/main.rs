@@ -18,9 +18,12 @@ macro_rules! proves {
 mod harness;
 
 mod access;
+mod auth;
+mod authorization;
 mod connect;
 mod crash;
 mod diagnostics;
+mod extremes;
 mod ids;
 mod keepalive;
 mod malformed;
@@ -34,6 +37,7 @@ mod resume;
 mod retained;
 mod session;
 mod shared;
+mod states;
 mod storm;
 mod subscribe;
 mod takeover;

@@ -97,7 +97,7 @@ fn truncated_field_in_complete_frame() {
         let id_end = id_at + 2 + usize::from(body(&connect)[id_at + 1]);
         for cut in 0..body(&connect).len() {
             let end = connect_verdict(&packet(0x10, &body(&connect)[..cut]));
-            // Until the client identifier is there, nothing is believed, and nothing answered.
+            // What does not reach the end of its client identifier is not answered.
             let wanted = if cut < id_end { Verdict::Closed } else { refused(version, 0x81) };
             assert_eq!(end, wanted, "CONNECT of {version:?} cut at {cut}");
         }
@@ -161,9 +161,28 @@ fn varints_inside(varint: &[u8]) {
     v5(subscribe_with(1, &subscription_id, &[("a", 0)]));
     let head = [&string("MQTT")[..], &[5, 6, 0, 0]].concat();
     let in_connect = [&head[..], varint, &string("x"), &[0], &string("w"), &string("w")].concat();
+    // Where its client identifier is cannot be told.
     assert_eq!(connect_verdict(&packet(0x10, &in_connect)), Verdict::Closed);
     let in_will = [&head[..], &[0], &string("x"), varint, &string("w"), &string("w")].concat();
     assert_eq!(connect_verdict(&packet(0x10, &in_will)), Verdict::Told(0x81));
+}
+
+#[test]
+fn what_comes_with_connect_is_judged_after_it() {
+    let topic = unique("with");
+    for (behind, reason) in
+        [(vec![0x20, 2, 0, 0], 0x82), (vec![0x36, 0], 0x81), (Connect::v5(&topic).bytes(), 0x82)]
+    {
+        let mut client = broker().open();
+        client.send(&[Connect::v5(&topic).bytes(), subscribe(1, &[(&topic, 0)]), behind].concat());
+        assert_eq!(client.receive()[..4], [0x20, 14, 0, 0]);
+        assert_eq!(client.last_words(), Some(reason));
+    }
+    // Behind one that is refused nothing is looked at.
+    let mut client = broker().open();
+    client.send(&[Connect::v5(&topic).property(0x21, &[0, 0]).bytes(), vec![0xC0, 0, 0x20, 0]].concat());
+    client.expect(&[0x20, 3, 0, 0x82, 0]);
+    client.expect_closed();
 }
 
 #[test]
@@ -220,8 +239,27 @@ fn unsubscribe_many_filters() {
 }
 
 #[test]
+fn subscribe_many_filters_that_are_shared() {
+    let base = unique("many");
+    let filters: Vec<_> = (0..4_000).map(|n| format!("$share/{base}-{n}/{n}")).collect();
+    let entries: Vec<_> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+    let names: Vec<_> = filters.iter().map(String::as_str).collect();
+    let connect = Connect::v5(&base).durable();
+    let mut client = broker().connect(&connect);
+    for round in 0..2 {
+        client.ask(&subscribe(1, &entries), &suback(0x90, 1, &[1; 4_000]));
+        if round == 0 {
+            client.ask(&unsubscribe(2, &names), &suback(0xB0, 2, &[0; 4_000]));
+        }
+    }
+    // By the end of their session as by an UNSUBSCRIBE. Others who wait for the disk wait no longer for it.
+    client.leave();
+    broker().connect(&connect.clean()).expect_nothing();
+}
+
+#[test]
 fn length_dribble() {
-    let broker = Broker::start("");
+    let broker = Broker::start("[limits]\npacket_timeout = \"2s\"");
     let publish = Publish::new("dribble", vec![7; 1_000_000]).v5();
     let mut clients: Vec<_> =
         (0..300).map(|n| broker.connect(&Connect::v5(&format!("dribble-{n}")))).collect();
@@ -235,9 +273,12 @@ fn length_dribble() {
     if let (Some(before), Some(after)) = (before, broker.resident()) {
         assert!(after < before + 20_000_000, "{before} to {after} bytes");
     }
-    // The packet is one all the same when the rest comes.
+    // The packet is one all the same when the rest comes, and the others have had their time.
     let mut last = clients.pop().unwrap();
     last.send(&publish[1200..]);
+    last.expect_nothing();
+    clients.iter_mut().for_each(|client| client.expect_end(0x83));
+    // It is a packet's, not the connection's.
     last.expect_nothing();
 }
 

@@ -96,13 +96,13 @@ fn first_packet_not_connect() {
 fn connect_that_ends_within_its_client_id_has_no_version_to_answer_in() {
     for version in [Version::V31, Version::V311, Version::V5] {
         let connect = super::connect(version);
-        for len in 0..super::body(&connect).len() {
-            let cut = super::frame(0x10, &[&super::body(&connect)[..len]]);
+        for len in 0..body(&connect).len() {
+            let cut = frame(0x10, &[&body(&connect)[..len]]);
             let mut decoder = Decoder::server(100);
             assert_eq!(decoder.decode(&cut).unwrap_err().reason, MALFORMED, "{cut:02x?}");
             assert_eq!(decoder.version(), None, "{cut:02x?}");
         }
-        let trailing = super::frame(0x10, &[super::body(&connect), &[0]]);
+        let trailing = frame(0x10, &[body(&connect), &[0]]);
         let mut decoder = Decoder::server(100);
         assert_eq!(decoder.decode(&trailing).unwrap_err().reason, MALFORMED);
         assert_eq!(decoder.version(), Some(version));
@@ -163,6 +163,33 @@ fn variable_byte_integers_are_short_and_minimal() {
 fn a_property_value_stays_within_the_property_length() {
     let bytes = frame(0x30, &[&[0, 1, b'a'], &[2, 0x23, 0], &[3, b'x']]);
     refused(From::Client, Version::V5, &bytes, MALFORMED);
+}
+
+/// Nanoseconds that this thread has run, where the system says so: others run beside it. As exact as its
+/// clock tick.
+fn time_on_cpu() -> u64 {
+    let said = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    said.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+}
+
+/// Many user properties in one packet take as long as the same number in many packets, for each packet that
+/// clients put them in; one look back for each would take a hundred times as long.
+#[test]
+fn user_property_flood() {
+    let time = |count: usize, packets: usize| {
+        let properties = super::block(&[&b"\x26\0\x04name\0\x05value".repeat(count)]);
+        let connect = frame(0x10, &[b"\0\x04MQTT\x05\x02\0\0", &properties, b"\0\x01x"]);
+        let publish = frame(0x30, &[b"\0\x01a", &properties]);
+        let subscribe = frame(0x82, &[b"\0\x01", &properties, b"\0\x01a\0"]);
+        [connect, publish, subscribe].map(|packet| {
+            let since = time_on_cpu();
+            (0..packets).for_each(|_| assert!(decode(From::Client, Version::V5, &packet).is_ok()));
+            time_on_cpu() - since
+        })
+    };
+    for (few, many) in time(500, 200).into_iter().zip(time(50_000, 2)) {
+        assert!(many < few * 10 + 20_000_000, "{few} ns became {many} ns");
+    }
 }
 
 #[test]

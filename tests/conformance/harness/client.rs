@@ -108,6 +108,15 @@ impl Client {
         }
     }
 
+    /// Reads to the end; the reason of the DISCONNECT before it, if there is one.
+    pub fn last_words(mut self) -> Option<u8> {
+        let mut reason = None;
+        while let Some(packet) = self.next() {
+            reason = (packet[0] == 0xE0).then(|| packet[2]);
+        }
+        reason
+    }
+
     /// Checks the next packet, byte by byte.
     pub fn expect(&mut self, packet: &[u8]) {
         let received = self.receive();
@@ -175,6 +184,14 @@ impl Client {
     /// Shows that nothing was on its way: the answer to a PINGREQ comes first.
     pub fn expect_nothing(&mut self) {
         self.ask(&[0xC0, 0], &[0xD0, 0]);
+    }
+
+    /// Whether something has arrived, without waiting for it.
+    pub fn has_something(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let has = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).unwrap();
+        has
     }
 
     /// The broker closes without a word.
