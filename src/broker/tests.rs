@@ -9,7 +9,7 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
-use crate::session::{Receipt, SubscribeRequest, Terms};
+use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
 
@@ -23,6 +23,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
         packet_size: 1 << 20,
         keep_alive_max: 0,
         session_expiry: 3600,
+        offer: Offer::EVERYTHING,
+        response_information: None,
     },
     memory: 1 << 30,
     outbox_bytes: 1 << 20,

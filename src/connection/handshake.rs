@@ -34,7 +34,7 @@ pub(super) async fn establish(
         Ok(Ok(false)) => return None,
         Ok(Err(error)) => {
             tracing::info!(%peer, reason = ?error.reason, detail = error.detail, "CONNECT refused");
-            refuse(&mut stream, &context, decoder.version(), error.reason).await;
+            refuse(&mut stream, &context, decoder.version(), MAX_PACKET_SIZE, error.reason).await;
             return None;
         }
         Err(_) => {
@@ -45,13 +45,13 @@ pub(super) async fn establish(
     // Decoded again from the start: the packet borrows from the buffer, which has grown until now.
     let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
     let Ok(Some((Packet::Connect(connect), consumed))) = decoder.decode(&buffer) else { return None };
-    let version = connect.version;
+    let (version, size_max) = (connect.version, connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE));
     let accepted = accept(&context, &connect, peer).await;
     buffer.drain(..consumed);
     match accepted {
         Ok(accepted) => accepted.into_connection(context, stream, peer, decoder, buffer).await,
         Err(reason) => {
-            refuse(&mut stream, &context, Some(version), reason).await;
+            refuse(&mut stream, &context, Some(version), size_max, reason).await;
             None
         }
     }
@@ -99,6 +99,9 @@ async fn accept(
         tracing::info!(%client_id, %peer, ?reason, "CONNECT refused");
         reason
     };
+    if let Some(reason) = broker.redirect_reason() {
+        return Err(refused(reason));
+    }
     if broker.memory.is_exhausted() {
         return Err(refused(ReasonCode::ServerBusy));
     }
@@ -107,7 +110,7 @@ async fn accept(
     let identity = authenticate(context, connect).await.map_err(refused)?;
     let rights = broker.auth.rights(&identity, &terms.client_id).map_err(refused)?;
     let will = connect.will.as_ref().map(|will| will_record(will, &terms, &rights));
-    let will = will.transpose().map_err(refused)?;
+    let will = will.transpose().map_err(refused)?.flatten();
     let link = Arc::new(Link::default());
     // Only now: a client that is not let in disturbs nobody's session.
     let request = AttachRequest {
@@ -137,10 +140,14 @@ async fn authenticate(context: &ConnectionContext, connect: &Connect<'_>) -> Res
     checked.unwrap_or(Err(ReasonCode::UnspecifiedError))
 }
 
-/// A will is judged like a PUBLISH, and its rights at once, not only when it goes out.
-fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRecord, ReasonCode> {
+/// A will is judged like a PUBLISH, and its rights at once, not only when it goes out. As with a PUBLISH one to
+/// where clients do not publish is taken, and nobody gets it.
+fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<Option<WillRecord>, ReasonCode> {
     let topic = TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
-    if topic.is_system() || !rights.may_publish(&topic) {
+    if topic.is_system() {
+        return Ok(None);
+    }
+    if !rights.may_publish(&topic) {
         return Err(ReasonCode::NotAuthorized);
     }
     let mut properties = Vec::with_capacity(will.properties.forwarded_len);
@@ -156,7 +163,7 @@ fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRe
         publisher: &terms.client_id,
     };
     let message = Message::new(&parts, &mut Vec::new());
-    Ok(WillRecord { message, delay: will.delay, message_expiry: will.properties.message_expiry })
+    Ok(Some(WillRecord { message, delay: will.delay, message_expiry: will.properties.message_expiry }))
 }
 
 /// Sends the CONNACK that refuses, where the version has one for the reason.
@@ -164,14 +171,17 @@ async fn refuse(
     stream: &mut Stream,
     context: &ConnectionContext,
     version: Option<Version>,
+    size_max: u32,
     reason: ReasonCode,
 ) {
     context.broker.metrics.connects_refused.increment(1);
     // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
     let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else { return };
-    let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+    let server_reference = context.broker.server_reference(reason);
+    let properties = ConnackProperties { server_reference, ..ConnackProperties::default() };
+    let connack = Connack { session_present: false, reason, properties };
     let mut bytes = Vec::new();
-    if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
+    if encode::connack(version, &connack, size_max, &mut bytes).is_ok() {
         // A client that does not take it in time goes without: the connection ends either way.
         let _ = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
         stream.close().await;
@@ -189,12 +199,13 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()>
 
 impl Accepted {
     /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1]. False when the client did
-    /// not take it in time, or takes no packet of its size.
+    /// not take it in time, or takes no packet of its size, and is told so if it takes at least that.
     async fn send_connack(&self, context: &ConnectionContext, stream: &mut Stream) -> bool {
         let connack = self.terms.connack(self.attachment.session_present());
         let (version, size_max) = (self.terms.version, self.terms.max_packet_size);
         let mut bytes = Vec::new();
         if encode::connack(version, &connack, size_max, &mut bytes).is_err() {
+            refuse(stream, context, Some(version), size_max, ReasonCode::PacketTooLarge).await;
             return false;
         }
         let sent = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
