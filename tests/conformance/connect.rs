@@ -24,7 +24,7 @@ fn is_accepted_in_every_version() {
 }
 
 #[test]
-fn a_second_one_ends_the_connection() {
+fn second_connect() {
     proves!("5.0 MQTT-3.1.0-2", "5.0 MQTT-3.2.0-2", "3.1.1 MQTT-3.1.0-2");
     for version in VERSIONS {
         let connect = Connect::new(version, &unique("twice"));
@@ -35,7 +35,7 @@ fn a_second_one_ends_the_connection() {
 }
 
 #[test]
-fn has_to_be_the_first_packet() {
+fn first_packet_not_connect() {
     proves!("5.0 MQTT-3.1.0-1", "3.1.1 MQTT-3.1.0-1", "5.0 MQTT-3.14.0-1");
     let firsts = [Publish::new("a", "").v5(), vec![0xC0, 0], vec![0xE0, 0], subscribe(1, &[("a", 0)])];
     for first in firsts {
@@ -46,7 +46,7 @@ fn has_to_be_the_first_packet() {
 }
 
 #[test]
-fn an_unknown_protocol_is_refused() {
+fn protocol_names() {
     proves!(
         "5.0 MQTT-3.1.2-1",
         "5.0 MQTT-3.1.2-2",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Broker, Connect, Publish, Version, broker, suback, subscribe, unique};
 
 #[test]
-fn a_silent_client_is_closed_after_one_and_a_half_times() {
+fn half_open_keepalive() {
     proves!("5.0 MQTT-3.1.2-22", "3.1.1 MQTT-3.1.2-24", "5.0 MQTT-3.1.2-20", "3.1.1 MQTT-3.1.2-23");
     for version in [Version::V311, Version::V5] {
         let mut silent = broker().connect(&Connect::new(version, &unique("silent")).keep_alive(1));

@@ -21,6 +21,7 @@ mod connect;
 mod crash;
 mod keepalive;
 mod malformed;
+mod parser;
 mod properties;
 mod publish;
 mod qos1;

@@ -101,7 +101,7 @@ fn an_error_puback_settles_the_message() {
 }
 
 #[test]
-fn nothing_is_repeated_on_a_live_connection() {
+fn no_resend_on_live_connection() {
     proves!(
         "5.0 MQTT-4.4.0-1",
         "3.1.1 MQTT-4.4.0-1",

@@ -15,7 +15,7 @@ fn publish_to(topic: &str, payload: &str) {
 }
 
 #[test]
-fn a_repeat_is_acknowledged_and_not_delivered() {
+fn qos2_publish_replay_n() {
     proves!(
         "5.0 MQTT-4.3.3-8",
         "5.0 MQTT-4.3.3-10",
@@ -61,7 +61,7 @@ fn a_repeat_is_known_over_a_reconnect() {
 }
 
 #[test]
-fn an_unknown_pubrel_is_answered() {
+fn qos2_pubrel_unknown() {
     let mut client = broker().connect(&Connect::v5(&unique("unknown")));
     client.ask(&ack(0x62, 9), &ack_with(0x70, 9, 0x92));
     let mut client = broker().connect(&Connect::v311(&unique("unknown")));
@@ -110,7 +110,7 @@ fn publish_is_repeated_before_pubrec_and_pubrel_after_it() {
 }
 
 #[test]
-fn the_window_counts_until_pubcomp() {
+fn window_counts_qos2_until_pubcomp() {
     let topic = unique("window");
     let mut receiver = receiver_of(&topic, &Connect::v5(&unique("window")).property(0x21, &[0, 1]));
     publish_to(&topic, "1");
@@ -129,7 +129,7 @@ fn the_window_counts_until_pubcomp() {
 }
 
 #[test]
-fn an_error_pubrec_settles_the_message() {
+fn qos2_error_pubrec() {
     proves!("5.0 MQTT-4.4.0-2");
     let topic = unique("refuses");
     let connect = Connect::v5(&unique("refuses")).durable();
@@ -143,7 +143,7 @@ fn an_error_pubrec_settles_the_message() {
 }
 
 #[test]
-fn acks_of_the_wrong_kind_end_the_connection() {
+fn wrong_ack_kind() {
     for (qos, wrong) in [(2, 0x40), (1, 0x50)] {
         let topic = unique("wrong");
         let mut receiver = broker().connect(&Connect::v5(&unique("wrong")));
@@ -156,7 +156,7 @@ fn acks_of_the_wrong_kind_end_the_connection() {
 }
 
 #[test]
-fn a_handshake_that_began_is_finished_although_the_message_expires() {
+fn qos2_expiry_midway() {
     proves!("5.0 MQTT-4.3.3-7", "5.0 MQTT-4.3.3-13");
     let topic = unique("expires");
     let connect = Connect::v5(&unique("expires")).durable();

@@ -51,7 +51,7 @@ fn clean_start_discards() {
 }
 
 #[test]
-fn what_came_meanwhile_is_delivered_in_order() {
+fn resume_with_new_traffic() {
     proves!("3.1.1 MQTT-3.1.2-5", "5.0 MQTT-4.5.0-1", "5.0 MQTT-4.1.0-1", "3.1.1 MQTT-4.1.0-2");
     let (id, topic) = (unique("offline"), unique("offline"));
     let connect = Connect::v311(&id).durable();
@@ -99,7 +99,7 @@ fn expires() {
 }
 
 #[test]
-fn expired_messages_are_not_delivered_and_others_say_what_is_left() {
+fn expiry_decrement() {
     proves!("5.0 MQTT-3.3.2-5", "5.0 MQTT-3.3.2-6");
     let (id, topic) = (unique("late"), unique("late"));
     let connect = Connect::v5(&id).durable();
@@ -121,7 +121,7 @@ fn expired_messages_are_not_delivered_and_others_say_what_is_left() {
 }
 
 #[test]
-fn a_smaller_window_after_resume_is_kept() {
+fn resume_window_smaller() {
     let (id, topic) = (unique("smaller"), unique("smaller"));
     let connect = Connect::v5(&id).durable();
     let mut client = broker().connect(&connect);

@@ -29,7 +29,7 @@ fn the_session_goes_over_with_what_is_open() {
 }
 
 #[test]
-fn a_storm_leaves_one_connection_with_the_session() {
+fn takeover_storm() {
     let connect = Connect::v5(&unique("storm")).durable();
     broker().connect(&connect).leave();
     std::thread::scope(|scope| {
@@ -48,7 +48,7 @@ fn a_storm_leaves_one_connection_with_the_session() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_does_not_hinder() {
+fn takeover_of_stuck_peer() {
     let (id, topic) = (unique("stuck"), unique("stuck"));
     let connect = Connect::v5(&id).durable();
     let mut stuck = broker().connect(&connect);

@@ -32,6 +32,17 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Alive,
+    /// It ends with this reason.
+    Told(u8),
+    /// It ends without a word.
+    Closed,
+}
+
 impl Client {
     pub fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
@@ -59,6 +70,20 @@ impl Client {
     /// The next packet.
     pub fn receive(&mut self) -> Vec<u8> {
         self.next().unwrap_or_else(|| panic!("the connection was closed"))
+    }
+
+    /// Whether what was sent is taken: the DISCONNECT that it was answered by, the end without one, or the
+    /// answer to the PINGREQ after it.
+    pub fn verdict(mut self, bytes: &[u8]) -> Verdict {
+        self.send(&[bytes, &[0xC0, 0]].concat());
+        loop {
+            match self.next().as_deref() {
+                None => return Verdict::Closed,
+                Some([0xE0, _, reason, ..]) => return Verdict::Told(*reason),
+                Some([0xD0, ..]) => return Verdict::Alive,
+                Some(_) => {}
+            }
+        }
     }
 
     /// Checks the next packet, byte by byte.
@@ -135,7 +160,7 @@ impl Client {
     }
 
     /// The next packet; `None` at the end of the connection.
-    fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn next(&mut self) -> Option<Vec<u8>> {
         let mut packet = vec![0; 2];
         if !self.read(&mut packet) {
             return None;
