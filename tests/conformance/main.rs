@@ -17,15 +17,18 @@ macro_rules! proves {
 
 mod harness;
 
+mod choices;
 mod connect;
 mod crash;
 mod keepalive;
 mod malformed;
+mod offer;
 mod parser;
 mod properties;
 mod publish;
 mod qos1;
 mod qos2;
+mod redirect;
 mod retained;
 mod session;
 mod shared;

@@ -144,7 +144,7 @@ fn qos2_error_pubrec() {
 
 #[test]
 fn wrong_ack_kind() {
-    for (qos, wrong) in [(2, 0x40), (1, 0x50)] {
+    for (qos, wrong) in [(2, 0x40), (1, 0x50), (1, 0x70), (2, 0x70)] {
         let topic = unique("wrong");
         let mut receiver = broker().connect(&Connect::v5(&unique("wrong")));
         receiver.ask(&subscribe(1, &[(&topic, qos)]), &suback(0x90, 1, &[qos]));
