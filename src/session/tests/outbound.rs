@@ -349,6 +349,15 @@ fn alias_bounds() {
 }
 
 #[test]
+fn the_topics_of_all_aliases_together_have_a_limit() {
+    let mut peer = aliased(None);
+    let long = "a".repeat(40_000);
+    assert_eq!(alias_of(&mut peer, &long, "").unwrap().1, 1);
+    assert_eq!(alias_of(&mut peer, &long.replace('a', "b"), "").unwrap().1, 0);
+    assert_eq!(alias_of(&mut peer, "b", "").unwrap().1, 2);
+}
+
+#[test]
 fn an_alias_is_used_only_after_the_client_has_seen_it() {
     // 2 fixed, 2 + 3 topic, 1 + 3 properties: 9 bytes are left for the payload, 12 without the alias.
     let mut peer = aliased(Some(20));
