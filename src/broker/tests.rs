@@ -255,6 +255,20 @@ async fn who_comes_in_after_all_were_told_to_leave_is_told_too() {
     assert_eq!(late.link.eviction(), Some(ReasonCode::ServerShuttingDown));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_in_while_everybody_is_sent_away_is_sent_away_too() {
+    let world = World::new();
+    let early = world.live("early").await;
+    let redirect = RedirectConfig { to: "other.example".into(), permanent: false };
+    world.broker.set_redirect(Some(redirect));
+    let late = world.attach("late").await;
+    for client in [&early, &late] {
+        assert_eq!(client.link.eviction(), Some(ReasonCode::UseAnotherServer));
+    }
+    world.broker.set_redirect(None);
+    assert_eq!(world.attach("later").await.link.eviction(), None);
+}
+
 #[tokio::test]
 async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
     let world = World::new();
