@@ -255,7 +255,7 @@ async fn who_comes_in_after_all_were_told_to_leave_is_told_too() {
     assert_eq!(late.link.eviction(), Some(ReasonCode::ServerShuttingDown));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn who_comes_in_while_everybody_is_sent_away_is_sent_away_too() {
     let world = World::new();
     let early = world.live("early").await;
