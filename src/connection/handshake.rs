@@ -28,7 +28,8 @@ pub(super) async fn establish(
 ) -> Option<Box<Connection>> {
     let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
     let mut buffer = Vec::new();
-    let received = receive_connect(&mut stream, &mut decoder, &mut buffer);
+    let mut share = MemoryShare::of(&context.broker.memory);
+    let received = receive_connect(&mut stream, &mut decoder, &mut buffer, &mut share);
     match tokio::time::timeout(context.connect_timeout, received).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return None,
@@ -66,11 +67,13 @@ struct Accepted {
     link: Arc<Link>,
 }
 
-/// Reads until CONNECT is complete; false when the connection ended before.
+/// Reads until CONNECT is complete; false when the connection ended before, or the broker has no memory for
+/// one that is so large.
 async fn receive_connect(
     stream: &mut Stream,
     decoder: &mut Decoder,
     buffer: &mut Vec<u8>,
+    share: &mut MemoryShare,
 ) -> Result<bool, DecodeError> {
     loop {
         let read = std::future::poll_fn(|cx| {
@@ -84,6 +87,9 @@ async fn receive_connect(
         let Ok(1..) = read.await else { return Ok(false) };
         if decoder.decode(buffer)?.is_some() {
             return Ok(true);
+        }
+        if !share.grow(buffer.len()) {
+            return Ok(false);
         }
     }
 }

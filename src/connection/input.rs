@@ -1,14 +1,17 @@
 //! Bytes in: whole packets to the session, the rest kept until it is whole.
 
+use std::collections::HashSet;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use super::drive::store_failed;
 use super::scratch::{READ_MAX, Scratch};
 use super::{Connection, End};
-use crate::broker::Source;
+use crate::broker::{RetainedScan, Source};
 use crate::codec::{Disconnect, Packet, Publish, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
-use crate::record::UnixMillis;
+use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Incoming, ReplyPacket};
 use crate::topic::TopicName;
 
@@ -175,18 +178,26 @@ impl Connection {
         let subscribed = subscribed.map_err(|_| store_failed())?;
         let suback = Suback { packet_id: subscribe.packet_id, reasons: subscribed.reasons };
         self.session.answer_later(subscribed.safe_at, ReplyPacket::Suback(suback));
-        for scan in subscribed.scans {
-            // One for each subscription at most, however often a client repeats itself.
-            self.scans.retain(|(_, known)| !known.is_replaced_by(&scan));
-            self.scans.push_back((subscribed.safe_at, scan));
-        }
+        self.queue_scans(subscribed.safe_at, subscribed.scans);
         Ok(())
+    }
+
+    /// One scan for each subscription at most, however often a client repeats itself, and the newest. Those
+    /// that wait are looked at once for all filters: how many there are of both is the client's choice.
+    fn queue_scans(&mut self, safe_at: Lsn, scans: Vec<RetainedScan>) {
+        let mut replaced = HashSet::with_hasher(RandomState::default());
+        let is_last = |scan: &RetainedScan| replaced.insert(scan.filter().clone());
+        let newest: Vec<_> = scans.into_iter().rev().filter(is_last).collect();
+        self.scans.retain(|(_, known)| !replaced.contains(known.filter()));
+        self.scans.extend(newest.into_iter().rev().map(|scan| (safe_at, scan)));
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let filters = self.session.handle_unsubscribe(unsubscribe)?;
-        for filter in filters.iter().flatten().filter(|filter| !filter.is_shared()) {
-            self.scans.retain(|(_, scan)| !scan.is_for(&filter.filter));
+        if !self.scans.is_empty() {
+            let plain = filters.iter().flatten().filter(|filter| !filter.is_shared());
+            let gone: HashSet<_, RandomState> = plain.map(|filter| &filter.filter).collect();
+            self.scans.retain(|(_, scan)| !gone.contains(scan.filter()));
         }
         let unsubscribed =
             self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;

@@ -186,6 +186,23 @@ fn an_empty_client_id_gets_one_that_is_used() {
 }
 
 #[test]
+fn assigned_id_unique() {
+    let mut broker = Broker::start("");
+    let mut known = std::collections::HashSet::new();
+    for round in 0..300 {
+        if round == 200 {
+            broker.crash();
+        }
+        let connack = broker.open().connect(&Connect::v5("").expiry(u32::from(round % 50 == 0) * 9), false);
+        let at = connack.iter().rposition(|byte| *byte == 0x12).unwrap();
+        let id = connack[at + 3..at + 3 + usize::from(connack[at + 2])].to_vec();
+        // Sixteen random bytes and more cannot be guessed.
+        assert!(id.len() >= 32 && connack[at + 1] == 0, "{connack:02x?}");
+        assert!(known.insert(id), "{connack:02x?} was given out before");
+    }
+}
+
+#[test]
 fn an_empty_client_id_with_a_session_is_refused_before_5() {
     proves!(
         "3.1.1 MQTT-3.1.3-7",

@@ -205,6 +205,19 @@ fn subscribe_many_filters() {
 }
 
 #[test]
+fn unsubscribe_many_filters() {
+    let filters: Vec<_> = (0..100_000).map(|n| format!("m{n:06}")).collect();
+    let entries: Vec<_> = filters[..10_000].iter().map(|filter| (filter.as_str(), 0)).collect();
+    let names: Vec<_> = filters.iter().map(String::as_str).rev().collect();
+    // Retained messages are still to be looked for when all of them are taken back, and others, too.
+    let mut client = broker().connect(&Connect::v5(&unique("many")).expiry(5));
+    client.send(&[subscribe(1, &entries), unsubscribe(2, &names)].concat());
+    client.expect(&suback(0x90, 1, &[0; 10_000]));
+    let codes: Vec<_> = (0..100_000).rev().map(|n| if n < 10_000 { 0 } else { 0x11 }).collect();
+    client.expect(&suback(0xB0, 2, &codes));
+}
+
+#[test]
 fn length_dribble() {
     let broker = Broker::start("");
     let publish = Publish::new("dribble", vec![7; 1_000_000]).v5();

@@ -156,10 +156,3 @@ fn more_than_our_receive_maximum_ends_the_connection() {
     client.send(&Publish::new("t", "").qos(1, 4).v5());
     client.expect_end(0x93);
 }
-
-#[test]
-fn an_unknown_puback_is_ignored() {
-    let mut client = broker().connect(&Connect::v5(&unique("unknown")));
-    client.send(&ack(0x40, 77));
-    client.expect_nothing();
-}

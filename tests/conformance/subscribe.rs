@@ -102,6 +102,19 @@ fn overlap_subs() {
     sender.ask(&Publish::new(&topic, "x").qos(2, 1).v5(), &ack(0x50, 1));
     assert_eq!(client.take_qos_1().payload, b"x");
     client.expect_nothing();
+    // In 5.0 with the identifiers of all that have one, and as retained as the best of them has it.
+    let mut client = broker().connect(&Connect::v5(&unique("overlap")));
+    for (id, filter, qos) in [(1, &plus, 0), (2, &hash, 2), (3, &topic, 1)] {
+        client.ask(&subscribe_with(id, &[0x0B, id as u8], &[(filter, qos)]), &suback(0x90, id, &[qos]));
+    }
+    sender.ask(&ack(0x62, 1), &ack(0x70, 1));
+    sender.ask(&Publish::new(&topic, "y").qos(2, 1).v5(), &ack(0x50, 1));
+    let message = client.message();
+    assert_eq!((message.qos, message.payload), (2, b"y".to_vec()));
+    let mut ids: Vec<_> = message.properties.chunks(2).map(|id| (id[0], id[1])).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [(0x0B, 1), (0x0B, 2), (0x0B, 3)]);
+    client.expect_nothing();
 }
 
 #[test]
@@ -117,6 +130,12 @@ fn no_local() {
     one.expect_nothing();
     other.send(&Publish::new(&topic, "y").v5());
     one.expect(&Publish::new(&topic, "y").v5());
+    // The last SUBSCRIBE says whether.
+    other.ask(&subscribe(2, &[(&topic, 0)]), &suback(0x90, 2, &[0]));
+    other.ask(&Publish::new(&topic, "z").v5(), &Publish::new(&topic, "z").v5());
+    other.ask(&subscribe(3, &[(&topic, 4)]), &suback(0x90, 3, &[0]));
+    other.send(&Publish::new(&topic, "z").v5());
+    other.expect_nothing();
 }
 
 #[test]

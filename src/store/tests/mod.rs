@@ -8,6 +8,8 @@ mod restart;
 mod row_forms;
 mod rules;
 
+pub(crate) use disk::Disk;
+
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +69,8 @@ fn load(database: redb::Database) -> Result<(recover::Opened, Registry), StoreEr
     Ok((recover::load(database, Path::new("test"), &registry)?, registry))
 }
 
-fn open_on(disk: &disk::Disk, settings: &StoreSettings) -> Result<(Store, Recovered), StoreError> {
+/// A store on a disk that a test has in its hands.
+pub(crate) fn open_on(disk: &disk::Disk, settings: &StoreSettings) -> Result<(Store, Recovered), StoreError> {
     let (opened, registry) = load(database(disk)?)?;
     Store::start(opened, registry, settings)
 }

@@ -76,11 +76,6 @@ impl Broker {
         Command::new("kill").args(["-HUP", &self.running.process.to_string()]).status().unwrap();
     }
 
-    /// Stops the broker in order.
-    pub fn stop(&mut self) {
-        self.running.stop();
-    }
-
     /// Memory that the process has resident, in bytes, where the system says so.
     pub fn resident(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.process)).ok()?;
