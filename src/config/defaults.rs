@@ -75,6 +75,7 @@ impl Default for Limits {
             packet_size: MIB as u32,
             connections: 100_000,
             connect_timeout: Duration::from_secs(10),
+            packet_timeout: Duration::from_mins(5),
             keep_alive_max: None,
             receive_maximum: 1024,
             inflight: 512,

@@ -139,6 +139,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
         packet_size: u32::try_from(packet_size).unwrap_or(default.packet_size),
         connections: section.number("connections", COUNT, default.connections),
         connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
+        packet_timeout: section.duration("packet_timeout", TIMEOUT, default.packet_timeout),
         keep_alive_max: Some(keep_alive).filter(|longest| !longest.is_zero()),
         receive_maximum: section.number("receive_maximum", ids.clone(), default.receive_maximum),
         inflight: section.number("inflight", ids.clone(), default.inflight),

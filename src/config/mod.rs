@@ -147,6 +147,8 @@ pub struct Limits {
     pub connections: u32,
     /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete.
     pub connect_timeout: Duration,
+    /// How long a packet may take from its first byte to its last.
+    pub packet_timeout: Duration,
     /// Longest Keep Alive that an MQTT 5.0 client may ask for (Server Keep Alive); `None` is no limit.
     pub keep_alive_max: Option<Duration>,
     /// QoS 1 and 2 PUBLISH packets that a client may have open towards us (Receive Maximum in CONNACK).

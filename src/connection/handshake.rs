@@ -250,6 +250,7 @@ impl Accepted {
             publishing: PublishContext::default(),
             came_with_connect: !partial.is_empty(),
             partial,
+            partial_since: None,
             unsent: None,
             blocked_since: None,
             needs_flush: false,

@@ -19,6 +19,9 @@ use crate::topic::TopicName;
 /// that writes before it reads does not lock up with us.
 const UNSENT_REPLIES_MAX: usize = 64 * 1024;
 
+/// A packet that is so many bytes short is long, and each piece of it shows that the client is alive.
+const LONG_REST: usize = 1000;
+
 /// How long a publisher waits for a crowded outbox.
 const GIVES_WAY_MAX: Duration = Duration::from_millis(50);
 
@@ -32,8 +35,9 @@ impl Connection {
     ) -> Result<bool, End> {
         self.reading_paused = !self.may_read();
         if self.reading_paused {
-            // Who is not read from cannot be silent.
+            // Who is not read from cannot be silent, or slow.
             self.session.heard(now);
+            self.partial_since = self.partial_since.map(|_| now);
             return Ok(false);
         }
         if std::mem::take(&mut self.came_with_connect) {
@@ -49,7 +53,6 @@ impl Connection {
             Poll::Ready(Ok(read)) => read,
         };
         self.inbound.bytes += read as u64;
-        self.session.heard(now);
         if kept == self.partial.len() {
             self.read_in_scratch(scratch, kept + read, now)?;
         } else {
@@ -95,7 +98,7 @@ impl Connection {
         if !rest.is_empty() {
             self.partial = rest.to_vec();
         }
-        Ok(())
+        self.await_rest(consumed > 0, now)
     }
 
     /// A packet larger than the thread's buffer: it gathers in a buffer that grows with what has arrived,
@@ -110,13 +113,33 @@ impl Connection {
         }
         let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
         if whole.is_none_or(|whole| self.partial.len() < whole) {
-            return Ok(());
+            return self.await_rest(false, now);
         }
         let bytes = std::mem::take(&mut self.partial);
         self.partial_share.shrink(0);
         let consumed = self.handle_packets(&bytes, now)?;
         self.partial = bytes.get(consumed..).unwrap_or_default().to_vec();
+        self.await_rest(consumed > 0, now)
+    }
+
+    /// Notes since when the rest of a packet is awaited. A packet shows that the client is alive, not each of
+    /// its bytes [MQTT-3.1.2-22]; but one that is long may take longer than the keep-alive.
+    fn await_rest(&mut self, is_new: bool, now: UnixMillis) -> Result<(), End> {
+        if self.partial.is_empty() {
+            self.partial_since = None;
+            return Ok(());
+        }
+        self.partial_since = self.partial_since.filter(|_| !is_new).or(Some(now));
+        let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
+        if whole.is_some_and(|whole| whole - self.partial.len() > LONG_REST) {
+            self.session.heard(now);
+        }
         Ok(())
+    }
+
+    /// When the packet that is awaited has to be complete.
+    pub(super) fn packet_due(&self) -> Option<UnixMillis> {
+        self.partial_since.map(|since| since.plus(self.context.packet_timeout))
     }
 
     /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them.
@@ -125,6 +148,9 @@ impl Connection {
         while let Some((packet, len)) =
             self.decoder.decode(bytes.get(consumed..).unwrap_or_default()).map_err(Close::from)?
         {
+            if consumed == 0 {
+                self.session.heard(now);
+            }
             self.handle_packet(packet, now)?;
             consumed += len;
         }

@@ -31,6 +31,7 @@ fn context(broker: &Arc<Broker>, listener: SocketAddr) -> Arc<ConnectionContext>
         broker: Arc::clone(broker),
         listener,
         connect_timeout: Duration::from_secs(10),
+        packet_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(10),
         password_checks: Arc::new(Semaphore::new(1)),
     })

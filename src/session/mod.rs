@@ -136,7 +136,7 @@ impl Session {
         self.durable
     }
 
-    /// Notes that something arrived: whatever it is, the client is alive.
+    /// Notes that a packet has arrived, or much of one: whatever it is, the client is alive.
     pub fn heard(&mut self, now: UnixMillis) {
         self.heard_at = now;
     }

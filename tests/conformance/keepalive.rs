@@ -34,6 +34,24 @@ fn what_is_sent_to_a_client_does_not_keep_it_alive_and_what_it_sends_does() {
 }
 
 #[test]
+fn half_open_keepalive_counts_packets_and_not_their_bytes() {
+    let publish = Publish::new("slow", [0; 40]).v5();
+    let mut slow = broker().connect(&Connect::v5(&unique("slow")).keep_alive(1));
+    let long = Publish::new("long", [0; 3000]).v5();
+    let mut busy = broker().connect(&Connect::v5(&unique("busy")).keep_alive(1));
+    let since = Instant::now();
+    for at in 0..20 {
+        slow.send(&publish[at..=at]);
+        busy.send(&long[at * 100..at * 100 + 100]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    slow.expect_end(0x8D);
+    assert!(since.elapsed() < Duration::from_millis(2900), "{:?}", since.elapsed());
+    busy.send(&long[2000..]);
+    busy.expect_nothing();
+}
+
+#[test]
 fn pingreq_is_answered() {
     proves!("5.0 MQTT-3.12.4-1", "3.1.1 MQTT-3.12.4-1");
     for version in [Version::V31, Version::V311, Version::V5] {

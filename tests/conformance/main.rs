@@ -34,6 +34,7 @@ mod resume;
 mod retained;
 mod session;
 mod shared;
+mod states;
 mod storm;
 mod subscribe;
 mod takeover;

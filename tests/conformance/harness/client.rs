@@ -108,6 +108,15 @@ impl Client {
         }
     }
 
+    /// Reads to the end; the reason of the DISCONNECT before it, if there is one.
+    pub fn last_words(mut self) -> Option<u8> {
+        let mut reason = None;
+        while let Some(packet) = self.next() {
+            reason = (packet[0] == 0xE0).then(|| packet[2]);
+        }
+        reason
+    }
+
     /// Checks the next packet, byte by byte.
     pub fn expect(&mut self, packet: &[u8]) {
         let received = self.receive();

@@ -2,12 +2,14 @@
 
 mod broker;
 mod client;
+mod dice;
 mod packets;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
 pub use client::{Client, Verdict, parse};
+pub use dice::Dice;
 pub use packets::*;
 
 /// A name that no other test has, for a client id or a topic.

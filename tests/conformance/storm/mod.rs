@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Broker, Client, Connect, Publish, Version, ack, ack_with, suback, subscribe};
+use crate::harness::{Broker, Client, Connect, Dice, Publish, Version, ack, ack_with, suback, subscribe};
 use judge::{Judgement, Side, judge};
-use seeds::{Dice, burst, connects};
+use seeds::{burst, connects, mutated};
 
 const PACKETS: usize = 5_000;
 const THREADS: usize = 8;
@@ -140,7 +140,7 @@ fn attack(broker: &Broker, thread: usize, packets: usize, seed: u64, counts: &Co
 /// A CONNECT with something wrong in it. Nobody is told anything but by a CONNACK.
 fn attack_connect(broker: &Broker, name: &str, dice: &mut Dice, counts: &Counts) -> usize {
     let seed = dice.roll(6);
-    let bytes = dice.mutated(&connects(name)[seed]);
+    let bytes = mutated(&connects(name)[seed], dice);
     counts.connects.fetch_add(1, Ordering::Relaxed);
     let context = || format!("CONNECT {bytes:02x?}");
     let judgement = judge(None, Side::Client, &bytes);
@@ -207,7 +207,7 @@ impl Expected {
                 // A connection without a method has no AUTH.
                 15 => break,
                 14 => return (Self::MayEnd, pings),
-                4 | 5 => may_end = true,
+                4 | 5 | 7 => may_end = true,
                 3 => may_end |= packet.contains(&0x23),
                 12 => pings += 1,
                 _ => {}

@@ -1,68 +1,47 @@
 //! What the storm is made of: packets of every kind, and what can be done to them.
 
 use crate::harness::{
-    Connect, Publish, Version, ack, ack_with, disconnect, packet, string, subscribe, subscribe_v311,
+    Connect, Dice, Publish, Version, ack, ack_with, disconnect, packet, string, subscribe, subscribe_v311,
     subscribe_with, unsubscribe, unsubscribe_v311,
 };
 
-/// xorshift64*: the same everywhere, and drawn again from its seed.
-pub struct Dice(u64);
+/// A byte of the kind that makes trouble, or any.
+fn byte(dice: &mut Dice) -> u8 {
+    const TROUBLE: [u8; 16] =
+        [0, 1, 2, 3, 4, 0x0B, 0x11, 0x1F, 0x23, 0x26, b'#', b'/', 0x7F, 0x80, 0xFE, 0xFF];
+    if dice.one_in(2) { TROUBLE[dice.roll(TROUBLE.len())] } else { dice.roll(256) as u8 }
+}
 
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// Below `sides`; 0 when there are none.
-    pub fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides.max(1)
-    }
-
-    pub fn one_in(&mut self, sides: usize) -> bool {
-        self.roll(sides) == 0
-    }
-
-    /// A byte of the kind that makes trouble, or any.
-    fn byte(&mut self) -> u8 {
-        const TROUBLE: [u8; 16] =
-            [0, 1, 2, 3, 4, 0x0B, 0x11, 0x1F, 0x23, 0x26, b'#', b'/', 0x7F, 0x80, 0xFE, 0xFF];
-        if self.one_in(2) { TROUBLE[self.roll(TROUBLE.len())] } else { self.roll(256) as u8 }
-    }
-
-    /// One to three changes. In most cases the length is put right again, so that the inside is looked at.
-    pub fn mutated(&mut self, seed: &[u8]) -> Vec<u8> {
-        let head = 2 + seed[1..].iter().position(|byte| byte & 0x80 == 0).unwrap();
-        let (mut first, mut body) = (seed[0], seed[head..].to_vec());
-        for _ in 0..=self.roll(3) {
-            let at = self.roll(body.len());
-            match self.roll(9) {
-                0 => first ^= 1 << self.roll(8),
-                1 if at < body.len() => drop(body.remove(at)),
-                2 => body.truncate(at),
-                3 => body.insert(at, self.byte()),
-                4 => body.extend([self.byte(), self.byte()]),
-                5 => {
-                    let copy = body[at..(at + self.roll(8)).min(body.len())].to_vec();
-                    body.splice(at..at, copy);
-                }
-                6 if at + 1 < body.len() => body.swap(at, at + 1),
-                _ if at < body.len() => body[at] = self.byte(),
-                _ => {}
+/// One to three changes. In most cases the length is put right again, so that the inside is looked at.
+pub fn mutated(seed: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let head = 2 + seed[1..].iter().position(|byte| byte & 0x80 == 0).unwrap();
+    let (mut first, mut body) = (seed[0], seed[head..].to_vec());
+    for _ in 0..=dice.roll(3) {
+        let at = dice.roll(body.len());
+        match dice.roll(9) {
+            0 => first ^= 1 << dice.roll(8),
+            1 if at < body.len() => drop(body.remove(at)),
+            2 => body.truncate(at),
+            3 => body.insert(at, byte(dice)),
+            4 => body.extend([byte(dice), byte(dice)]),
+            5 => {
+                let copy = body[at..(at + dice.roll(8)).min(body.len())].to_vec();
+                body.splice(at..at, copy);
             }
+            6 if at + 1 < body.len() => body.swap(at, at + 1),
+            _ if at < body.len() => body[at] = byte(dice),
+            _ => {}
         }
-        let mut bytes = packet(first, &body);
-        if self.one_in(10) {
-            let at = self.roll(bytes.len());
-            bytes[at] = self.byte();
-        }
-        if self.one_in(20) {
-            bytes.truncate(1 + self.roll(bytes.len()));
-        }
-        bytes
     }
+    let mut bytes = packet(first, &body);
+    if dice.one_in(10) {
+        let at = dice.roll(bytes.len());
+        bytes[at] = byte(dice);
+    }
+    if dice.one_in(20) {
+        bytes.truncate(1 + dice.roll(bytes.len()));
+    }
+    bytes
 }
 
 /// One to three packets in one piece; most of them with something wrong.
@@ -71,7 +50,7 @@ pub fn burst(version: Version, name: &str, dice: &mut Dice) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=dice.roll(3) {
         let seed = &all[dice.roll(all.len())];
-        bytes.extend(if dice.one_in(3) { seed.clone() } else { dice.mutated(seed) });
+        bytes.extend(if dice.one_in(3) { seed.clone() } else { mutated(seed, dice) });
     }
     bytes
 }
