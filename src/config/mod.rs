@@ -29,6 +29,7 @@ mod tests;
 mod values;
 
 pub use error::{ConfigError, Mistake, Place};
+pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
@@ -124,7 +125,7 @@ pub struct MqttConfig {
     pub subscription_identifiers: bool,
     /// Whether subscriptions may be shared.
     pub shared_subscriptions: bool,
-    /// Response Information for 5.0 clients that ask for it; `{client_id}` stands for the client's id.
+    /// Response Information for 5.0 clients that ask for it, with [`CLIENT_ID_PLACEHOLDER`] in it or not.
     pub response_information: Option<String>,
 }
 

@@ -6,8 +6,8 @@ use toml::{Spanned, de::DeValue};
 use super::{MqttConfig, RedirectConfig, report::Wrong, section::Section, values};
 use crate::{codec::Qos, topic::TopicName};
 
-/// The placeholder in `mqtt.response_information`.
-const CLIENT_ID: &str = "{client_id}";
+/// Stands for the client's id in [`MqttConfig::response_information`].
+pub const CLIENT_ID_PLACEHOLDER: &str = "{client_id}";
 /// Longest Response Information or Server Reference; a client id of usual length still fits beside it.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -38,7 +38,7 @@ pub(super) fn read_redirect(section: &mut Section<'_>) -> Option<RedirectConfig>
 fn response_information(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {
     let text = values::text(value)?;
     let help = "write the beginning of a topic name, as in \"response/{client_id}/\"";
-    let example = text.replace(CLIENT_ID, "c");
+    let example = text.replace(CLIENT_ID_PLACEHOLDER, "c");
     let is_topic = TopicName::parse(&example, levels_max).is_ok_and(|topic| !topic.is_system());
     if !is_topic || example.contains(['{', '}']) || text.len() > TEXT_BYTES_MAX {
         return Err(

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::Offer;
 use crate::codec::{Connack, ConnackProperties, Connect, MAX_PACKET_SIZE, ReasonCode, Version};
-
-/// Where the client id goes in a Response Information.
-const CLIENT_ID: &str = "{client_id}";
+use crate::config::CLIENT_ID_PLACEHOLDER;
 
 /// What the broker allows one client.
 #[derive(Clone, Debug)]
@@ -28,8 +26,8 @@ pub struct SessionLimits {
     pub session_expiry: u32,
     /// What of MQTT is offered.
     pub offer: Offer,
-    /// What a 5.0 client that asks for it puts in front of its response topics; `{client_id}` in it stands
-    /// for its id.
+    /// What a 5.0 client that asks for it puts in front of its response topics, with
+    /// [`CLIENT_ID_PLACEHOLDER`] in it or not.
     pub response_information: Option<Arc<str>>,
 }
 
@@ -163,8 +161,8 @@ pub fn assigned_client_id(random: [u8; 16]) -> String {
 
 /// `None` for a client whose id would lead out of its own level of the topic.
 fn response_information(template: &str, client_id: &str) -> Option<String> {
-    let fits = !template.contains(CLIENT_ID) || !client_id.contains(['+', '#', '/']);
-    fits.then(|| template.replace(CLIENT_ID, client_id))
+    let fits = !template.contains(CLIENT_ID_PLACEHOLDER) || !client_id.contains(['+', '#', '/']);
+    fits.then(|| template.replace(CLIENT_ID_PLACEHOLDER, client_id))
 }
 
 fn keep_alive(connect: &Connect<'_>, limits: &SessionLimits) -> u16 {
