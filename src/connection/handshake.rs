@@ -28,12 +28,12 @@ pub(super) struct Opening {
     pub decoder: Decoder,
     /// What has arrived and was not looked at.
     pub partial: Vec<u8>,
+    /// What it has of the common budget.
+    partial_share: MemoryShare,
     /// When there has to be a decision.
     until: Instant,
     /// The largest packet the client takes.
     pub size_max: u32,
-    /// What `partial` takes of the memory that all clients share.
-    share: MemoryShare,
 }
 
 /// Why no connection comes of it.
@@ -60,9 +60,16 @@ pub(super) async fn establish(
 ) -> Option<Box<Connection>> {
     let decoder = Decoder::server(context.broker.limits().session.packet_size);
     let until = Instant::now() + context.connect_timeout;
-    let share = MemoryShare::of(&context.broker.memory);
-    let mut opening =
-        Opening { stream, peer, decoder, partial: Vec::new(), until, size_max: MAX_PACKET_SIZE, share };
+    let partial_share = MemoryShare::of(&context.broker.memory);
+    let mut opening = Opening {
+        stream,
+        peer,
+        decoder,
+        partial: Vec::new(),
+        partial_share,
+        until,
+        size_max: MAX_PACKET_SIZE,
+    };
     match opening.decide(&context).await {
         Ok(accepted) => accepted.into_connection(context, opening).await,
         Err(Refusal::Gone) => None,
@@ -123,7 +130,7 @@ impl Opening {
         }
     }
 
-    /// Waits until something more has arrived. A client that sends more than there is memory for is gone.
+    /// Waits until something more has arrived.
     pub async fn read_more(&mut self) -> Result<(), Refusal> {
         let (stream, partial) = (&mut self.stream, &mut self.partial);
         let read = std::future::poll_fn(|cx| {
@@ -135,7 +142,11 @@ impl Opening {
             })
         });
         match timeout_at(self.until, read).await {
-            Ok(Ok(1..)) if self.share.grow(self.partial.len()) => Ok(()),
+            Ok(Ok(1..)) if self.partial_share.grow(self.partial.len()) => Ok(()),
+            Ok(Ok(1..)) => {
+                let detail = "the broker has no memory for a large CONNECT";
+                Err(Close::because(ReasonCode::QuotaExceeded, detail).into())
+            }
             Ok(_) => Err(Refusal::Gone),
             Err(_) => Err(Refusal::Late),
         }
@@ -287,7 +298,8 @@ impl Accepted {
         mut opening: Opening,
     ) -> Option<Box<Connection>> {
         let is_answered = self.send_connack(&context, &mut opening).await;
-        let Opening { stream, peer, decoder, partial, .. } = opening;
+        let Opening { stream, peer, decoder, partial, mut partial_share, .. } = opening;
+        partial_share.shrink(partial.len());
         let Self { terms, identity, authentication, rights, attachment, link, .. } = self;
         let broker = &context.broker;
         if !is_answered {
@@ -316,7 +328,7 @@ impl Accepted {
             unsent: None,
             blocked_since: None,
             needs_flush: false,
-            partial_share: MemoryShare::of(&context.broker.memory),
+            partial_share,
             gives_way: None,
             leaves_at: None,
             frames: Default::default(),

@@ -43,6 +43,12 @@ fn first_packet_not_connect() {
         client.send(&first);
         client.expect_closed();
     }
+    // By its first byte, whatever length follows.
+    for first in (0..=255).filter(|first| *first != 0x10) {
+        let mut client = broker().open();
+        client.send(&[first, 0xFF, 0xFF, 0xFF, 0x7F]);
+        client.expect_closed();
+    }
 }
 
 #[test]

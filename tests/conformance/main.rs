@@ -22,6 +22,7 @@ mod authorization;
 mod choices;
 mod connect;
 mod crash;
+mod extremes;
 mod ids;
 mod keepalive;
 mod malformed;

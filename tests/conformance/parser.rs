@@ -168,6 +168,24 @@ fn varints_inside(varint: &[u8]) {
 }
 
 #[test]
+fn what_comes_with_connect_is_judged_after_it() {
+    let topic = unique("with");
+    for (behind, reason) in
+        [(vec![0x20, 2, 0, 0], 0x82), (vec![0x36, 0], 0x81), (Connect::v5(&topic).bytes(), 0x82)]
+    {
+        let mut client = broker().open();
+        client.send(&[Connect::v5(&topic).bytes(), subscribe(1, &[(&topic, 0)]), behind].concat());
+        assert_eq!(client.receive()[..4], [0x20, 14, 0, 0]);
+        assert_eq!(client.last_words(), Some(reason));
+    }
+    // Behind one that is refused nothing is looked at.
+    let mut client = broker().open();
+    client.send(&[Connect::v5(&topic).property(0x21, &[0, 0]).bytes(), vec![0xC0, 0, 0x20, 0]].concat());
+    client.expect(&[0x20, 3, 0, 0x82, 0]);
+    client.expect_closed();
+}
+
+#[test]
 fn receive_maximum_zero() {
     let connect = Connect::v5(&unique("zero")).property(0x21, &[0, 0]);
     assert_eq!(connect_verdict(&connect.bytes()), Verdict::Told(0x82));
@@ -218,6 +236,25 @@ fn unsubscribe_many_filters() {
     client.expect(&suback(0x90, 1, &[0; 10_000]));
     let codes: Vec<_> = (0..100_000).rev().map(|n| if n < 10_000 { 0 } else { 0x11 }).collect();
     client.expect(&suback(0xB0, 2, &codes));
+}
+
+#[test]
+fn subscribe_many_filters_that_are_shared() {
+    let base = unique("many");
+    let filters: Vec<_> = (0..4_000).map(|n| format!("$share/{base}-{n}/{n}")).collect();
+    let entries: Vec<_> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+    let names: Vec<_> = filters.iter().map(String::as_str).collect();
+    let connect = Connect::v5(&base).durable();
+    let mut client = broker().connect(&connect);
+    for round in 0..2 {
+        client.ask(&subscribe(1, &entries), &suback(0x90, 1, &[1; 4_000]));
+        if round == 0 {
+            client.ask(&unsubscribe(2, &names), &suback(0xB0, 2, &[0; 4_000]));
+        }
+    }
+    // By the end of their session as by an UNSUBSCRIBE. Others who wait for the disk wait no longer for it.
+    client.leave();
+    broker().connect(&connect.clean()).expect_nothing();
 }
 
 #[test]

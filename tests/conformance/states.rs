@@ -31,6 +31,8 @@ struct World<'a> {
     /// Identifiers whose first PUBLISH may have been on its way when the connection was cut.
     cut: bool,
     published: u32,
+    /// Our Receive Maximum.
+    window: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +55,14 @@ fn conn_drop_at_every_state() {
         for thread in 0..THREADS {
             let broker = &broker;
             scope.spawn(move || {
-                let version = [Version::V5, Version::V311][thread % 2];
-                let mut world = World::new(broker, version, Dice::new(seed + thread as u64));
+                let (version, window) = [
+                    (Version::V5, 2),
+                    (Version::V311, 65_535),
+                    (Version::V5, 65_535),
+                    (Version::V31, 65_535),
+                ][thread];
+                let dice = Dice::new(seed + thread as u64);
+                let mut world = World::new(broker, version, window, dice);
                 (0..steps / THREADS).for_each(|_| world.step());
                 world.finish();
             });
@@ -64,9 +72,12 @@ fn conn_drop_at_every_state() {
 }
 
 impl<'a> World<'a> {
-    fn new(broker: &'a Broker, version: Version, dice: Dice) -> Self {
+    fn new(broker: &'a Broker, version: Version, window: u16, dice: Dice) -> Self {
         let topic = unique("states");
-        let connect = Connect::new(version, &topic).durable();
+        let mut connect = Connect::new(version, &topic).durable();
+        if window < u16::MAX {
+            connect = connect.property(0x21, &window.to_be_bytes());
+        }
         let mut client = broker.connect(&connect);
         let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
         client.send(&packet(0x82, &[&[0, 1], properties, &string(&topic), &[2]].concat()));
@@ -83,6 +94,7 @@ impl<'a> World<'a> {
             open: BTreeMap::new(),
             cut: false,
             published: 0,
+            window,
         }
     }
 
@@ -103,16 +115,27 @@ impl<'a> World<'a> {
     /// Everything is taken and finished, and then there is nothing left.
     fn finish(mut self) {
         self.reconnect(false);
-        while self.owed.values().any(|owed| !owed.is_empty()) || !self.open.is_empty() {
-            while self.open.values().any(|open| open.again) || self.owed.values().any(|owed| !owed.is_empty())
-            {
+        loop {
+            let comes =
+                self.owed.values().any(|owed| !owed.is_empty()) || self.open.values().any(|open| open.again);
+            if comes && self.in_hand() < usize::from(self.window) {
                 self.take();
+            } else if self.open.is_empty() {
+                break;
+            } else {
+                self.acknowledge();
             }
-            self.acknowledge();
         }
         self.client.expect_nothing();
         self.client.cut();
-        self.broker.resume(&self.connect).expect_nothing();
+        let mut client = self.broker.open();
+        assert!(client.offer(&self.connect).is_some());
+        client.expect_nothing();
+    }
+
+    /// Messages that take a place in the window.
+    fn in_hand(&self) -> usize {
+        self.open.values().filter(|open| !open.again).count()
     }
 
     fn publish(&mut self, qos: u8) {
@@ -203,7 +226,8 @@ impl<'a> World<'a> {
             client.send(&half[..self.dice.roll(half.len())]);
             client.cut();
         }
-        self.client.connect(&self.connect, true);
+        let connack = self.client.offer(&self.connect).unwrap();
+        assert!(connack[2] == 1 || self.version == Version::V31, "the session is gone");
         // Those that are released come again as PUBREL, all others as PUBLISH.
         let released: BTreeSet<_> =
             self.open.iter().filter(|(_, open)| open.released).map(|(id, _)| *id).collect();
@@ -267,5 +291,6 @@ impl<'a> World<'a> {
                 self.open.insert(message.id, open);
             }
         }
+        assert!(self.in_hand() <= usize::from(self.window), "the window is exceeded: {:?}", self.open);
     }
 }
