@@ -83,16 +83,18 @@ fn a_maximum_is_imposed_on_5_only() {
 }
 
 #[test]
-fn the_keep_alive_of_the_broker_counts() {
+fn one_of_0_is_off_unless_a_maximum_is_imposed() {
     proves!("5.0 MQTT-3.1.2-21", "5.0 MQTT-3.2.2-21");
     let broker = Broker::start("[limits]\nkeep_alive_max = \"1s\"");
+    let mut old = broker.connect(&Connect::v311("old").keep_alive(0));
     for asked in [0, 600] {
-        let mut client = broker.open();
-        let connack = client.connect(&Connect::v5(&unique("asks")).keep_alive(asked), false);
+        let mut new = broker.open();
+        let connack = new.connect(&Connect::v5("new").keep_alive(asked), false);
         assert!(connack.windows(3).any(|window| window == [0x13, 0, 1]), "{connack:02x?}");
         let since = Instant::now();
-        client.expect_end(0x8D);
+        new.expect_end(0x8D);
         let waited = since.elapsed();
         assert!(waited >= Duration::from_millis(1450) && waited < Duration::from_millis(2500), "{waited:?}");
     }
+    old.expect_nothing();
 }
