@@ -1,7 +1,8 @@
 //! CONNECT and CONNACK.
 
 use crate::harness::{
-    Broker, Client, Connect, Publish, Version, broker, packet, string, suback, subscribe, unique,
+    Broker, Client, Connect, Publish, Version, broker, packet, string, suback, suback_v311, subscribe,
+    subscribe_v311, unique,
 };
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
@@ -319,23 +320,22 @@ fn auth_without_a_method_is_a_protocol_error() {
 fn packets_may_come_in_one_piece_or_byte_by_byte() {
     // Listeners are for TCP: a stream, of which the pieces mean nothing.
     proves!("3.1.1 MQTT-7.1.1-1");
-    let topic = unique("pieces");
-    let all = [
-        Connect::v5(&unique("pieces")).bytes(),
-        subscribe(1, &[(&topic, 0)]),
-        Publish::new(&topic, "x").v5(),
-    ];
-    let mut at_once = broker().open();
-    at_once.send(&all.concat());
-    assert_eq!(at_once.receive()[0], 0x20);
-    at_once.expect(&suback(0x90, 1, &[0]));
-    at_once.expect(&Publish::new(&topic, "x").v5());
-    drop(at_once);
-    let mut bytewise = broker().open();
-    all.concat().iter().for_each(|byte| bytewise.send(&[*byte]));
-    assert_eq!(bytewise.receive()[0], 0x20);
-    bytewise.expect(&suback(0x90, 1, &[0]));
-    bytewise.expect(&Publish::new(&topic, "x").v5());
+    for version in Version::BOTH {
+        let topic = unique("pieces");
+        let (subscribe, granted) = match version {
+            Version::V5 => (subscribe(1, &[(&topic, 0)]), suback(0x90, 1, &[0])),
+            _ => (subscribe_v311(1, &[(&topic, 0)]), suback_v311(1, &[0])),
+        };
+        let publish = Publish::new(&topic, "x").bytes(version);
+        let all = [Connect::new(version, &unique("pieces")).bytes(), subscribe, publish.clone()].concat();
+        for piece in [all.len(), 7, 1] {
+            let mut client = broker().open();
+            all.chunks(piece).for_each(|piece| client.send(piece));
+            assert_eq!(client.receive()[0], 0x20);
+            client.expect(&granted);
+            client.expect(&publish);
+        }
+    }
 }
 
 #[test]

@@ -90,6 +90,11 @@ fn retain_as_published() {
     let [mut plain, mut as_published] = [client(), client()];
     plain.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
     as_published.ask(&subscribe(1, &[(&topic, 8)]), &suback(0x90, 1, &[0]));
+    let mut members = [("plain", 0), ("as-published", 8)].map(|(group, options)| {
+        let mut member = client();
+        member.subscribe(&format!("$share/{group}/{topic}"), options);
+        member
+    });
     let mut sender = client();
     sender.send(&Publish::new(&topic, "x").retain().v5());
     sender.send(&Publish::new(&topic, "y").v5());
@@ -99,6 +104,11 @@ fn retain_as_published() {
     as_published.expect(&Publish::new(&topic, "y").v5());
     old.expect_publish(&Publish::new(&topic, "x"));
     old.expect_publish(&Publish::new(&topic, "y"));
+    members[0].expect_publish(&Publish::new(&topic, "x"));
+    members[1].expect_publish(&Publish::new(&topic, "x").retain());
+    for member in &mut members {
+        member.expect_publish(&Publish::new(&topic, "y"));
+    }
 }
 
 #[test]
