@@ -9,9 +9,10 @@ use std::{
 use http::{HeaderMap, Uri};
 
 use super::{
-    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat,
+    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
     RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
 };
+use crate::codec::Qos;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -24,6 +25,8 @@ impl Default for Config {
             store: StoreConfig::default(),
             listeners: vec![listener(1883, None), listener(8883, Some(TlsConfig::default()))],
             auth: AuthConfig::default(),
+            mqtt: MqttConfig::default(),
+            redirect: None,
             limits: Limits::default(),
             targets: Default::default(),
             routes: Vec::new(),
@@ -50,6 +53,19 @@ impl Default for StoreConfig {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self { certificate: "certs/server.pem".into(), key: "certs/server.key".into(), client_ca: None }
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            maximum_qos: Qos::ExactlyOnce,
+            retain: true,
+            wildcard_subscriptions: true,
+            subscription_identifiers: true,
+            shared_subscriptions: true,
+            response_information: None,
+        }
     }
 }
 

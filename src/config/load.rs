@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
     error::{ConfigError, Mistake},
-    files,
+    files, mqtt,
     report::{Report, Span, Wrong},
     routes,
     section::Section,
@@ -95,6 +95,8 @@ fn parse(report: Report<'_>, text: &str) -> Result<Config, ConfigError> {
 fn read_config(root: &mut Section<'_>) -> Config {
     let store = root.section("store", read_store);
     let limits = root.section("limits", read_limits);
+    let mqtt = root.section("mqtt", |section| mqtt::read_mqtt(section, limits.topic_levels));
+    let redirect = root.optional_section("redirect", mqtt::read_redirect).flatten();
     let auth = root.section("auth", read_auth);
     let mut bound = Vec::new();
     let listeners = read_listeners(root, &auth, &mut bound);
@@ -105,7 +107,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let log = root.section("log", read_log);
-    Config { store, listeners, auth, limits, targets, routes, admin, log }
+    Config { store, listeners, auth, mqtt, redirect, limits, targets, routes, admin, log }
 }
 
 fn read_store(section: &mut Section<'_>) -> StoreConfig {

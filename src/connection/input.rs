@@ -163,7 +163,7 @@ impl Connection {
             Packet::Puback(ack) => self.session.handle_puback(ack)?,
             Packet::Pubrec(ack) => self.session.handle_pubrec(ack)?,
             Packet::Pubrel(ack) => self.session.handle_pubrel(ack),
-            Packet::Pubcomp(ack) => self.session.handle_pubcomp(ack),
+            Packet::Pubcomp(ack) => self.session.handle_pubcomp(ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
             Packet::Pingreq => self.session.handle_pingreq(),

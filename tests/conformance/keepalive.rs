@@ -74,3 +74,17 @@ fn a_maximum_is_imposed_on_5_only() {
     }
     broker.connect(&Connect::v311("c")).expect_nothing();
 }
+
+#[test]
+fn one_of_0_is_off_unless_a_maximum_is_imposed() {
+    proves!("5.0 MQTT-3.2.2-21", "5.0 MQTT-3.2.2-22");
+    let broker = Broker::start("[limits]\nkeep_alive_max = \"1s\"");
+    let mut old = broker.connect(&Connect::v311("old").keep_alive(0));
+    let mut new = broker.open();
+    let connack = new.connect(&Connect::v5("new").keep_alive(0), false);
+    assert!(connack.windows(3).any(|window| window == [0x13, 0, 1]), "{connack:02x?}");
+    let since = Instant::now();
+    new.expect_end(0x8D);
+    assert!(since.elapsed() >= Duration::from_millis(1450));
+    old.expect_nothing();
+}

@@ -48,13 +48,7 @@ impl Broker {
     /// Starts a broker; `config` is added to what it needs to run at all.
     pub fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("causeway.toml");
-        let data = folder.path().join("data");
-        let text = format!(
-            "[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n\
-             [log]\nlevel = \"error\"\n{config}\n"
-        );
-        std::fs::write(file, text).unwrap();
+        configure(&folder, config);
         Self { running: run(&folder), folder }
     }
 
@@ -68,6 +62,18 @@ impl Broker {
     pub fn restart(&mut self) {
         self.running.stop();
         self.running = run(&self.folder);
+    }
+
+    /// As [`Broker::restart`], with another configuration.
+    pub fn restart_with(&mut self, config: &str) {
+        configure(&self.folder, config);
+        self.restart();
+    }
+
+    /// Has the running broker read another configuration.
+    pub fn reload(&self, config: &str) {
+        configure(&self.folder, config);
+        Command::new("kill").args(["-HUP", &self.running.process.to_string()]).status().unwrap();
     }
 
     /// Memory that the process has resident, in bytes, where the system says so.
@@ -127,6 +133,15 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn configure(folder: &TempDir, config: &str) {
+    let data = folder.path().join("data");
+    let text = format!(
+        "[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n\
+         [log]\nlevel = \"error\"\n{config}\n"
+    );
+    std::fs::write(folder.path().join("causeway.toml"), text).unwrap();
 }
 
 fn run(folder: &TempDir) -> Running {

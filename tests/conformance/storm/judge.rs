@@ -122,7 +122,8 @@ fn connect(body: &mut Cursor<'_>) -> Option<()> {
     let flags = body.u8()?;
     let has = |flag: u8| flags & flag != 0;
     when(!has(1) || version == Version::V31)?;
-    when(flags & 0x18 != 0x18 && (has(4) || flags & 0x38 == 0))?;
+    // Without a will 3.1 asks nothing of the flags of one.
+    when(flags & 0x18 != 0x18 && (has(4) || flags & 0x38 == 0) || version == Version::V31 && !has(4))?;
     when(is_v5 || !has(0x40) || has(0x80))?;
     body.u16()?;
     if is_v5 {

@@ -207,7 +207,7 @@ impl Expected {
                 // A connection without a method has no AUTH.
                 15 => break,
                 14 => return (Self::MayEnd, pings),
-                4 | 5 => may_end = true,
+                4 | 5 | 7 => may_end = true,
                 3 => may_end |= packet.contains(&0x23),
                 12 => pings += 1,
                 _ => {}
