@@ -15,7 +15,7 @@ use crate::codec::{
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Session, Terms, assigned_client_id};
 use crate::topic::TopicName;
-use crate::transport::Stream;
+use crate::transport::{Farewell, Stream};
 
 /// Bytes that are read at once before the client has said who it is.
 const FIRST_READ: usize = 4096;
@@ -31,7 +31,10 @@ pub(super) async fn establish(
     let received = receive_connect(&mut stream, &mut decoder, &mut buffer);
     match tokio::time::timeout(context.connect_timeout, received).await {
         Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return None,
+        Ok(Ok(false)) => {
+            stream.leave(Farewell::Done).await;
+            return None;
+        }
         Ok(Err(error)) => {
             tracing::info!(%peer, reason = ?error.reason, detail = error.detail, "CONNECT refused");
             refuse(&mut stream, &context, decoder.version(), error.reason).await;
@@ -39,6 +42,7 @@ pub(super) async fn establish(
         }
         Err(_) => {
             tracing::debug!(%peer, "no CONNECT in time");
+            stream.leave(Farewell::Refused).await;
             return None;
         }
     }
@@ -174,7 +178,7 @@ async fn refuse(
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
         // A client that does not take it in time goes without: the connection ends either way.
         let _ = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
-        stream.close().await;
+        stream.close(Farewell::Refused).await;
     }
 }
 

@@ -31,7 +31,7 @@ use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Delivery, Outgoing, Session};
 use crate::telemetry::ByQos;
-use crate::transport::Stream;
+use crate::transport::{Farewell, Stream};
 use backlog::BacklogReader;
 
 /// What all connections of a listener share.
@@ -40,7 +40,7 @@ pub struct ConnectionContext {
     pub broker: Arc<Broker>,
     /// The address that the listener is bound to: it decides who may come in without a name.
     pub listener: SocketAddr,
-    /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete.
+    /// How long a client may take for the handshakes of TLS and WebSocket, and from there until its CONNECT is complete.
     pub connect_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
@@ -119,6 +119,16 @@ enum End {
     Closed(Close),
 }
 
+impl End {
+    fn farewell(self) -> Farewell {
+        match self {
+            Self::Goodbye | Self::Lost => Farewell::Done,
+            Self::Closed(Close { reason: ReasonCode::ServerShuttingDown, .. }) => Farewell::GoingAway,
+            Self::Closed(_) => Farewell::Refused,
+        }
+    }
+}
+
 impl From<Close> for End {
     fn from(close: Close) -> Self {
         Self::Closed(close)
@@ -146,8 +156,10 @@ impl Connection {
         if let End::Closed(close) = end {
             self.say_goodbye(close).await;
         }
-        if closed_by_us || self.stream.is_tls() {
-            self.stream.close().await;
+        if closed_by_us {
+            self.stream.close(end.farewell()).await;
+        } else {
+            self.stream.leave(end.farewell()).await;
         }
     }
 
