@@ -172,7 +172,9 @@ async fn refuse(
 ) {
     context.broker.metrics.connects_refused.increment(1);
     // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
-    let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else { return };
+    let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else {
+        return stream.leave(Farewell::Refused).await;
+    };
     let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
     let mut bytes = Vec::new();
     if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {

@@ -31,4 +31,5 @@ mod shared;
 mod subscribe;
 mod takeover;
 mod unsubscribe;
+mod websocket;
 mod will;

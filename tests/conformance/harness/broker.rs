@@ -29,6 +29,7 @@ struct Running {
     /// Kept open: the broker says more than its address.
     _lines: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
+    websocket: Option<SocketAddr>,
 }
 
 /// The broker that most tests share: default settings, but for a plain listener only.
@@ -60,6 +61,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running.address
+    }
+
+    /// Where it listens for WebSocket, with a configuration that says so.
+    pub fn websocket_address(&self) -> SocketAddr {
+        self.running.websocket.expect("there is no WebSocket listener")
     }
 
     /// A connection that has sent nothing yet.
@@ -104,7 +110,14 @@ fn run(folder: &TempDir) -> Running {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.unwrap().trim().strip_prefix("MQTT")?.trim().parse().ok());
+    let said: Vec<_> = lines.by_ref().map(Result::unwrap).take_while(|line| !is_last(line)).collect();
+    let address = said.iter().find_map(|line| line.trim().strip_prefix("MQTT")?.trim().parse().ok());
     let address = address.expect("the broker says where it listens");
-    Running { watch: shell.stdin.take(), _lines: lines, shell, address }
+    let websocket = said.iter().find_map(|line| line.split_once("://")?.1.split('/').next()?.parse().ok());
+    Running { watch: shell.stdin.take(), _lines: lines, shell, address, websocket }
+}
+
+/// Behind all addresses.
+fn is_last(line: &str) -> bool {
+    line.trim().starts_with("data ")
 }
