@@ -131,6 +131,24 @@ fn listeners_and_who_may_use_them() {
             "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true",
             &["3:7: listeners.tls must be a table, not true"],
         ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = { paths = [] }",
+            &["3:23: listeners.websocket.paths is empty: no client could ever connect"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = { paths = [\"mqtt\", \"/a?b\", \"/a#b\"] }",
+            &["3:24: listeners.websocket.paths must be the path of a URL, not \"mqtt\"", "3:32: ", "3:40: "],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\n\
+             websocket = { origins = [\"app.example\", \"https://app.example/\", \"http://\"] }",
+            &[
+                "3:26: listeners.websocket.origins must be the origin of web pages, not \"app.example\"",
+                "\"https://app.example\"",
+                "3:41: ",
+                "3:65: ",
+            ],
+        ),
         ("[[listeners]]\naddress = \"127.0.0.1:1\"\nconnections_max = 0", &["3:19: ", "between 1 and"]),
         ("[auth]\nanonymous = false", &["2:13: auth.anonymous is false and there is no password_file"]),
         ("[admin]\naddress = \"0.0.0.0:9883\"", &["2:11: admin.address must be a loopback address", "proxy"]),
