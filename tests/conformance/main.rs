@@ -32,4 +32,5 @@ mod subscribe;
 mod takeover;
 mod unsubscribe;
 mod websocket;
+mod websocket_request;
 mod will;

@@ -131,24 +131,6 @@ fn listeners_and_who_may_use_them() {
             "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true",
             &["3:7: listeners.tls must be a table, not true"],
         ),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = { paths = [] }",
-            &["3:23: listeners.websocket.paths is empty: no client could ever connect"],
-        ),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = { paths = [\"mqtt\", \"/a?b\", \"/a#b\"] }",
-            &["3:24: listeners.websocket.paths must be the path of a URL, not \"mqtt\"", "3:32: ", "3:40: "],
-        ),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\n\
-             websocket = { origins = [\"app.example\", \"https://app.example/\", \"http://\"] }",
-            &[
-                "3:26: listeners.websocket.origins must be the origin of web pages, not \"app.example\"",
-                "\"https://app.example\"",
-                "3:41: ",
-                "3:65: ",
-            ],
-        ),
         ("[[listeners]]\naddress = \"127.0.0.1:1\"\nconnections_max = 0", &["3:19: ", "between 1 and"]),
         ("[auth]\nanonymous = false", &["2:13: auth.anonymous is false and there is no password_file"]),
         ("[admin]\naddress = \"0.0.0.0:9883\"", &["2:11: admin.address must be a loopback address", "proxy"]),
@@ -157,6 +139,28 @@ fn listeners_and_who_may_use_them() {
     assert!(Config::parse(two_free_ports, "a.toml").is_ok());
     let open = "[auth]\nanonymous = true\n[[listeners]]\naddress = \"0.0.0.0:1883\"";
     assert!(Config::parse(open, "a.toml").is_ok());
+}
+
+#[test]
+fn websocket_paths_and_origins() {
+    let with = |line: &str| format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = {{ {line} }}");
+    assert_refused(&[
+        (
+            with("paths = []"),
+            &["3:23: listeners.websocket.paths is empty: no client could ever connect", "leave paths out"],
+        ),
+        (with("paths = [\"/\", \"mqtt\"]"), &["3:29: listeners.websocket.paths must be the path of a URL"]),
+        (with("paths = [\"/a?b\"]"), &["3:24: listeners.websocket.paths must be", "not \"/a?b\""]),
+        (with("paths = [\"/a#b\"]"), &["3:24: listeners.websocket.paths must be", "write \"/mqtt\""]),
+        (with("paths = [\"\"]"), &["3:24: listeners.websocket.paths must be"]),
+        (
+            with("origins = [\"app.example\"]"),
+            &["3:26: listeners.websocket.origins must be the origin of web pages", "\"https://app.example\""],
+        ),
+        (with("origins = [\"https://app.example/\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origins = [\"http://\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origin = []"), &["3:15: unknown key \"origin\"", "did you mean \"origins\"?"]),
+    ]);
 }
 
 #[test]

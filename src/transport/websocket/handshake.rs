@@ -93,7 +93,8 @@ where
     let parts = http.into_parts();
     let mut io = parts.io.into_inner();
     let error = match (served, refused.get()) {
-        (Ok(()), Some(None)) => return Ok(WebSocket::new(io, parts.read_buf)),
+        // A copy: the buffer is of hyper's size, even when nothing is in it.
+        (Ok(()), Some(None)) => return Ok(WebSocket::new(io, parts.read_buf.to_vec())),
         (Ok(()), Some(Some(refusal))) => HandshakeError::Refused(*refusal),
         (Ok(()), None) => HandshakeError::NoRequest,
         (Err(error), _) => HandshakeError::Http(error),

@@ -11,7 +11,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{
@@ -38,8 +37,8 @@ const PIECES: usize = 1 + 64;
 #[derive(Debug)]
 pub struct WebSocket<S> {
     io: S,
-    /// What came together with the request.
-    early: Bytes,
+    /// What came together with the request; nothing, for most.
+    early: Vec<u8>,
     frames: FrameReader,
     replies: Replies,
     /// Replies were written, but not flushed.
@@ -53,7 +52,7 @@ pub struct WebSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Goes on where the handshake has ended; `early` is what was read with it.
-    pub fn new(io: S, early: Bytes) -> Self {
+    pub fn new(io: S, early: Vec<u8>) -> Self {
         Self {
             io,
             early,
@@ -80,9 +79,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut raw))?;
             raw.filled().len()
         } else {
-            let read = self.early.len().min(buffer.len());
-            self.early.copy_to_slice(buffer.get_mut(..read).unwrap_or_default());
-            read
+            let early = std::mem::take(&mut self.early);
+            let (now, later) = early.split_at(early.len().min(buffer.len()));
+            buffer.get_mut(..now.len()).unwrap_or_default().copy_from_slice(now);
+            self.early = later.to_vec();
+            now.len()
         };
         // After Close the rest is thrown away, so that the socket is not reset over it.
         if read == 0 || self.has_closed {

@@ -10,7 +10,7 @@ use super::{super::Violation, *};
 /// A client's end, and the broker's.
 fn pair(room: usize) -> (DuplexStream, WebSocket<DuplexStream>) {
     let (client, server) = duplex(room);
-    (client, WebSocket::new(server, Bytes::new()))
+    (client, WebSocket::new(server, Vec::new()))
 }
 
 /// A masked frame with up to 125 bytes.
@@ -146,7 +146,7 @@ async fn a_broken_rule_is_told_after_what_came_before_it() {
 async fn what_came_with_the_request_is_read_first() {
     let (mut client, server) = duplex(64);
     let (early, late) = (frame(0x82, b"early"), frame(0x82, b"late"));
-    let mut server = WebSocket::new(server, [&early, &late[..3]].concat().into());
+    let mut server = WebSocket::new(server, [&early, &late[..3]].concat());
     client.write_all(&late[3..]).await.unwrap();
     let mut read = [0; 9];
     server.read_exact(&mut read).await.unwrap();
