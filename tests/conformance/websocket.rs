@@ -21,7 +21,7 @@ pub const LISTENER: &str = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[listeners
 
 /// CONNACK of 3.1.1 for a new session, PINGREQ, PINGRESP.
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
-const PINGREQ: [u8; 2] = [0xC0, 0];
+pub const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 
 /// The broker that most tests share.
@@ -36,7 +36,7 @@ pub fn address() -> SocketAddr {
 }
 
 /// A client whose CONNECT was accepted, with the rest of CONNACK read.
-fn connected(connect: &Connect) -> WebSocket {
+pub fn connected(connect: &Connect) -> WebSocket {
     let mut client = WebSocket::open(address());
     client.send(&connect.bytes());
     let (first, connack) = client.next_frame().unwrap();
@@ -140,16 +140,6 @@ fn expect_sorted(client: &mut WebSocket, answer: &[u8], how: &str) {
     sorted.sort_unstable();
     expected.sort_unstable();
     assert_eq!(sorted, expected, "{how}: {received:02x?} instead of {answer:02x?}");
-}
-
-#[test]
-fn ws_no_compression() {
-    let offer = "Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
-    let answer = head(&WebSocket::header(offer));
-    assert!(answer.starts_with("http/1.1 101 ") && !answer.contains("sec-websocket-extensions"), "{answer}");
-    let mut client = connected(&Connect::v311(&unique("deflate")));
-    client.send_frame(0xC2, &PINGREQ);
-    client.expect_close(1002);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    harness::{Broker, Connect, WebSocket},
-    websocket::{LISTENER, address},
+    harness::{Broker, Connect, WebSocket, unique},
+    websocket::{LISTENER, PINGREQ, address, connected},
 };
 
 #[test]
@@ -58,6 +58,16 @@ fn ws_origin() {
     let open = Broker::start(&format!("{LISTENER}origins = [\"*\"]\n"));
     let answer = head_at(open.websocket_address(), "/mqtt", &offer("https://any.example"));
     assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+}
+
+#[test]
+fn ws_no_compression() {
+    let offer = "Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
+    let answer = head(&WebSocket::header(offer));
+    assert!(answer.starts_with("http/1.1 101 ") && !answer.contains("sec-websocket-extensions"), "{answer}");
+    let mut client = connected(&Connect::v311(&unique("deflate")));
+    client.send_frame(0xC2, &PINGREQ);
+    client.expect_close(1002);
 }
 
 #[test]
