@@ -90,10 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Ok((read == 0).then_some(0)));
         }
         let payload = self.frames.read(buffer.get_mut(..read).unwrap_or_default(), &mut self.replies);
-        // That the client does not take its answers is no reason not to read.
-        if let Poll::Ready(Err(error)) = self.poll_replies(cx) {
-            return Poll::Ready(Err(error));
-        }
+        self.try_replies(cx);
         Poll::Ready(Ok((payload > 0).then_some(payload)))
     }
 
@@ -115,6 +112,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             self.needs_flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends what can be sent. A client that does not take its answers, or is gone, may have said something before
+    /// that, which is read first; the next write or the end of the stream tells the rest.
+    fn try_replies(&mut self, cx: &mut Context<'_>) {
+        let _ = self.poll_replies(cx);
     }
 
     /// Begins a frame with so many bytes of payload.
@@ -169,9 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Poll::Ready(Err(error)) = this.poll_replies(cx) {
-            return Poll::Ready(Err(error));
-        }
+        this.try_replies(cx);
         for _ in 0..EMPTY_READS_MAX {
             match this.frames.ended().filter(|_| !this.has_closed) {
                 None => {}

@@ -163,3 +163,14 @@ async fn frames_without_payload_do_not_keep_the_task() {
     assert!(Pin::new(&mut server).poll_read(&mut cx, &mut buffer).is_pending());
     assert!(buffer.filled().is_empty());
 }
+
+#[tokio::test]
+async fn what_was_said_before_the_client_left_is_read() {
+    let (mut client, mut server) = pair(64);
+    client.write_all(&[frame(0x89, b"ping"), frame(0x82, b"last")].concat()).await.unwrap();
+    // Nobody is there to take the pong.
+    drop(client);
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"last");
+}
