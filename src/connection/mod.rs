@@ -40,7 +40,8 @@ pub struct ConnectionContext {
     pub broker: Arc<Broker>,
     /// The address that the listener is bound to: it decides who may come in without a name.
     pub listener: SocketAddr,
-    /// How long a client may take for the handshakes of TLS and WebSocket, and from there until its CONNECT is complete.
+    /// How long a client may take for the handshakes of TLS and WebSocket, and from there until its CONNECT is
+    /// complete.
     pub connect_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
