@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod packets;
+mod scram;
 mod websocket;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use broker::{Broker, broker};
 pub use client::Client;
 pub use packets::*;
+pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
 pub use websocket::WebSocket;
 
 /// A name that no other test has, for a client id or a topic.
