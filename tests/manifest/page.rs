@@ -21,14 +21,9 @@ not number.
 ";
 
 /// The whole page.
-pub fn write(
-    standards: &[Standard],
-    claims: &Claims,
-    exempt: &BTreeMap<String, String>,
-    pending: &BTreeSet<String>,
-) -> String {
+pub fn write(standards: &[Standard], claims: &Claims, exempt: &BTreeMap<String, String>) -> String {
     let mut page = HEAD.to_owned();
-    totals(&mut page, standards, claims, pending);
+    totals(&mut page, standards, claims);
     if !exempt.is_empty() {
         page.push_str("\n## Not to be seen from outside\n\n");
         for (id, reason) in exempt {
@@ -40,31 +35,22 @@ pub fn write(
             writeln!(page, "\n## MQTT {}: {}\n", standard.version, section.heading).unwrap();
             page.push_str("| Statement | Binds | What it asks | Proven by |\n|---|---|---|---|\n");
             for statement in &section.statements {
-                row(&mut page, statement, claims, exempt);
+                row(&mut page, statement, claims);
             }
         }
     }
     page
 }
 
-fn totals(page: &mut String, standards: &[Standard], claims: &Claims, pending: &BTreeSet<String>) {
-    page.push_str("\n| | Statements | Proven by tests | Not to be seen | To come |\n|---|--:|--:|--:|--:|\n");
-    let mut all = [0; 4];
+fn totals(page: &mut String, standards: &[Standard], claims: &Claims) {
+    page.push_str("\n| | Statements | Proven by tests | Not to be seen |\n|---|--:|--:|--:|\n");
+    let mut all = [0; 2];
     for standard in standards {
         for (kind, numbered) in [("", true), (", not numbered", false)] {
-            let statements = standard.statements().filter(|statement| statement.is_numbered() == numbered);
-            let mut counts = [0; 4];
-            for statement in statements {
-                let proven = claims.contains_key(&statement.id);
-                let to_come = pending.contains(&statement.id);
+            let mut counts = [0; 2];
+            for statement in standard.statements().filter(|statement| statement.is_numbered() == numbered) {
                 counts[0] += 1;
-                counts[if proven {
-                    1
-                } else if to_come {
-                    3
-                } else {
-                    2
-                }] += 1;
+                counts[1] += usize::from(claims.contains_key(&statement.id));
             }
             if counts[0] > 0 {
                 total(page, &format!("MQTT {}{kind}", standard.version), counts);
@@ -77,15 +63,14 @@ fn totals(page: &mut String, standards: &[Standard], claims: &Claims, pending: &
     writeln!(page, "\n{} tests prove them.", tests.len()).unwrap();
 }
 
-fn total(page: &mut String, name: &str, [all, proven, exempt, to_come]: [usize; 4]) {
-    writeln!(page, "| {name} | {all} | {proven} | {exempt} | {to_come} |").unwrap();
+fn total(page: &mut String, name: &str, [all, proven]: [usize; 2]) {
+    writeln!(page, "| {name} | {all} | {proven} | {} |", all - proven).unwrap();
 }
 
-fn row(page: &mut String, statement: &Statement, claims: &Claims, exempt: &BTreeMap<String, String>) {
+fn row(page: &mut String, statement: &Statement, claims: &Claims) {
     let by = match claims.get(&statement.id) {
         Some(tests) => tests.iter().map(|test| format!("`{test}`")).collect::<Vec<_>>().join("<br>"),
-        None if exempt.contains_key(&statement.id) => "[not to be seen](#not-to-be-seen-from-outside)".into(),
-        None => "to come".into(),
+        None => "[not to be seen](#not-to-be-seen-from-outside)".into(),
     };
     let (number, binds) = (statement.number(), statement.binds.name());
     writeln!(page, "| {number} | {binds} | {} | {by} |", statement.summary).unwrap();

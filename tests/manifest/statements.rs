@@ -93,11 +93,6 @@ pub fn exemptions() -> BTreeMap<String, String> {
     lines("exempt.txt").into_iter().map(parse).collect()
 }
 
-/// What has no test yet.
-pub fn pending() -> BTreeSet<String> {
-    lines("pending.txt").into_iter().collect()
-}
-
 fn statement(version: &str, line: &str) -> Statement {
     let mut words = line.split_whitespace();
     let number = words.next().unwrap_or_default();
