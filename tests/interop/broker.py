@@ -37,19 +37,20 @@ class Broker:
             file.write(CONFIG)
         with open(os.path.join(folder, "passwords"), "w") as file:
             file.write(password_line("skipper", b"rowboat"))
-        self.log = os.path.join(folder, "log")
+        # Of the broker, and of the clients.
+        self.log = open(os.path.join(folder, "log"), "a+")
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", WATCH, binary, "serve", "--config", "causeway.toml"],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=open(self.log, "wb"),
+            stderr=self.log,
         )
         self.places = {}
         while len(self.places) < len(TRANSPORTS):
             line = self._process.stdout.readline().decode()
             if not line:
-                raise SystemExit(f"the broker has not started:\n{open(self.log).read()}")
+                raise SystemExit(f"the broker has not started:\n{self.said()}")
             said = re.match(r"  (.*?)  +127\.0\.0\.1:(\d+)", line)
             if said and said[1] in TRANSPORTS:
                 transport = TRANSPORTS[said[1]]
@@ -73,7 +74,13 @@ class Broker:
         self._process.stdout.close()
         return code
 
+    def said(self):
+        """What the broker and the clients have logged."""
+        self.log.seek(0)
+        return self.log.read()
+
     def close(self):
+        self.log.close()
         self._folder.cleanup()
 
 

@@ -187,6 +187,18 @@ async def will(world):
     await (await world.publisher()).publish(topic, b"", 1, retain=True)
 
 
+@v5
+async def will_delay(world):
+    """A client that is back before its will was due has sent none."""
+    topic = world.topic("will")
+    watcher = await world.subscriber(topic, id="watcher")
+    for text in ("back in time", "gone"):
+        will = {"topic": topic, "text": text, "properties": {"will_delay": 1}}
+        doomed = await world.connect("doomed", clean=False, session_expiry=60, will=will)
+        await doomed.abort()
+    await expect_message(watcher, topic, b"gone", 1)
+
+
 @case
 async def session(world):
     """A session outlives its connection, however that ended, and gets what was published meanwhile, in order
@@ -352,10 +364,10 @@ async def alias_up(world):
     topic = world.topic()
     subscriber = await world.subscriber(topic)
     publisher = await world.publisher()
-    await publisher.publish(topic, b"name and alias", 1, properties={"topic_alias": 1})
-    await publisher.publish("", b"alias", 1, properties={"topic_alias": 1})
+    await publisher.publish_by_alias(topic, [b"name and alias", b"alias", b"again"])
     await expect_message(subscriber, topic, b"name and alias", 1)
     await expect_message(subscriber, topic, b"alias", 1)
+    await expect_message(subscriber, topic, b"again", 1)
 
 
 @v5
@@ -415,3 +427,16 @@ async def unheard(world):
     reason = await publisher.publish(world.topic(), b"hello?", 1)
     expect("reason", reason in (0x10, None), True)
     await publisher.publish(world.topic(), b"hello?", 2)
+
+
+async def across(world, publishers):
+    """What one library publishes, in either version, another one receives."""
+    topic = world.topic()
+    subscriber = await world.subscriber(topic)
+    for publishing in publishers:
+        publisher = await publishing.publisher(f"publisher-{publishing.is_v5}")
+        sent = PROPERTIES if publishing.is_v5 else {}
+        for qos in (0, 1, 2):
+            await publisher.publish(topic, b"{}", qos, properties=sent)
+            message = await expect_message(subscriber, topic, b"{}", qos)
+            expect("properties", message.properties, sent if world.is_v5 else {})

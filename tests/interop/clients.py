@@ -81,11 +81,13 @@ class Driver:
         self._inboxes = {}
         self._last = 0
 
-    async def start(self):
+    async def start(self, log):
+        """Starts it; what it says besides goes to the file `log`."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=log,
             env=self._environment,
             # A line holds a whole message.
             limit=16 << 20,
@@ -168,6 +170,12 @@ class Connection:
                 "publish", self._on, topic=topic, payloads=payloads, qos=qos, retain=retain, properties=properties or {}
             )
         )["reason"]
+
+    async def publish_by_alias(self, topic, payloads):
+        """Publishes with QoS 1, the first with topic and topic alias, the others with the alias alone."""
+        for payload in payloads:
+            await self.publish(topic, payload, 1, properties={"topic_alias": 1})
+            topic = ""
 
     async def request(self, topic, payload, response_topic, properties=None):
         """Publishes a request and gives back the first response."""

@@ -29,7 +29,7 @@ class Mosquitto:
         self.sessions = {}
         self.started = []
 
-    async def start(self):
+    async def start(self, _log):
         pass
 
     async def stop(self):
@@ -94,6 +94,10 @@ class Connection:
     async def publish_all(self, topic, payloads, qos=0, retain=False, properties=None):
         command = ["mosquitto_pub", *self._publishing(topic, qos, retain, properties), "-l"]
         return await self._publish(command, b"".join(payload + b"\n" for payload in payloads))
+
+    async def publish_by_alias(self, topic, payloads):
+        # With an alias it names the topic once.
+        return await self.publish_all(topic, payloads, 1, properties={"topic_alias": 1})
 
     async def request(self, topic, payload, response_topic, properties=None):
         command = ["mosquitto_rr", *self._publishing(topic, 1, False, properties), "-e", response_topic]

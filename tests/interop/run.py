@@ -9,6 +9,7 @@ the clients first. Ends with 0 only if every case of every client passed that is
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -31,7 +32,6 @@ CANNOT = {
         "retain_handling": ONE_SUBSCRIPTION,
         "takeover": "mosquitto_sub connects again and takes the session back",
         "no_local": "mosquitto_sub does not publish",
-        "alias_up": "mosquitto_pub sends no message by its alias alone",
         "alias_down": "mosquitto_sub does not replace aliases by topics",
     },
     "paho-mqtt": {"alias_down": "paho-mqtt does not replace aliases by topics"},
@@ -61,75 +61,88 @@ def drivers(arguments):
 async def run_client(client, driver, places, wanted):
     """All cases of one client, one after the other."""
     results = []
-    await driver.start()
-    try:
-        for version in VERSIONS:
-            for transport, place in places.items():
-                if transport not in TRANSPORTS.get(client, places):
-                    continue
-                for name, case in cases.CASES.items():
-                    if wanted and name not in wanted or version != "5.0" and name in cases.V5_ONLY:
-                        continue
-                    row = {"client": client, "version": version, "transport": transport, "case": name}
-                    results.append({**row, **await run_case(client, driver, {**place, "version": version}, name, case)})
-    finally:
-        await driver.stop()
+    for version, (transport, place) in itertools.product(VERSIONS, places.items()):
+        if transport not in TRANSPORTS.get(client, places):
+            continue
+        for name, case in cases.CASES.items():
+            if wanted and name not in wanted or version != "5.0" and name in cases.V5_ONLY:
+                continue
+            world = cases.World(driver, {**place, "version": version}, f"{client}/{version}/{transport}/{name}")
+            row = {"client": client, "version": version, "transport": transport, "case": name}
+            if excuse := CANNOT.get(client, {}).get(name):
+                results.append({**row, "result": "cannot", "why": excuse})
+            else:
+                results.append({**row, **await run_case(case(world), world)})
     return results
 
 
-async def run_case(client, driver, place, name, case):
-    if excuse := CANNOT.get(client, {}).get(name):
-        return {"result": "cannot", "why": excuse}
-    topic = "/".join([client, place["version"], place["transport"], name])
-    world = cases.World(driver, place, topic)
+async def run_pairs(running, places):
+    """Each library receives what each other one publishes, over another transport."""
+    results = []
+    for (client, driver), (other, publisher), version in itertools.product(running.items(), running.items(), VERSIONS):
+        if client == other:
+            continue
+        name = f"from {other}"
+        world = cases.World(driver, {**places["tcp"], "version": version}, f"{client}/{version}/tcp/{name}")
+        publishers = [cases.World(publisher, {**places["tls"], "version": v}, f"{name}/{v}/{version}") for v in VERSIONS]
+        row = {"client": client, "version": version, "transport": "tcp", "case": name}
+        results.append({**row, **await run_case(cases.across(world, publishers), world, *publishers)})
+    return results
+
+
+async def run_case(case, *worlds):
     started = time.monotonic()
     try:
-        await asyncio.wait_for(case(world), CASE_SECONDS)
+        await asyncio.wait_for(case, CASE_SECONDS)
         result = {"result": "ok"}
     except Exception as error:
         result = {"result": "FAILED", "why": f"{type(error).__name__}: {error}"}
-    await world.close()
+    for world in worlds:
+        await world.close()
     return {**result, "ms": round((time.monotonic() - started) * 1000)}
 
 
-async def run_all(places, arguments):
-    running = [
-        run_client(client, driver, places, arguments.case)
+async def run_all(broker, arguments):
+    running = {
+        client: driver
         for client, driver in drivers(arguments).items()
         if not arguments.client or client in arguments.client
-    ]
-    return [result for results in await asyncio.gather(*running) for result in results]
+    }
+    for driver in running.values():
+        await driver.start(broker.log)
+    try:
+        each = [run_client(client, driver, broker.places, arguments.case) for client, driver in running.items()]
+        results = list(itertools.chain(*await asyncio.gather(*each)))
+        return results + ([] if arguments.case else await run_pairs(running, broker.places))
+    finally:
+        for driver in running.values():
+            await driver.stop()
 
 
 def print_table(results):
     """A row for each case, a column for each client and transport. A cell has a place for each version."""
-    columns = list(dict.fromkeys((result["client"], result["transport"]) for result in results))
-    cells = {(r["case"], r["client"], r["transport"], r["version"]): r["result"] for r in results}
-    for number, title in enumerate(("client", "transport")):
-        heads = [column[number] for column in columns]
-        shown = [head if number == 1 or column[0] != before else "" for column, head, before in
-                 zip(columns, heads, [None, *heads])]  # fmt: skip
-        print(f"{title:<20}" + "".join(f"{head:<6}" for head in shown))
-    for case in cases.CASES:
-        if not any(result["case"] == case for result in results):
-            continue
-        signs = ["".join(sign(cells.get((case, *column, version)), version) for version in VERSIONS) for column in columns]
-        print(f"{case:<20}" + "".join(f"{cell:<6}" for cell in signs))
-    print("3: passed in MQTT 3.1.1, 5: in MQTT 5.0, X: failed, -: the client cannot")
-    for result in unique(result for result in results if result["result"] == "cannot"):
-        print(f"  -  {result[0]}, {result[1]}: {result[2]}")
+    transports = {}
     for result in results:
-        if result["result"] == "FAILED":
-            place = f"{result['client']} {result['version']} {result['transport']}"
-            print(f"  X  {place}, {result['case']}: {result['why']}")
+        transports.setdefault(result["client"], {})[result["transport"]] = None
+    cells = {(r["case"], r["client"], r["transport"], r["version"]): r["result"] for r in results}
+    print(" " * 20 + "".join(f"{client:<{6 * len(those)}}" for client, those in transports.items()))
+    print(" " * 20 + "".join(f"{transport:<6}" for those in transports.values() for transport in those))
+    for case in dict.fromkeys(result["case"] for result in results):
+        print(f"{case:<20}", end="")
+        for client, transport in ((client, transport) for client, those in transports.items() for transport in those):
+            print("".join(sign(cells.get((case, client, transport, v)), v) for v in VERSIONS), end="  ")
+        print()
+    print("3: passed in MQTT 3.1.1, 5: in MQTT 5.0, X: failed, -: the client cannot")
+    excuses = [(r["client"], r["case"], r["why"]) for r in results if r["result"] == "cannot"]
+    for client, case, why in dict.fromkeys(excuses):
+        print(f"  -  {client}, {case}: {why}")
+    for r in results:
+        if r["result"] == "FAILED":
+            print(f"  X  {r['client']} {r['version']} {r['transport']}, {r['case']}: {r['why']}")
 
 
 def sign(result, version):
     return {"ok": version[0], "FAILED": "X", "cannot": "-", None: " "}[result] + " "
-
-
-def unique(results):
-    return dict.fromkeys((result["client"], result["case"], result["why"]) for result in results)
 
 
 def main():
@@ -148,7 +161,7 @@ def main():
             parser.error(f"{path} is missing; .ci/run interop builds and installs what is needed")
     broker = Broker(os.path.abspath(arguments.broker))
     try:
-        results = asyncio.run(run_all(broker.places, arguments))
+        results = asyncio.run(run_all(broker, arguments))
         code = broker.stop()
         failed = sum(result["result"] == "FAILED" for result in results)
         if arguments.json:
@@ -159,7 +172,7 @@ def main():
         if code != 0:
             print(f"the broker ended with {code}", file=sys.stderr)
         if failed or code:
-            print(open(broker.log).read(), file=sys.stderr)
+            print(broker.said()[-20_000:], file=sys.stderr)
         return 1 if failed or code or not results else 0
     finally:
         broker.close()
