@@ -20,8 +20,10 @@ password_file = "passwords"
 enabled = false
 """
 
-# How it names its listeners when it starts.
+# How it names its listeners when it starts: name, perhaps a scheme, port, perhaps a path.
+LISTENER = re.compile(r"  (MQTT|MQTT over TLS|WebSocket) +(?:(wss?)://)?127\.0\.0\.1:(\d+)(/\S*)?$")
 TRANSPORTS = {"MQTT": "tcp", "MQTT over TLS": "tls"}
+LISTENERS = CONFIG.count("[[listeners]]")
 
 # Kills the broker when its own standard input ends, so that none outlives the runner.
 WATCH = '"$0" "$@" & broker=$!; read -r _; kill $broker; wait $broker'
@@ -36,6 +38,7 @@ class Broker:
         with open(os.path.join(folder, "causeway.toml"), "w") as file:
             file.write(CONFIG)
         with open(os.path.join(folder, "passwords"), "w") as file:
+            os.chmod(file.name, 0o600)
             file.write(password_line("skipper", b"rowboat"))
         # Of the broker, and of the clients.
         self.log = open(os.path.join(folder, "log"), "a+")
@@ -47,23 +50,23 @@ class Broker:
             stderr=self.log,
         )
         self.places = {}
-        while len(self.places) < len(TRANSPORTS):
+        while len(self.places) < LISTENERS:
             line = self._process.stdout.readline().decode()
             if not line:
                 raise SystemExit(f"the broker has not started:\n{self.said()}")
-            said = re.match(r"  (.*?)  +127\.0\.0\.1:(\d+)", line)
-            if said and said[1] in TRANSPORTS:
-                transport = TRANSPORTS[said[1]]
-                self.places[transport] = self._place(transport, int(said[2]))
+            if said := LISTENER.match(line):
+                name, scheme, port, path = said.groups()
+                transport = scheme or TRANSPORTS[name]
+                self.places[transport] = self._place(transport, int(port), path)
 
-    def _place(self, transport, port):
+    def _place(self, transport, port, path):
         is_tls = transport in ("tls", "wss")
         return {
             "transport": transport,
             # The certificate is for this name.
             "host": "localhost" if is_tls else "127.0.0.1",
             "port": port,
-            "path": "/mqtt",
+            "path": path or "/",
             "ca": os.path.join(self._folder.name, "certs", "ca.pem") if is_tls else None,
         }
 

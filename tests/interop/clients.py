@@ -114,6 +114,8 @@ class Driver:
 
     async def ask(self, what, on, **more):
         """One request and its answer."""
+        if self._reader.done():
+            raise ClientError("the client's process has ended")
         self._last += 1
         answer = self._answers[self._last] = asyncio.get_running_loop().create_future()
         line = json.dumps({"id": self._last, "do": what, "on": on, **more})
