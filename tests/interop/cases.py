@@ -239,18 +239,19 @@ async def shared(world):
     await publisher.publish_all(topic, payloads, 1)
     expect("messages of an ordinary subscription", [(await alone.receive()).payload for _ in payloads], payloads)
     got = await collect(members, len(payloads))
-    expect("messages of the group", sorted(got), sorted(payloads))
+    expect("messages of the group", sorted(got), sorted((payload, 1) for payload in payloads))
     await publisher.publish(end, b"end", 1)
-    expect("after the last", await collect(members, 1), [b"end"])
+    expect("after the last", await collect(members, 1), [(b"end", 1)])
 
 
 async def collect(connections, count):
-    """The payloads of the next messages on any of these connections."""
+    """Payload and QoS of the next messages on any of these connections."""
     got, waiting = [], {asyncio.ensure_future(one.receive()): one for one in connections}
     while len(got) < count:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            got.append(task.result().payload)
+            message = task.result()
+            got.append((message.payload, message.qos))
             one = waiting.pop(task)
             waiting[asyncio.ensure_future(one.receive())] = one
     for task in waiting:
