@@ -31,7 +31,13 @@ class World:
         if will is not None:
             text = will.pop("text")
             will = {"retain": False, "qos": 1, **will, "text": text, "payload": encoded(text.encode())}
-        options = {**self._place, "client_id": self.topic(id).replace("/", "-"), "clean": clean, "will": will, **more}
+        options = {
+            **self._place,
+            "client_id": self.topic(id).replace("/", "-"),
+            "clean": clean,
+            "will": will,
+            **more,
+        }
         connection = await self._driver.connect(options)
         self._open.append(connection)
         return connection
@@ -177,8 +183,12 @@ async def will(world):
     watcher = await world.subscriber(topic, id="watcher")
     polite = await world.connect("polite", will={"topic": topic, "text": "never"})
     await polite.disconnect()
-    properties = {"content_type": "text/plain", "user_properties": [["reason", "storm"]]} if world.is_v5 else {}
-    doomed = await world.connect("doomed", will={"topic": topic, "text": "gone", "retain": True, "properties": properties})
+    properties = (
+        {"content_type": "text/plain", "user_properties": [["reason", "storm"]]} if world.is_v5 else {}
+    )
+    doomed = await world.connect(
+        "doomed", will={"topic": topic, "text": "gone", "retain": True, "properties": properties}
+    )
     await doomed.abort()
     message = await expect_message(watcher, topic, b"gone", 1)
     expect("properties of the will", {name: message.properties.get(name) for name in properties}, properties)
@@ -232,12 +242,16 @@ async def session(world):
 async def shared(world):
     """Each message goes to one member of the group, and to everyone who subscribes for himself."""
     topic, end = world.topic("work"), world.topic("end")
-    members = [await world.subscriber(f"$share/group/{world.topic('#')}", id=f"member{number}") for number in (1, 2)]
+    members = [
+        await world.subscriber(f"$share/group/{world.topic('#')}", id=f"member{number}") for number in (1, 2)
+    ]
     alone = await world.subscriber(topic, id="alone")
     payloads = [str(number).encode() for number in range(20)]
     publisher = await world.publisher()
     await publisher.publish_all(topic, payloads, 1)
-    expect("messages of an ordinary subscription", [(await alone.receive()).payload for _ in payloads], payloads)
+    expect(
+        "messages of an ordinary subscription", [(await alone.receive()).payload for _ in payloads], payloads
+    )
     got = await collect(members, len(payloads))
     expect("messages of the group", sorted(got), sorted((payload, 1) for payload in payloads))
     await publisher.publish(end, b"end", 1)
@@ -267,7 +281,9 @@ async def request(world):
     responder = await world.subscriber(questions, id="responder")
     asking = await world.connect("asking")
     known = {"correlation_data": encoded(b"42")} if world.is_v5 else {}
-    answer = asyncio.ensure_future(asking.request(questions, b"depth?", answers, known if world.is_v5 else None))
+    answer = asyncio.ensure_future(
+        asking.request(questions, b"depth?", answers, known if world.is_v5 else None)
+    )
     question = await responder.receive()
     expect("question", question.payload, b"depth?")
     expect("response topic", question.properties.get("response_topic"), answers if world.is_v5 else None)

@@ -35,10 +35,6 @@ class Message:
         self.retain = retain
         self.properties = properties
 
-    def __repr__(self):
-        payload = self.payload if len(self.payload) < 60 else self.payload[:60] + b"..."
-        return f"{self.topic} {payload!r} qos={self.qos} retain={self.retain} {self.properties}"
-
 
 class Inbox:
     """What has arrived on one connection and was not asked for yet."""
@@ -169,7 +165,13 @@ class Connection:
         payloads = [base64.b64encode(payload).decode() for payload in payloads]
         return (
             await self._driver.ask(
-                "publish", self._on, topic=topic, payloads=payloads, qos=qos, retain=retain, properties=properties or {}
+                "publish",
+                self._on,
+                topic=topic,
+                payloads=payloads,
+                qos=qos,
+                retain=retain,
+                properties=properties or {},
             )
         )["reason"]
 
@@ -197,5 +199,9 @@ class Connection:
 
 def _message(said):
     return Message(
-        said["topic"], base64.b64decode(said["payload"]), said["qos"], said["retain"], said.get("properties", {})
+        said["topic"],
+        base64.b64decode(said["payload"]),
+        said["qos"],
+        said["retain"],
+        said.get("properties", {}),
     )

@@ -65,10 +65,8 @@ class Connection:
 
     async def start(self, filters, qos=2, more=()):
         """Starts mosquitto_sub and waits for its SUBACK."""
-        command = [
-            "stdbuf", "-oL", "mosquitto_sub", *self._address(), *self._session(), "-i", self.id, "-d", "-F", FORMAT,
-            "-q", str(qos), *more,
-        ]  # fmt: skip
+        command = ["stdbuf", "-oL", "mosquitto_sub", *self._address(), *self._session()]
+        command += ["-i", self.id, "-d", "-F", FORMAT, "-q", str(qos), *more]
         for filter in filters:
             command += ["-t", filter]
         self._process = await self._run(command)
@@ -138,7 +136,11 @@ class Connection:
 
     async def _run(self, command, input=asyncio.subprocess.DEVNULL):
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=input, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=16 << 20
+            *command,
+            stdin=input,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=16 << 20,
         )
         self._owner.started.append(process)
         return process

@@ -42,9 +42,9 @@ TRANSPORTS = {"mosquitto": ("tcp", "tls")}
 VERSIONS = ("3.1.1", "5.0")
 
 
-def drivers(arguments):
+def drivers(given):
     """How each client is run."""
-    tools = arguments.tools
+    tools = os.path.abspath(given.tools)
     python = os.path.join(tools, "venv", "bin", "python")
     return {
         "mosquitto": Mosquitto(),
@@ -54,7 +54,7 @@ def drivers(arguments):
             ["node", os.path.join(HERE, "node", "driver.cjs")],
             {"NODE_PATH": os.path.join(tools, "node", "node_modules")},
         ),
-        "rumqttc": Driver([arguments.rumqttc]),
+        "rumqttc": Driver([given.rumqttc]),
     }
 
 
@@ -67,7 +67,9 @@ async def run_client(client, driver, places, wanted):
         for name, case in cases.CASES.items():
             if wanted and name not in wanted or version != "5.0" and name in cases.V5_ONLY:
                 continue
-            world = cases.World(driver, {**place, "version": version}, f"{client}/{version}/{transport}/{name}")
+            world = cases.World(
+                driver, {**place, "version": version}, f"{client}/{version}/{transport}/{name}"
+            )
             row = {"client": client, "version": version, "transport": transport, "case": name}
             if excuse := CANNOT.get(client, {}).get(name):
                 results.append({**row, "result": "cannot", "why": excuse})
@@ -79,12 +81,13 @@ async def run_client(client, driver, places, wanted):
 async def run_pairs(running, places):
     """Each library receives what each other one publishes, over another transport."""
     results = []
-    for (client, driver), (other, publisher), version in itertools.product(running.items(), running.items(), VERSIONS):
-        if client == other:
-            continue
+    pairs = itertools.permutations(running.items(), 2)
+    for ((client, driver), (other, publisher)), version in itertools.product(pairs, VERSIONS):
         name = f"from {other}"
         world = cases.World(driver, {**places["tcp"], "version": version}, f"{client}/{version}/tcp/{name}")
-        publishers = [cases.World(publisher, {**places["tls"], "version": v}, f"{name}/{v}/{version}") for v in VERSIONS]
+        publishers = [
+            cases.World(publisher, {**places["tls"], "version": v}, f"{name}/{v}/{version}") for v in VERSIONS
+        ]
         row = {"client": client, "version": version, "transport": "tcp", "case": name}
         results.append({**row, **await run_case(cases.across(world, publishers), world, *publishers)})
     return results
@@ -96,24 +99,24 @@ async def run_case(case, *worlds):
         await asyncio.wait_for(case, CASE_SECONDS)
         result = {"result": "ok"}
     except Exception as error:
-        result = {"result": "FAILED", "why": f"{type(error).__name__}: {error}"}
+        result = {"result": "FAILED", "why": f"{type(error).__name__}: {error}"[:400]}
     for world in worlds:
         await world.close()
     return {**result, "ms": round((time.monotonic() - started) * 1000)}
 
 
-async def run_all(broker, arguments):
+async def run_all(broker, given):
     running = {
         client: driver
-        for client, driver in drivers(arguments).items()
-        if not arguments.client or client in arguments.client
+        for client, driver in drivers(given).items()
+        if not given.client or client in given.client
     }
     for driver in running.values():
         await driver.start(broker.log)
     try:
-        each = [run_client(client, driver, broker.places, arguments.case) for client, driver in running.items()]
+        each = [run_client(client, driver, broker.places, given.case) for client, driver in running.items()]
         results = list(itertools.chain(*await asyncio.gather(*each)))
-        return results + ([] if arguments.case else await run_pairs(running, broker.places))
+        return results + ([] if given.case else await run_pairs(running, broker.places))
     finally:
         for driver in running.values():
             await driver.stop()
@@ -124,12 +127,13 @@ def print_table(results):
     transports = {}
     for result in results:
         transports.setdefault(result["client"], {})[result["transport"]] = None
+    columns = [(client, transport) for client, those in transports.items() for transport in those]
     cells = {(r["case"], r["client"], r["transport"], r["version"]): r["result"] for r in results}
     print(" " * 20 + "".join(f"{client:<{6 * len(those)}}" for client, those in transports.items()))
-    print(" " * 20 + "".join(f"{transport:<6}" for those in transports.values() for transport in those))
+    print(" " * 20 + "".join(f"{transport:<6}" for _, transport in columns))
     for case in dict.fromkeys(result["case"] for result in results):
         print(f"{case:<20}", end="")
-        for client, transport in ((client, transport) for client, those in transports.items() for transport in those):
+        for client, transport in columns:
             print("".join(sign(cells.get((case, client, transport, v)), v) for v in VERSIONS), end="  ")
         print()
     print("3: passed in MQTT 3.1.1, 5: in MQTT 5.0, X: failed, -: the client cannot")
@@ -145,35 +149,40 @@ def sign(result, version):
     return {"ok": version[0], "FAILED": "X", "cannot": "-", None: " "}[result] + " "
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--broker", default="target/debug/causeway", help="the binary (%(default)s)")
-    parser.add_argument("--tools", default="target/interop", help="where the clients are installed (%(default)s)")
-    rumqttc = "target/debug/interop-rumqttc"
-    parser.add_argument("--rumqttc", default=rumqttc, help="the driver of rumqttc (%(default)s)")
-    parser.add_argument("--client", action="append", help="only this client; may be repeated")
-    parser.add_argument("--case", action="append", help="only this case; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print results as JSON and no table")
-    arguments = parser.parse_args()
-    arguments.tools = os.path.abspath(arguments.tools)
-    for path in (arguments.broker, arguments.rumqttc, arguments.tools):
+    option = parser.add_argument
+    option("--broker", default="target/debug/causeway", help="the binary (%(default)s)")
+    option("--tools", default="target/interop", help="where clients are installed (%(default)s)")
+    option("--rumqttc", default="target/debug/interop-rumqttc", help="the driver of rumqttc (%(default)s)")
+    option("--client", action="append", help="only this client; may be repeated")
+    option("--case", action="append", choices=cases.CASES, help="only this case; may be repeated")
+    option("--json", action="store_true", help="print results as JSON and no table")
+    given = parser.parse_args()
+    for path in (given.broker, given.rumqttc, given.tools):
         if not os.path.exists(path):
             parser.error(f"{path} is missing; .ci/run interop builds and installs what is needed")
-    broker = Broker(os.path.abspath(arguments.broker))
+    return given
+
+
+def main():
+    given = arguments()
+    broker = Broker(os.path.abspath(given.broker))
     try:
-        results = asyncio.run(run_all(broker, arguments))
+        results = asyncio.run(run_all(broker, given))
         code = broker.stop()
         failed = sum(result["result"] == "FAILED" for result in results)
-        if arguments.json:
+        passed = sum(result["result"] == "ok" for result in results)
+        if given.json:
             print(json.dumps(results, indent=1))
         else:
             print_table(results)
-            print(f"{sum(result['result'] == 'ok' for result in results)} passed, {failed} failed")
+            print(f"{passed} passed, {failed} failed")
         if code != 0:
             print(f"the broker ended with {code}", file=sys.stderr)
         if failed or code:
             print(broker.said()[-20_000:], file=sys.stderr)
-        return 1 if failed or code or not results else 0
+        return 0 if passed and not failed and code == 0 else 1
     finally:
         broker.close()
 

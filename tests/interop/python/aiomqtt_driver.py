@@ -6,10 +6,9 @@ import socket
 import ssl
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-
 import values
 from lines import Refused, serve
+from paho.mqtt.packettypes import PacketTypes
 
 
 class Connection:
@@ -56,7 +55,9 @@ class Connection:
     async def publish(self, topic, payloads, qos, retain, properties):
         made = values.properties(properties)
         payloads = [base64.b64decode(payload) for payload in payloads]
-        await asyncio.gather(*(self._client.publish(topic, payload, qos, retain, made) for payload in payloads))
+        await asyncio.gather(
+            *(self._client.publish(topic, payload, qos, retain, made) for payload in payloads)
+        )
         # aiomqtt does not show reason codes of what was published.
         return {"reason": None}
 

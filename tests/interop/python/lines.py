@@ -27,7 +27,9 @@ async def serve(connection):
     named as the requests; its `say` sends events."""
     connections, running = {}, set()
     reader = asyncio.StreamReader(limit=16 << 20)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     while line := await reader.readline():
         request = json.loads(line)
         task = asyncio.create_task(_answer(connection, connections, request))

@@ -6,10 +6,9 @@ import socket
 import ssl
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.packettypes import PacketTypes
-
 import values
 from lines import Refused, serve
+from paho.mqtt.packettypes import PacketTypes
 
 
 class Connection:
@@ -42,12 +41,16 @@ class Connection:
             client.username_pw_set(options["username"], options["password"])
         if will := options.get("will"):
             properties = values.properties(will.get("properties"), PacketTypes.WILLMESSAGE)
-            client.will_set(will["topic"], base64.b64decode(will["payload"]), will["qos"], will["retain"], properties)
+            client.will_set(
+                will["topic"], base64.b64decode(will["payload"]), will["qos"], will["retain"], properties
+            )
         client.on_connect = lambda _c, _u, flags, reason, _p: self._later(self._on_connect, flags, reason)
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._later(self._on_disconnect, reason)
         client.on_message = lambda _c, _u, message: self._later(self._on_message, message)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._later(self._on_done, mid, reason.value)
-        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._later(self._on_done, mid, reasons[0].value)
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._later(
+            self._on_done, mid, reasons[0].value
+        )
         client.on_unsubscribe = lambda _c, _u, mid, _r, _p: self._later(self._on_done, mid, 0)
         return client
 

@@ -1,4 +1,4 @@
-"""Properties of MQTT 5.0 between the names of ../README.md and the classes of paho-mqtt, which aiomqtt uses too."""
+"""Properties of MQTT 5.0: the names of ../README.md, and the classes of paho-mqtt, which aiomqtt uses too."""
 
 import base64
 
@@ -68,13 +68,14 @@ def message(got):
 
 
 def _received(properties):
+    # Only what was received is an attribute.
     shown = {
-        name: getattr(properties, theirs) for name, theirs in NAMES.items() if getattr(properties, theirs, None) is not None
+        name: getattr(properties, theirs) for name, theirs in NAMES.items() if hasattr(properties, theirs)
     }
-    if getattr(properties, "CorrelationData", None) is not None:
+    if hasattr(properties, "CorrelationData"):
         shown["correlation_data"] = base64.b64encode(properties.CorrelationData).decode()
-    if getattr(properties, "UserProperty", None):
-        shown["user_properties"] = [list(pair) for pair in properties.UserProperty]
-    if getattr(properties, "SubscriptionIdentifier", None):
+    if hasattr(properties, "UserProperty"):
+        shown["user_properties"] = properties.UserProperty
+    if hasattr(properties, "SubscriptionIdentifier"):
         shown["subscription_ids"] = properties.SubscriptionIdentifier
     return shown
