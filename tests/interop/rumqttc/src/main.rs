@@ -59,7 +59,7 @@ enum Client {
 
 enum Events {
     V311(v311::Events),
-    V5(v5::Events),
+    V5(Box<v5::Events>),
 }
 
 /// Calls the same method of either version.
@@ -111,7 +111,7 @@ impl Connection {
     fn new(on: String, options: &Options) -> Result<Self, Failure> {
         let (client, events) = if options.version == "5.0" {
             let (client, events) = v5::open(options)?;
-            (Client::V5(client), Events::V5(events))
+            (Client::V5(client), Events::V5(Box::new(events)))
         } else {
             let (client, events) = v311::open(options)?;
             (Client::V311(client), Events::V311(events))
