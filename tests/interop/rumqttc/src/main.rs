@@ -58,7 +58,7 @@ enum Client {
 }
 
 enum Events {
-    V311(v311::Events),
+    V311(Box<v311::Events>),
     V5(Box<v5::Events>),
 }
 
@@ -114,7 +114,7 @@ impl Connection {
             (Client::V5(client), Events::V5(Box::new(events)))
         } else {
             let (client, events) = v311::open(options)?;
-            (Client::V311(client), Events::V311(events))
+            (Client::V311(client), Events::V311(Box::new(events)))
         };
         let (tell, seen) = mpsc::unbounded_channel();
         Ok(Self { client, seen, events: tokio::spawn(watch(on, events, tell)) })
