@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    sync::{Mutex, mpsc},
+    sync::{Mutex, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -24,6 +24,8 @@ pub enum Seen {
     /// The broker has refused the connection, with this reason code.
     Refused(u8),
     Message(Message),
+    /// PUBCOMP is on its way: a message with QoS 2 has been received.
+    Completed,
     /// A PUBLISH with QoS 0 is on its way.
     Sent,
     /// A PUBLISH is acknowledged.
@@ -76,6 +78,8 @@ struct Connection {
     client: Client,
     /// Everything but messages.
     seen: mpsc::UnboundedReceiver<Seen>,
+    /// Messages with QoS 2 whose PUBCOMP has not been sent.
+    open: watch::Receiver<usize>,
     events: JoinHandle<()>,
 }
 
@@ -117,7 +121,8 @@ impl Connection {
             (Client::V311(client), Events::V311(Box::new(events)))
         };
         let (tell, seen) = mpsc::unbounded_channel();
-        Ok(Self { client, seen, events: tokio::spawn(watch(on, events, tell)) })
+        let (count, open) = watch::channel(0);
+        Ok(Self { client, seen, open, events: tokio::spawn(drive(on, events, tell, count)) })
     }
 
     /// Waits for CONNACK.
@@ -146,11 +151,13 @@ impl Connection {
             }
             Request::Publish(publish) => json!({ "reason": self.publish(publish).await? }),
             Request::Disconnect => {
+                self.complete().await?;
                 either!(Client, &self.client, client => client.disconnect().await)?;
                 let Seen::Left = self.next().await? else { return Err("no DISCONNECT".into()) };
                 json!({})
             }
             Request::Abort => {
+                self.complete().await?;
                 self.events.abort();
                 // The socket is closed when the task is gone.
                 let _ = (&mut self.events).await;
@@ -176,18 +183,34 @@ impl Connection {
         Ok(worst)
     }
 
+    /// Waits for the end of every exchange: rumqttc forgets with its connection what it has received, and
+    /// takes the PUBREL with which the broker goes on later for an error that ends the next connection.
+    async fn complete(&mut self) -> Result<(), Failure> {
+        self.open.wait_for(|open| *open == 0).await?;
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Seen, Failure> {
         self.seen.recv().await.ok_or_else(|| "the connection has ended".into())
     }
 }
 
 /// Drives an event loop until its connection ends; rumqttc would connect again.
-async fn watch(on: String, mut events: Events, tell: mpsc::UnboundedSender<Seen>) {
+async fn drive(
+    on: String,
+    mut events: Events,
+    tell: mpsc::UnboundedSender<Seen>,
+    open: watch::Sender<usize>,
+) {
     loop {
         let seen = either!(Events, &mut events, events => events.next().await);
         match seen {
             Seen::Nothing => {}
-            Seen::Message(message) => println!("{}", json!({ "on": on, "message": message })),
+            Seen::Message(message) => {
+                open.send_modify(|open| *open += usize::from(message.qos == 2));
+                println!("{}", json!({ "on": on, "message": message }));
+            }
+            Seen::Completed => open.send_modify(|open| *open = open.saturating_sub(1)),
             Seen::Closed(reason) => {
                 println!("{}", json!({ "on": on, "closed": reason }));
                 return;

@@ -80,6 +80,7 @@ impl Events {
         match self.0.poll().await {
             Ok(Event::Incoming(packet)) => incoming(packet),
             Ok(Event::Outgoing(Outgoing::Publish(0))) => Seen::Sent,
+            Ok(Event::Outgoing(Outgoing::PubComp(_))) => Seen::Completed,
             Ok(Event::Outgoing(Outgoing::Disconnect)) => Seen::Left,
             Ok(Event::Outgoing(_)) => Seen::Nothing,
             Err(ConnectionError::ConnectionRefused(code)) => Seen::Refused(code as u8),
