@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 
 use super::{
     AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
-    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
+    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig, WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -20,10 +20,12 @@ const GIB: u64 = 1024 * MIB;
 
 impl Default for Config {
     fn default() -> Self {
-        let listener = |port, tls| ListenerConfig { address: loopback(port), tls, connections_max: None };
+        let [plain, tls, websocket] = [1883, 8883, 8083].map(|port| ListenerConfig::plain(loopback(port)));
+        let tls = ListenerConfig { tls: Some(TlsConfig::default()), ..tls };
+        let websocket = ListenerConfig { websocket: Some(WebSocketConfig::default()), ..websocket };
         Self {
             store: StoreConfig::default(),
-            listeners: vec![listener(1883, None), listener(8883, Some(TlsConfig::default()))],
+            listeners: vec![plain, tls, websocket],
             auth: AuthConfig::default(),
             mqtt: MqttConfig::default(),
             redirect: None,
@@ -46,6 +48,19 @@ impl Default for StoreConfig {
             queue_bytes_max: 64 * MIB,
             free_space_min: 256 * MIB,
         }
+    }
+}
+
+impl ListenerConfig {
+    /// MQTT over TCP, with every default.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None, websocket: None, connections_max: None }
+    }
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self { paths: vec!["/mqtt".to_owned(), "/".to_owned()], origins: Vec::new() }
     }
 }
 

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
+    WebSocketConfig,
     error::{ConfigError, Mistake},
     files, mqtt,
     report::{Report, Span, Wrong},
@@ -214,6 +215,7 @@ fn read_listener(
     bound: &mut Vec<Bound>,
 ) -> Option<ListenerConfig> {
     let tls = section.optional_section("tls", read_tls);
+    let websocket = section.optional_section("websocket", read_websocket);
     let connections_max = section.optional_number("connections_max", COUNT);
     let address = section.require("address", "\"127.0.0.1:1883\"", values::address)?;
     let at = *address.get_ref();
@@ -224,7 +226,7 @@ fn read_listener(
         section.wrong("address", wrong.help(help));
     }
     bound.push(Bound { key: LISTENER, address: at, span: Some(address.span()) });
-    Some(ListenerConfig { address: at, tls: tls.flatten(), connections_max })
+    Some(ListenerConfig { address: at, tls: tls.flatten(), websocket, connections_max })
 }
 
 /// `None` when a file is not named; that is reported.
@@ -242,6 +244,22 @@ fn read_tls(section: &mut Section<'_>) -> Option<TlsConfig> {
         section.check_file("key", &tls.key, files::check_readable);
     }
     Some(tls)
+}
+
+fn read_websocket(section: &mut Section<'_>) -> WebSocketConfig {
+    let default = WebSocketConfig::default();
+    let none_named = section.take("paths", |value| Ok(value.as_array().is_some_and(|list| list.is_empty())));
+    if none_named.is_some_and(Spanned::into_inner) {
+        let help = "name one, or leave paths out for \"/mqtt\" and \"/\"";
+        section.wrong("paths", Wrong::new("is empty: no client could ever connect").help(help));
+    }
+    let paths = section.list("paths", values::url_path).into_iter().map(Spanned::into_inner);
+    let paths: Vec<_> = paths.collect();
+    let origins = section.list("origins", values::origin).into_iter().map(Spanned::into_inner);
+    WebSocketConfig {
+        paths: if paths.is_empty() { default.paths } else { paths },
+        origins: origins.collect(),
+    }
 }
 
 fn read_admin(section: &mut Section<'_>, bound: &mut Vec<Bound>) -> AdminConfig {

@@ -75,13 +75,15 @@ pub struct StoreConfig {
     pub free_space_min: u64,
 }
 
-/// One of `[[listeners]]`: MQTT over TCP, or over TLS.
+/// One of `[[listeners]]`: MQTT over TCP, TLS, WebSocket, or WebSocket over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Where to listen; port 0 takes any free port.
     pub address: SocketAddr,
     /// With this the listener speaks TLS, and nothing else.
     pub tls: Option<TlsConfig>,
+    /// With this the listener speaks WebSocket, inside TLS if there is that, and nothing else.
+    pub websocket: Option<WebSocketConfig>,
     /// Most connections of this listener; [`Limits::connections`] counts all listeners together.
     pub connections_max: Option<u32>,
 }
@@ -95,6 +97,16 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// With this a client must present a certificate that one of these authorities has signed.
     pub client_ca: Option<PathBuf>,
+}
+
+/// `[listeners.websocket]`: which HTTP requests become connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// The paths that clients connect to; at least one.
+    pub paths: Vec<String>,
+    /// Origins of web pages that may connect, as a browser writes them (`https://app.example`), or `*` for all.
+    /// Pages from this machine, or from the same IP address as the listener, need not be named.
+    pub origins: Vec<String>,
 }
 
 /// `[auth]`: who may connect, and what they may do.
@@ -146,8 +158,8 @@ pub struct Limits {
     pub packet_size: u32,
     /// Most connections on all listeners together.
     pub connections: u32,
-    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete and
-    /// the exchange of enhanced authentication has ended.
+    /// How long a new connection may take for the handshakes of TLS and WebSocket, and then until its CONNECT
+    /// is complete and the exchange of enhanced authentication has ended.
     pub connect_timeout: Duration,
     /// How long a packet may take from its first byte to its last.
     pub packet_timeout: Duration,

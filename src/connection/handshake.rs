@@ -16,7 +16,7 @@ use crate::codec::{
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Authentication, Close, Session, Terms, assigned_client_id};
 use crate::topic::TopicName;
-use crate::transport::Stream;
+use crate::transport::{Farewell, Stream};
 
 /// Bytes that are read at once before the client has said who it is.
 const FIRST_READ: usize = 4096;
@@ -72,9 +72,13 @@ pub(super) async fn establish(
     };
     match opening.decide(&context).await {
         Ok(accepted) => accepted.into_connection(context, opening).await,
-        Err(Refusal::Gone) => None,
+        Err(Refusal::Gone) => {
+            opening.stream.leave(Farewell::Done).await;
+            None
+        }
         Err(Refusal::Late) => {
             tracing::debug!(%peer, "CONNECT, or the authentication, took too long");
+            opening.stream.leave(Farewell::Refused).await;
             None
         }
         Err(Refusal::Because(close)) => {
@@ -206,7 +210,7 @@ impl Opening {
         context.broker.metrics.connects_refused.increment(1);
         // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
         let version = self.decoder.version().filter(|_| reason != ReasonCode::SessionTakenOver);
-        let Some(version) = version else { return };
+        let Some(version) = version else { return self.stream.leave(Farewell::Refused).await };
         let server_reference = context.broker.server_reference(reason);
         let properties = ConnackProperties { server_reference, ..ConnackProperties::default() };
         let connack = Connack { session_present: false, reason, properties };
@@ -214,7 +218,7 @@ impl Opening {
         if encode::connack(version, &connack, self.size_max, &mut bytes).is_ok() {
             // A client that does not take it in time goes without: the connection ends either way.
             let _ = timeout(context.write_timeout, write_all(&mut self.stream, &bytes)).await;
-            self.stream.close().await;
+            self.stream.close(Farewell::Refused).await;
         }
     }
 

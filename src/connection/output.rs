@@ -70,7 +70,7 @@ impl Connection {
                 }
             }
         }
-        self.needs_flush |= progressed && self.stream.is_tls();
+        self.needs_flush |= progressed && !self.stream.is_plain();
         self.flush(cx)?;
         Ok(progressed)
     }

@@ -42,4 +42,6 @@ mod storm;
 mod subscribe;
 mod takeover;
 mod unsubscribe;
+mod websocket;
+mod websocket_request;
 mod will;

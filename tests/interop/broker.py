@@ -13,6 +13,13 @@ address = "127.0.0.1:0"
 [[listeners]]
 address = "127.0.0.1:0"
 tls = { certificate = "certs/server.pem", key = "certs/server.key" }
+[[listeners]]
+address = "127.0.0.1:0"
+websocket = {}
+[[listeners]]
+address = "127.0.0.1:0"
+websocket = {}
+tls = { certificate = "certs/server.pem", key = "certs/server.key" }
 [auth]
 anonymous = true
 password_file = "passwords"

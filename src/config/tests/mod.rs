@@ -79,6 +79,7 @@ fn the_shipped_file_has_every_key() {
         ("[store]", ""),
         ("[[listeners]]", "address = \"127.0.0.1:1\""),
         ("[listeners.tls]", "certificate = \"c\"\nkey = \"k\"\n[[listeners]]\naddress = \"127.0.0.1:1\""),
+        ("[listeners.websocket]", ""),
         ("[auth]", ""),
         ("[mqtt]", ""),
         ("[redirect]", "to = \"h\""),
@@ -95,6 +96,9 @@ fn the_shipped_file_has_every_key() {
     let present: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
     for (section, rest) in sections {
         let text = match section {
+            "[listeners.websocket]" => {
+                "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.websocket]\nqqqqqqq = 1\n".to_owned()
+            }
             "[listeners.tls]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.tls]\nqqqqqqq = 1\n".to_owned()
             }
@@ -134,6 +138,9 @@ fn values_arrive_where_they_belong() {
         tls = { certificate = "c.pem", key = "k.pem" }
         [[listeners]]
         address = "0.0.0.0:1883"
+        [[listeners]]
+        address = "0.0.0.0:8083"
+        websocket = { paths = ["/a%20b"], origins = ["https://app.example:8443", "null", "*"] }
         [auth]
         password_file = "pw"
         [limits]
@@ -162,6 +169,9 @@ fn values_arrive_where_they_belong() {
         (config.limits.packet_size, config.limits.keep_alive_max),
         (4096, Some(Duration::from_hours(1)))
     );
+    let websocket = config.listeners[2].websocket.as_ref().unwrap();
+    assert_eq!(websocket.paths, ["/a%20b"]);
+    assert_eq!(websocket.origins, ["https://app.example:8443", "null", "*"]);
     let target = &config.targets["a"];
     assert_eq!((target.url.scheme_str(), target.url.port_u16()), (Some("https"), Some(8443)));
     assert_eq!(target.headers["x-key"], "k");

@@ -156,6 +156,28 @@ fn listeners_and_who_may_use_them() {
 }
 
 #[test]
+fn websocket_paths_and_origins() {
+    let with = |line: &str| format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = {{ {line} }}");
+    assert_refused(&[
+        (
+            with("paths = []"),
+            &["3:23: listeners.websocket.paths is empty: no client could ever connect", "leave paths out"],
+        ),
+        (with("paths = [\"/\", \"mqtt\"]"), &["3:29: listeners.websocket.paths must be the path of a URL"]),
+        (with("paths = [\"/a?b\"]"), &["3:24: listeners.websocket.paths must be", "not \"/a?b\""]),
+        (with("paths = [\"/a#b\"]"), &["3:24: listeners.websocket.paths must be", "write \"/mqtt\""]),
+        (with("paths = [\"\"]"), &["3:24: listeners.websocket.paths must be"]),
+        (
+            with("origins = [\"app.example\"]"),
+            &["3:26: listeners.websocket.origins must be the origin of web pages", "\"https://app.example\""],
+        ),
+        (with("origins = [\"https://app.example/\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origins = [\"http://\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origin = []"), &["3:15: unknown key \"origin\"", "did you mean \"origins\"?"]),
+    ]);
+}
+
+#[test]
 fn targets() {
     let at = |line: &str| format!("[targets.a]\n{line}");
     let with = |line: &str| at(&format!("url = \"http://h\"\n{line}"));

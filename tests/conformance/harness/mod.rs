@@ -5,6 +5,7 @@ mod client;
 mod dice;
 mod packets;
 mod scram;
+mod websocket;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +14,7 @@ pub use client::{Client, Verdict, parse};
 pub use dice::Dice;
 pub use packets::*;
 pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
+pub use websocket::WebSocket;
 
 /// A name that no other test has, for a client id or a topic.
 pub fn unique(name: &str) -> String {
