@@ -71,6 +71,8 @@ pub struct BrokerLimits {
     pub outbox_bytes: usize,
     /// Messages that wait on disk for one session or route.
     pub queued_messages: u64,
+    /// Whether a message that several subscriptions of a session match is one delivery and not several.
+    pub merge_overlapping: bool,
     /// Bytes that wait on disk for one session or route.
     pub queued_bytes: u64,
     /// Sessions.

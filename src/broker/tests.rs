@@ -29,6 +29,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     memory: 1 << 30,
     outbox_bytes: 1 << 20,
     queued_messages: 1000,
+    merge_overlapping: true,
     queued_bytes: 1 << 20,
     sessions: 1000,
     subscriptions_per_session: 100,

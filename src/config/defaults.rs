@@ -79,6 +79,7 @@ impl Default for MqttConfig {
             wildcard_subscriptions: true,
             subscription_identifiers: true,
             shared_subscriptions: true,
+            merge_overlapping: true,
             response_information: None,
         }
     }

@@ -137,6 +137,8 @@ pub struct MqttConfig {
     pub subscription_identifiers: bool,
     /// Whether subscriptions may be shared.
     pub shared_subscriptions: bool,
+    /// Whether a message that several subscriptions of a client match is sent to it once.
+    pub merge_overlapping: bool,
     /// Response Information for 5.0 clients that ask for it, with [`CLIENT_ID_PLACEHOLDER`] in it or not.
     pub response_information: Option<String>,
 }

@@ -33,6 +33,7 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         memory: bytes(limits.memory),
         outbox_bytes: bytes(limits.outbox_bytes),
         queued_messages: limits.queued_messages,
+        merge_overlapping: config.mqtt.merge_overlapping,
         queued_bytes: limits.queued_bytes,
         sessions: limits.sessions.into(),
         subscriptions_per_session: limits.subscriptions_per_session as usize,

@@ -325,6 +325,7 @@ fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
 fn limits(config: &Config) -> BrokerLimits {
     let limits = &config.limits;
     BrokerLimits {
+        merge_overlapping: true,
         session: SessionLimits {
             receive_maximum: 100,
             inflight: 100,

@@ -220,9 +220,9 @@ fn resume_window_smaller() {
     let mut client = broker().connect(&connect);
     client.ask(&subscribe(1, &[(&topic, 1)]), &suback(0x90, 1, &[1]));
     let mut sender = broker().connect(&Connect::v5(&unique("p")));
-    for n in 1..=100 {
-        sender.ask(&Publish::new(&topic, n.to_string()).qos(1, n).v5(), &ack(0x40, n));
-    }
+    let publish = |n: u16| Publish::new(&topic, n.to_string()).qos(1, n).v5();
+    sender.send(&(1..=100).flat_map(publish).collect::<Vec<_>>());
+    (1..=100).for_each(|n| sender.expect(&ack(0x40, n)));
     let ids: Vec<_> = (0..100).map(|_| client.message().id).collect();
     client.cut();
     let mut client = broker().resume(&connect.property(0x21, &[0, 1]));
