@@ -79,14 +79,14 @@ async def run_client(client, driver, places, wanted):
 
 
 async def run_pairs(running, places):
-    """Each library receives what each other one publishes, over another transport."""
+    """Each library receives over TCP what each other one publishes over the last of its transports."""
     results = []
     pairs = itertools.permutations(running.items(), 2)
     for ((client, driver), (other, publisher)), version in itertools.product(pairs, VERSIONS):
-        name = f"from {other}"
+        name, place = f"from {other}", places[list(TRANSPORTS.get(other, places))[-1]]
         world = cases.World(driver, {**places["tcp"], "version": version}, f"{client}/{version}/tcp/{name}")
         publishers = [
-            cases.World(publisher, {**places["tls"], "version": v}, f"{name}/{v}/{version}") for v in VERSIONS
+            cases.World(publisher, {**place, "version": v}, f"{client}/{version}/{name}/{v}") for v in VERSIONS
         ]
         row = {"client": client, "version": version, "transport": "tcp", "case": name}
         results.append({**row, **await run_case(cases.across(world, publishers), world, *publishers)})
