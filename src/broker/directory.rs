@@ -292,6 +292,7 @@ impl Broker {
             due: None,
         });
         inner.expiry = request.terms.session_expiry;
+        inner.window = request.terms.send_window.into();
         inner.closed_at = None;
         inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
         self.metrics.connections.increment(1.0);

@@ -69,7 +69,7 @@ impl Broker {
         Receipt::SafeAt(safe_at, reason)
     }
 
-    fn submit(
+    pub(super) fn submit(
         &self,
         routed: Routed,
         legs: SmallVec<[Leg; 1]>,
@@ -198,7 +198,7 @@ fn is_full(full: &Full, recipient: RecipientNo) -> bool {
     full.iter().any(|(known, ..)| *known == recipient)
 }
 
-fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
+pub(super) fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
     Leg { recipient, qos, retain, subscription_ids }
 }
 

@@ -25,6 +25,8 @@ mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
+mod turn;
+mod unstored;
 mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +50,7 @@ pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
+use crate::config::SharedConfig;
 use crate::record::{Change, Message, Record};
 use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
@@ -57,8 +60,8 @@ use matching::Target;
 use retained::RetainedTotals;
 use timers::Timers;
 
-/// Limits that the broker enforces beyond those of a single session.
-#[derive(Clone, Copy, Debug)]
+/// Limits that the broker enforces beyond those of a single session, and what an operator may choose.
+#[derive(Clone, Debug)]
 pub struct BrokerLimits {
     /// What one client may do.
     pub session: SessionLimits,
@@ -84,6 +87,10 @@ pub struct BrokerLimits {
     pub dead_letter_bytes: u64,
     /// How long a new connection waits for the old one of its session to leave.
     pub takeover_timeout: Duration,
+    /// Which member of a shared group gets a message.
+    pub shared: SharedConfig,
+    /// Whether a retained message is sent only while its author may publish it.
+    pub checks_retained_source: bool,
 }
 
 /// The switchboard.

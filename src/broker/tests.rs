@@ -1,5 +1,6 @@
 //! Interleavings that were broken once, played step by step.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::publish::Source;
@@ -8,6 +9,7 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
+use crate::config::{ShareStrategy, SharedConfig};
 use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
@@ -35,6 +37,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     dead_letters: 1000,
     dead_letter_bytes: 1 << 26,
     takeover_timeout: Duration::from_secs(1),
+    shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
+    checks_retained_source: false,
 };
 
 /// A store that commits at once.
@@ -214,7 +218,7 @@ async fn who_joins_while_the_last_member_leaves_gets_a_group_that_lives() {
     world.broker.close_group(&closing);
     world.publish(&one, b"x").await;
     let mut frames = Default::default();
-    other.attachment.slot.take_frames(&mut frames);
+    other.attachment.slot.take_frames(&mut frames, 0);
     assert_eq!(frames.len(), 1);
 }
 
@@ -296,7 +300,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
     world.broker.send_retained(&one.attachment.slot, scan(), now, |_| true, &mut context).unwrap();
     assert_eq!(world.broker.retained_totals.lock().messages, 0, "it counts against no limit any more");
     let mut frames = Default::default();
-    one.attachment.slot.take_frames(&mut frames);
+    one.attachment.slot.take_frames(&mut frames, 0);
     assert!(frames.is_empty());
 }
 
@@ -313,7 +317,7 @@ async fn refuse_is_all_or_nothing() {
     assert!(world.broker.retained.get(&topic).is_none(), "what is refused is not retained");
     for client in [&away, &here] {
         let mut frames = Default::default();
-        client.attachment.slot.take_frames(&mut frames);
+        client.attachment.slot.take_frames(&mut frames, 0);
         assert!(frames.is_empty(), "what is refused is delivered to nobody");
     }
 }

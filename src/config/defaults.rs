@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 
 use super::{
     AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat,
-    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
+    RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig, TargetConfig, TlsConfig,
 };
 
 const KIB: u64 = 1024;
@@ -27,6 +27,9 @@ impl Default for Config {
             limits: Limits::default(),
             targets: Default::default(),
             routes: Vec::new(),
+            shared: SharedConfig::default(),
+            retain: RetainConfig::default(),
+            sys: SysConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -118,6 +121,12 @@ impl Default for BreakerConfig {
             probe_interval: Duration::from_secs(1),
             probe_interval_max: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for SysConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10) }
     }
 }
 

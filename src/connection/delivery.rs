@@ -28,7 +28,7 @@ impl Connection {
             if !self.frames.is_empty() {
                 break;
             }
-            let mode = self.slot.take_frames(&mut self.frames);
+            let mode = self.slot.take_frames(&mut self.frames, self.session.unacknowledged());
             if !self.frames.is_empty() {
                 continue;
             }

@@ -73,6 +73,9 @@ impl Connection {
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
         for claim in self.session.take_settled() {
+            if self.context.broker.settle_unstored(&self.slot, &claim) {
+                continue;
+            }
             let group = self.context.broker.group_of(&self.slot, &claim);
             if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
                 group.into_iter().for_each(|group| group.struck(claim.lsn));

@@ -345,5 +345,7 @@ fn limits(config: &Config) -> BrokerLimits {
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
         takeover_timeout: Duration::from_secs(1),
+        shared: Default::default(),
+        checks_retained_source: false,
     }
 }
