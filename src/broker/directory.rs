@@ -295,7 +295,7 @@ impl Broker {
         inner.window = request.terms.send_window.into();
         inner.closed_at = None;
         inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
-        self.metrics.connections.increment(1.0);
+        self.metrics.connections.increment(1);
         let seat = Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened };
         drop(inner);
         if let Some(will) = overdue {
@@ -349,7 +349,7 @@ impl Broker {
     fn vacate(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, departure: Departure) {
         let now = self.clock.now();
         inner.link = None;
-        self.metrics.connections.decrement(1.0);
+        self.metrics.connections.decrement(1);
         if inner.mode == Mode::Ended {
             return;
         }
@@ -401,6 +401,7 @@ impl Broker {
         }
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
+            self.metrics.sessions_expired.increment(1);
             return self.end(slot, inner, true);
         }
         let will = inner.take_due_will(now);

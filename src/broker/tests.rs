@@ -128,7 +128,8 @@ impl World {
             payload,
         };
         let rights = self.rights();
-        let source = Source { slot: &client.attachment.slot, durable: None, rights: &rights };
+        let source =
+            Source { slot: &client.attachment.slot, durable: None, rights: &rights, user_name: None };
         let topic = TopicName::parse("a", 10).unwrap();
         let now = self.broker.clock.now();
         self.broker.publish(&mut PublishContext::default(), &source, &publish, &topic, now)
@@ -289,7 +290,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
     let world = World::new();
     let one = world.live("one").await;
     let mut touched = Touched::default();
-    assert!(world.broker.route_will(retained_message(UnixMillis(2)), Vec::new(), &mut touched));
+    assert!(world.broker.route_will(retained_message(UnixMillis(2)), None, Vec::new(), &mut touched));
     assert_eq!(world.broker.retained_totals.lock().messages, 1);
     world.subscribe(&one, "a");
     let filter = SubscriptionFilter::parse("a", 10).unwrap();
@@ -331,7 +332,7 @@ async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
     let mut touched = Touched::default();
     let message = retained_message(UnixMillis::NEVER);
     assert!(
-        world.broker.route_will(message, vec![ended], &mut touched),
+        world.broker.route_will(message, None, vec![ended], &mut touched),
         "the end of a session is never refused"
     );
     assert_eq!(world.broker.retained_totals.lock().messages, 1);

@@ -63,7 +63,9 @@ impl Turn {
         let favourite = match self.strategy {
             ShareStrategy::RoundRobin | ShareStrategy::Sticky => self.at.checked_rem(len),
             ShareStrategy::Random => (len > 0).then(|| self.random.random_range(0..len)),
-            ShareStrategy::HashClient | ShareStrategy::HashTopic => (0..len).max_by_key(|index| score(*index)),
+            ShareStrategy::HashClient | ShareStrategy::HashTopic => {
+                (0..len).max_by_key(|index| score(*index))
+            }
             ShareStrategy::LeastInflight => None,
         };
         let is_open = |index: &usize| room_of(*index).is_some_and(|room| self.class(&room) == 0);
@@ -90,9 +92,7 @@ impl Turn {
         let distance = ((index + len - self.at % len) % len) as u64;
         let rank = match self.strategy {
             ShareStrategy::RoundRobin | ShareStrategy::Sticky => distance,
-            ShareStrategy::Random | ShareStrategy::HashClient | ShareStrategy::HashTopic => {
-                !score(index)
-            }
+            ShareStrategy::Random | ShareStrategy::HashClient | ShareStrategy::HashTopic => !score(index),
             ShareStrategy::LeastInflight => (room.in_hand as u64) << 32 | distance,
         };
         (class, rank)

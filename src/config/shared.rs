@@ -2,12 +2,7 @@
 
 use toml::{Spanned, de::DeValue};
 
-use super::{
-    ShareStrategy, SharedConfig,
-    report::Wrong,
-    section::Section,
-    values,
-};
+use super::{ShareStrategy, SharedConfig, report::Wrong, section::Section, values};
 use crate::topic::ShareName;
 
 const STRATEGIES: [(&str, ShareStrategy); 6] = [

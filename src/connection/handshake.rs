@@ -14,6 +14,7 @@ use crate::codec::{
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Session, Terms, assigned_client_id};
+use crate::telemetry::ByQos;
 use crate::topic::TopicName;
 use crate::transport::Stream;
 
@@ -118,6 +119,7 @@ async fn accept(
     };
     let attachment = broker.attach(request).await.map_err(refused)?;
     let resumed = attachment.session_present();
+    broker.metrics.connects_accepted.increment(1);
     tracing::debug!(%client_id, %peer, version = ?terms.version, resumed, "client connected");
     Ok(Accepted { terms, identity, rights, attachment, link })
 }
@@ -248,8 +250,9 @@ impl Accepted {
             rings_at: Lsn::ZERO,
             reading_paused: false,
             timer: None,
-            inbound: Default::default(),
-            outbound: Default::default(),
+            // CONNECT and CONNACK.
+            inbound: ByQos { packets: 1, ..ByQos::default() },
+            outbound: ByQos { packets: 1, ..ByQos::default() },
             departure: Default::default(),
             has_left: false,
             context,

@@ -7,7 +7,7 @@ mod packets;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
-pub use client::Client;
+pub use client::{Client, Received};
 pub use packets::*;
 
 /// A name that no other test has, for a client id or a topic.

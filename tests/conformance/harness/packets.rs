@@ -17,6 +17,7 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
+    user: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +41,15 @@ pub struct Publish {
 impl Connect {
     /// Clean, without keep-alive.
     pub fn new(version: Version, id: &str) -> Self {
-        Self { version, id: id.into(), clean: true, keep_alive: 0, properties: Vec::new(), will: None }
+        Self {
+            version,
+            id: id.into(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            user: None,
+        }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -101,10 +110,17 @@ impl Connect {
         self
     }
 
+    /// Adds a user name and a password.
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.user = Some((name.into(), password.into()));
+        self
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = string(if self.version == Version::V31 { "MQIsdp" } else { "MQTT" });
         let will = self.will.as_ref().map_or(0, |will| will.flags);
-        body.extend([self.version as u8, will | u8::from(self.clean) << 1]);
+        let user = if self.user.is_some() { 0xC0 } else { 0 };
+        body.extend([self.version as u8, user | will | u8::from(self.clean) << 1]);
         body.extend(self.keep_alive.to_be_bytes());
         let properties = |properties: &[u8], body: &mut Vec<u8>| {
             if self.version == Version::V5 {
@@ -118,6 +134,10 @@ impl Connect {
             body.extend(string(&will.topic));
             body.extend((will.payload.len() as u16).to_be_bytes());
             body.extend(&will.payload);
+        }
+        if let Some((name, password)) = &self.user {
+            body.extend(string(name));
+            body.extend(string(password));
         }
         packet(0x10, &body)
     }
