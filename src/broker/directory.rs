@@ -166,12 +166,13 @@ impl Broker {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
         // [MQTT-4.8.2-5] What is left is QoS 2 that was begun: nobody else gets it.
-        let left = groups.iter().filter_map(|group| group.settle_hand(slot));
-        let changes: Vec<_> = discarded.into_iter().chain(left).collect();
-        match will {
-            Some(will) => self.publish_will(slot, will, changes),
-            None => self.submit_unawaited(changes),
-        }
+        self.settle_hands(slot, &groups, |left| {
+            let changes = discarded.into_iter().chain(left).collect();
+            match will {
+                Some(will) => self.publish_will(slot, will, changes),
+                None => self.submit_unawaited(changes),
+            }
+        });
     }
 
     /// Finds the slot of the client id, or makes one, and draws an epoch: whoever has the slot is told to

@@ -269,17 +269,16 @@ impl Group {
         }
     }
 
-    /// Settles what a session that has ended still has in hand.
-    pub(super) fn settle_hand(&self, slot: &Slot) -> Option<Change> {
-        let owner = self.durable.get()?.recipient;
+    /// Takes what a session that has ended still has in hand as settled. Whoever has submitted that says so by
+    /// [`Group::settled_by`].
+    fn settle_hand(&self, slot: &Slot) -> Vec<Lsn> {
         let mut members = self.members.lock();
         let mut numbers = Vec::new();
-        members.in_hand.retain(|lsn, holder| {
-            let is_left = *holder == slot.id;
-            numbers.extend(is_left.then_some(*lsn));
-            !is_left
-        });
-        (!numbers.is_empty()).then_some(Change::Settled(owner, numbers))
+        for (lsn, holder) in members.in_hand.iter_mut().filter(|(_, holder)| **holder == slot.id) {
+            *holder = SETTLED;
+            numbers.push(*lsn);
+        }
+        numbers
     }
 
     fn has_in_hand(&self, slot: &Slot) -> bool {
@@ -465,20 +464,36 @@ impl Broker {
         session: &Session,
         context: &mut PublishContext,
     ) {
-        let has_ended = slot.lock().mode == Mode::Ended;
-        let mut changes = Vec::new();
         for group in groups {
             self.hand_on(group, group.take_unstored(slot, session), &mut context.touched);
             if let Some(owner) = group.durable().map(|durable| durable.recipient) {
                 let keeps = session.begun_exactly_once(owner);
                 group.let_go(slot, &keeps, &mut context.touched);
-                changes.extend(if has_ended { group.settle_hand(slot) } else { None });
             }
+        }
+        if slot.lock().mode == Mode::Ended {
+            self.settle_hands(slot, groups, |changes| self.submit_unawaited(changes));
+        }
+        for group in groups {
             if group.subscription_of(slot).is_none() && !group.has_in_hand(slot) {
                 slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
             }
         }
-        self.submit_unawaited(changes);
+    }
+
+    /// Settles what a session that has ended still has in hand of `groups`, by changes that `submit` submits:
+    /// until these are durable nobody else fetches it.
+    pub(super) fn settle_hands(&self, slot: &Slot, groups: &[Arc<Group>], submit: impl FnOnce(Vec<Change>)) {
+        let hands: Vec<_> = groups.iter().map(|group| (group, group.settle_hand(slot))).collect();
+        let settled = |(group, numbers): &(&Arc<Group>, Vec<Lsn>)| {
+            let owner = group.durable().filter(|_| !numbers.is_empty())?.recipient;
+            Some(Change::Settled(owner, numbers.clone()))
+        };
+        submit(hands.iter().filter_map(settled).collect());
+        let (submitted, durable) = (self.store.last_submitted(), self.store.watermark());
+        for (group, numbers) in hands {
+            numbers.into_iter().for_each(|lsn| group.settled_by(submitted, lsn, durable));
+        }
     }
 
     /// Gives to others what a member had that is in no queue. A group that has one by now stores it first.

@@ -160,6 +160,11 @@ impl Store {
         self.shared.queue.submit(record)
     }
 
+    /// The number of the record that was submitted last, by whoever.
+    pub fn last_submitted(&self) -> Lsn {
+        self.shared.queue.last()
+    }
+
     /// Whether a publish that needs the disk may be accepted.
     ///
     /// # Errors
