@@ -116,3 +116,116 @@ impl Turn {
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     FixedState::default().hash_one(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Qos;
+    use crate::record::{MessageParts, UnixMillis};
+
+    const FREE: Option<Room> = Some(Room { in_hand: 0, window: 10, crowded: false });
+    const WAITS: Option<Room> = Some(Room { in_hand: 10, window: 10, crowded: false });
+    const CROWDED: Option<Room> = Some(Room { in_hand: 10, window: 10, crowded: true });
+    const ALL: [ShareStrategy; 6] = [
+        ShareStrategy::RoundRobin,
+        ShareStrategy::Random,
+        ShareStrategy::Sticky,
+        ShareStrategy::HashClient,
+        ShareStrategy::HashTopic,
+        ShareStrategy::LeastInflight,
+    ];
+
+    fn message(topic: &str, publisher: &str) -> Message {
+        let parts = MessageParts {
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            published_at: UnixMillis(1),
+            expires_at: UnixMillis::NEVER,
+            topic,
+            properties: &[],
+            payload: b"x",
+            publisher,
+        };
+        Message::new(&parts, &mut Vec::new())
+    }
+
+    fn choose(turn: &mut Turn, message: &Message, rooms: &[Option<Room>]) -> Option<usize> {
+        turn.choose(rooms.len(), message, |index| hash(&[index as u8]), |index| rooms[index])
+    }
+
+    #[test]
+    fn whoever_can_take_it_is_found_and_nobody_else() {
+        let message = message("t", "p");
+        for strategy in ALL {
+            let mut turn = Turn::new(strategy);
+            assert_eq!(choose(&mut turn, &message, &[]), None, "{strategy:?}");
+            assert_eq!(choose(&mut turn, &message, &[None, None, None]), None, "{strategy:?}");
+            for able in (0..5).chain((0..5).rev()) {
+                let mut rooms = [None; 5];
+                rooms[able] = CROWDED;
+                assert_eq!(choose(&mut turn, &message, &rooms), Some(able), "{strategy:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_can_send_at_once_comes_before_who_has_to_wait() {
+        let message = message("t", "p");
+        for strategy in [ShareStrategy::RoundRobin, ShareStrategy::Random, ShareStrategy::LeastInflight] {
+            let mut turn = Turn::new(strategy);
+            for _ in 0..20 {
+                assert_eq!(choose(&mut turn, &message, &[WAITS, CROWDED, FREE]), Some(2), "{strategy:?}");
+                assert_eq!(choose(&mut turn, &message, &[CROWDED, WAITS, None]), Some(1), "{strategy:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_all_wait_the_one_with_the_least_for_its_window_gets_it() {
+        let waits = |in_hand, window| Some(Room { in_hand, window, crowded: false });
+        let mut turn = Turn::new(ShareStrategy::RoundRobin);
+        let rooms = [waits(20, 10), waits(120, 100), waits(5, 2)];
+        assert_eq!(choose(&mut turn, &message("t", "p"), &rooms), Some(1));
+    }
+
+    #[test]
+    fn round_robin_goes_on_when_somebody_leaves() {
+        let mut turn = Turn::new(ShareStrategy::RoundRobin);
+        let message = message("t", "p");
+        let mut next = |turn: &mut Turn, len| choose(turn, &message, &vec![FREE; len]);
+        assert_eq!([next(&mut turn, 3), next(&mut turn, 3)], [Some(0), Some(1)]);
+        turn.removed(0);
+        assert_eq!([next(&mut turn, 2), next(&mut turn, 2)], [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn who_has_a_key_or_everything_keeps_it_while_its_outbox_takes_it() {
+        for strategy in [ShareStrategy::Sticky, ShareStrategy::HashClient, ShareStrategy::HashTopic] {
+            let mut turn = Turn::new(strategy);
+            let message = message("t", "p");
+            let owner = choose(&mut turn, &message, &[FREE; 4]).unwrap();
+            let mut rooms = [FREE; 4];
+            rooms[owner] = WAITS;
+            assert_eq!(choose(&mut turn, &message, &rooms), Some(owner), "{strategy:?}");
+            rooms[owner] = None;
+            let other = choose(&mut turn, &message, &rooms).unwrap();
+            assert_ne!(other, owner, "{strategy:?}");
+            // A key goes back to whom it leads to; who is stuck to stays until it goes, too.
+            let back = choose(&mut turn, &message, &[FREE; 4]).unwrap();
+            assert_eq!(back, if strategy == ShareStrategy::Sticky { other } else { owner });
+        }
+    }
+
+    #[test]
+    fn keys_and_chance_reach_everyone() {
+        for strategy in [ShareStrategy::Random, ShareStrategy::HashClient, ShareStrategy::HashTopic] {
+            let mut turn = Turn::new(strategy);
+            let mut counts = [0; 4];
+            for n in 0..1000 {
+                let message = message(&format!("t/{n}"), &format!("p{n}"));
+                counts[choose(&mut turn, &message, &[FREE; 4]).unwrap()] += 1;
+            }
+            assert!(counts.iter().all(|count| (150..350).contains(count)), "{strategy:?}: {counts:?}");
+        }
+    }
+}

@@ -44,6 +44,9 @@ pub struct Both {
     pub sent: u64,
 }
 
+/// One of the totals.
+type Total = fn(&SysSample) -> u64;
+
 /// What was told, and what averages and maxima remember.
 #[derive(Debug, Default)]
 pub struct SysTree {
@@ -55,7 +58,7 @@ pub struct SysTree {
 }
 
 /// Totals whose rate per minute is told, as a moving average.
-const LOADS: [(&str, fn(&SysSample) -> u64); 9] = [
+const LOADS: [(&str, Total); 9] = [
     ("messages/received", |sample| sample.messages.received),
     ("messages/sent", |sample| sample.messages.sent),
     ("publish/dropped", |sample| sample.publish_dropped),

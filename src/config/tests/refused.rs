@@ -55,6 +55,21 @@ fn values_of_the_wrong_kind_or_size() {
             "[limits]\nkeep_alive_max = \"500ms\"",
             &["2:18: limits.keep_alive_max must be at least 1s", "no limit"],
         ),
+        ("[sys]\ninterval = \"100ms\"", &["2:12: sys.interval must be at least 1s", "\"0s\", for never"]),
+        (
+            "[shared]\nstrategy = \"roundrobin\"",
+            &["2:12: shared.strategy must be one of round_robin, random", "did you mean \"round_robin\"?"],
+        ),
+        (
+            "[shared.groups]\nworkers = 1\n\"$share/g\" = \"random\"",
+            &[
+                "2:11: shared.groups must be one of round_robin, random",
+                "not 1",
+                "3:1: the share name has",
+                "write the name alone",
+            ],
+        ),
+        ("[retain]\ncheck_source = \"yes\"", &["2:16: retain.check_source must be true or false"]),
         ("[limits]\nkeep_alive_max = \"1d\"", &["between 0s and 65535s, not 1d"]),
         ("[limits]\nsession_expiry = \"100000d\"", &["between 1s and 3650d, not 100000d"]),
         (
