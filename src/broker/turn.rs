@@ -192,7 +192,7 @@ mod tests {
     fn round_robin_goes_on_when_somebody_leaves() {
         let mut turn = Turn::new(ShareStrategy::RoundRobin);
         let message = message("t", "p");
-        let mut next = |turn: &mut Turn, len| choose(turn, &message, &vec![FREE; len]);
+        let next = |turn: &mut Turn, len| choose(turn, &message, &vec![FREE; len]);
         assert_eq!([next(&mut turn, 3), next(&mut turn, 3)], [Some(0), Some(1)]);
         turn.removed(0);
         assert_eq!([next(&mut turn, 2), next(&mut turn, 2)], [Some(1), Some(0)]);

@@ -159,7 +159,7 @@ fn retained_replace_delete_crash() {
             broker.crash();
             let expected = if payload.is_empty() { vec![] } else { vec![payload] };
             assert_eq!(kept(&mut broker.connect(&Connect::v5("new")), "#"), expected, "QoS {qos}");
-            let mut sender = broker.resume(&Connect::v5("sender").durable());
+            let sender = broker.resume(&Connect::v5("sender").durable());
             sender.leave_with(&disconnect(0, &[0x11, 0, 0, 0, 0]));
         }
     }
