@@ -21,8 +21,7 @@ pub(super) fn read_shared(section: &mut Section<'_>) -> SharedConfig {
     };
     for (name, value) in section.entries("groups") {
         if let Err(error) = ShareName::parse(name.get_ref()) {
-            let help = "write the name alone, without $share/ and without the filter";
-            section.report().add(name.span(), Wrong::new(format!("the share name {error}")).help(help));
+            section.report().add(name.span(), Wrong::new(error.to_string()).about("shared.groups"));
             continue;
         }
         match strategy(value.get_ref()) {
