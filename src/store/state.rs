@@ -181,16 +181,7 @@ impl State {
                 recipient.session = Some(SessionRow::of((**opened).clone()));
                 self.write_session(tables, opened.recipient)?;
             }
-            Change::SessionClosed { recipient, epoch, at, torn, .. } => {
-                let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
-                if let Some(session) = known.and_then(|known| known.session.as_mut()) {
-                    session.close(change);
-                    self.write_session(tables, *recipient)?;
-                    if *torn {
-                        self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
-                    }
-                }
-            }
+            Change::SessionClosed { .. } => self.close_session(tables, change)?,
             Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,
             Change::Subscribed(recipient, row) if self.recipients.contains_key(recipient) => {
                 self.row.clear();
@@ -250,6 +241,19 @@ impl State {
             tables.set_meta_number(key::RECIPIENTS, self.next_recipient)?;
         }
         Ok(self.enter(registry, number))
+    }
+
+    /// The connection of a session has ended, as a [`Change::SessionClosed`] says.
+    fn close_session(&mut self, tables: &mut Tables<'_>, change: &Change) -> Result<(), StoreError> {
+        let Change::SessionClosed { recipient, epoch, at, torn, .. } = change else { return Ok(()) };
+        let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
+        let Some(session) = known.and_then(|known| known.session.as_mut()) else { return Ok(()) };
+        session.close(change);
+        self.write_session(tables, *recipient)?;
+        if *torn {
+            self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
+        }
+        Ok(())
     }
 
     fn remove_will(
