@@ -245,15 +245,20 @@ impl Group {
         members.forget_settled(durable);
     }
 
-    /// Puts back what a member has fetched and does not take.
+    /// Puts back what a member has fetched and does not take. If it is a member no more, the others are told.
     pub fn put_back(&self, slot: &Slot, numbers: impl Iterator<Item = Lsn>) {
-        let mut members = self.members.lock();
+        let (mut members, mut touched) = (self.members.lock(), Touched::default());
         for lsn in numbers {
             if members.in_hand.get(&lsn) == Some(&slot.id) {
                 members.in_hand.remove(&lsn);
                 members.behind = true;
             }
         }
+        if members.behind && !members.list.iter().any(|member| member.slot.id == slot.id) {
+            members.ring_all(&mut touched);
+        }
+        drop(members);
+        touched.ring();
     }
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
@@ -264,8 +269,7 @@ impl Group {
         members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
-            // All of them: one that is woken alone may be one that cannot take anything.
-            touched.links.extend(members.list.iter().filter_map(|member| member.slot.link()));
+            members.ring_all(touched);
         }
     }
 
@@ -367,6 +371,11 @@ impl Members {
             touched.crowded = Some(Arc::clone(&member.slot));
         }
         is_taken
+    }
+
+    /// Wakes everyone who is online: one that is woken alone may be one that cannot take anything.
+    fn ring_all(&self, touched: &mut Touched) {
+        touched.links.extend(self.list.iter().filter_map(|member| member.slot.link()));
     }
 
     /// Wakes a member that is online, so that it fetches.

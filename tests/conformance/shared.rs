@@ -305,6 +305,27 @@ fn shared_fair_and_slow() {
 }
 
 #[test]
+fn what_has_waited_is_shared_as_windows_allow() {
+    const MESSAGES: u16 = 100;
+    let topic = unique("shared");
+    let group = format!("$share/g/{topic}");
+    let (slow, fast) = (session(true, "slow").property(0x21, &[0, 5]), session(true, "fast"));
+    member(&slow, &group, 1).leave();
+    member(&fast, &group, 1).leave();
+    (1..=MESSAGES).for_each(|n| publish(&topic, n, 1));
+    let mut slow = broker().resume(&slow);
+    let taken: Vec<_> = (0..5).map(|_| slow.message()).collect();
+    slow.expect_nothing();
+    let mut fast = broker().resume(&fast);
+    for n in 6..=MESSAGES {
+        assert_eq!(fast.take_qos_1().payload, n.to_string().as_bytes());
+    }
+    fast.expect_nothing();
+    taken.iter().for_each(|message| slow.send(&ack(0x40, message.id)));
+    slow.expect_nothing();
+}
+
+#[test]
 fn strategies_that_spread() {
     for strategy in ["round_robin", "random", "least_inflight"] {
         let broker = sharing(strategy);
