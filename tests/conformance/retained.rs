@@ -1,14 +1,14 @@
 //! Retained messages.
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
-
 use crate::harness::{
     Broker, Client, Connect, Publish, Received, ack, ack_with, broker, disconnect, suback, suback_v311,
     subscribe, subscribe_v311, unique,
 };
+
+/// Two users with the password "secret", as mosquitto_passwd writes them: cheap to check.
+const USERS: &str = "\
+    ada:$7$101$pPIMOVFwvdZM0qFd$x3sfA3kpgknHKDDa9QALxr7W/vaVBArNmxhtgGFR10o0bxSj0KWeW66YZNMK/ePvz/jo2LP/kUB0bGb8fSJqug==\n\
+    bob:$7$101$O2v80Oy1STeSh2K1$PgcWp0p1hKWfrzZTSencenNzdJyuhx0TQTtFlME0WxndHWZZl40nktanxmsyn2Eb6V20sBpZC6BHBX0PdsfJ2g==\n";
 
 fn client() -> Client {
     broker().connect(&Connect::v5(&unique("retained")))
@@ -206,9 +206,7 @@ fn retained_expired() {
 fn retained_author_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let (passwords, acl) = (folder.path().join("passwords"), folder.path().join("acl"));
-    for user in ["ada", "bob"] {
-        add_user(&passwords, user);
-    }
+    std::fs::write(&passwords, USERS).unwrap();
     let auth = format!("[auth]\nanonymous = true\npassword_file = {passwords:?}\nacl_file = {acl:?}\n");
     let reader = "topic read #\npattern write of/%c\n";
     for (check, expected) in [(true, &["bob"][..]), (false, &["ada", "bob", "device"])] {
@@ -229,20 +227,6 @@ fn retained_author_revoked() {
         broker.crash();
         assert_eq!(kept(&mut broker.connect(&Connect::v5("new")), "#"), expected);
     }
-}
-
-/// Writes a user with the password "secret" into a password file.
-fn add_user(file: &std::path::Path, user: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"))
-        .arg("passwd")
-        .arg(file)
-        .args([user, "--stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    command.stdin.take().unwrap().write_all(b"secret\n").unwrap();
-    assert!(command.wait().unwrap().success());
 }
 
 /// How many retained messages a test makes: a few, or what the environment says.
