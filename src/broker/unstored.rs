@@ -105,3 +105,58 @@ impl Unstored {
         self.held.values().any(|held| held.holder == holder)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Qos;
+    use crate::record::{MessageParts, UnixMillis};
+
+    fn message(payload: &[u8]) -> Message {
+        let parts = MessageParts {
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            published_at: UnixMillis(1),
+            expires_at: UnixMillis::NEVER,
+            topic: "t",
+            properties: &[],
+            payload,
+            publisher: "p",
+        };
+        Message::new(&parts, &mut Vec::new())
+    }
+
+    #[test]
+    fn what_is_left_comes_in_order_and_once_but_for_what_has_begun() {
+        let mut unstored = Unstored::new(7, &Memory::new(1 << 20));
+        let numbers: Vec<_> = [1, 2, 1, 1, 1]
+            .into_iter()
+            .zip(0_u8..)
+            .map(|(holder, n)| unstored.hold(holder, &message(&[n]), Lsn::ZERO).unwrap().lsn)
+            .collect();
+        unstored.settle(numbers[2]);
+        let left = unstored.take(1, &[numbers[3]]);
+        let payloads: Vec<_> = left.iter().map(|held| held.message.payload()[0]).collect();
+        assert_eq!(payloads, [0, 4]);
+        assert!(unstored.take(1, &[]).is_empty() && !unstored.has(1) && unstored.has(2));
+        unstored.settle(numbers[1]);
+        assert_eq!(unstored.bytes, 0);
+    }
+
+    #[test]
+    fn it_keeps_no_more_than_memory_allows_and_gives_it_back() {
+        let memory = Memory::new(256 * 1024);
+        let mut unstored = Unstored::new(7, &memory);
+        let large = message(&[0; 100_000]);
+        let held: Vec<_> = (0..9).map_while(|_| unstored.hold(1, &large, Lsn::ZERO)).collect();
+        assert!((2..=3).contains(&held.len()), "{}", held.len());
+        held.iter().for_each(|claim| unstored.settle(claim.lsn));
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn its_claims_are_told_from_those_of_the_store() {
+        assert!(is_owner(owner(1)) && owner(1) != owner(2));
+        assert!(!is_owner(RecipientNo(1)));
+    }
+}

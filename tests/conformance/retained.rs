@@ -214,7 +214,7 @@ fn retained_author_revoked() {
             .unwrap();
         let mut broker = Broker::start(&format!("{auth}[retain]\ncheck_source = {check}"));
         for user in ["ada", "bob"] {
-            let mut sender = broker.connect(&Connect::v5("sender").user(user, "secret"));
+            let mut sender = broker.connect(&Connect::v5("sender").user(user, Some("secret")));
             let publish = Publish::new(&format!("by/{user}"), user).qos(1, 1).retain().v5();
             sender.ask(&publish, &ack_with(0x40, 1, 0x10));
         }

@@ -3,12 +3,14 @@
 mod broker;
 mod client;
 mod packets;
+mod scram;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
 pub use client::{Client, Received};
 pub use packets::*;
+pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
 
 /// A name that no other test has, for a client id or a topic.
 pub fn unique(name: &str) -> String {

@@ -17,7 +17,7 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
-    user: Option<(String, String)>,
+    user: Option<(String, Option<String>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +88,12 @@ impl Connect {
         self
     }
 
+    /// Adds a user name, and maybe a password.
+    pub fn user(mut self, name: &str, password: Option<&str>) -> Self {
+        self.user = Some((name.into(), password.map(Into::into)));
+        self
+    }
+
     /// Adds a will with its QoS.
     pub fn will(mut self, topic: &str, payload: &str, qos: u8) -> Self {
         let flags = 4 | qos << 3;
@@ -110,16 +116,10 @@ impl Connect {
         self
     }
 
-    /// Adds a user name and a password.
-    pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.user = Some((name.into(), password.into()));
-        self
-    }
-
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = string(if self.version == Version::V31 { "MQIsdp" } else { "MQTT" });
         let will = self.will.as_ref().map_or(0, |will| will.flags);
-        let user = if self.user.is_some() { 0xC0 } else { 0 };
+        let user = self.user.as_ref().map_or(0, |(_, password)| 0x80 | u8::from(password.is_some()) << 6);
         body.extend([self.version as u8, user | will | u8::from(self.clean) << 1]);
         body.extend(self.keep_alive.to_be_bytes());
         let properties = |properties: &[u8], body: &mut Vec<u8>| {
@@ -135,9 +135,8 @@ impl Connect {
             body.extend((will.payload.len() as u16).to_be_bytes());
             body.extend(&will.payload);
         }
-        if let Some((name, password)) = &self.user {
-            body.extend(string(name));
-            body.extend(string(password));
+        for text in self.user.iter().flat_map(|(name, password)| [Some(name), password.as_ref()]).flatten() {
+            body.extend(string(text));
         }
         packet(0x10, &body)
     }
@@ -257,6 +256,20 @@ pub fn ack_with(first: u8, id: u16, reason: u8) -> Vec<u8> {
 /// A DISCONNECT of 5.0 with properties.
 pub fn disconnect(reason: u8, properties: &[u8]) -> Vec<u8> {
     packet(0xE0, &[&[reason][..], &prefixed(properties)].concat())
+}
+
+/// An AUTH.
+pub fn auth(reason: u8, method: &str, data: &[u8]) -> Vec<u8> {
+    let data = match data {
+        [] => Vec::new(),
+        data => [&[0x16][..], &(data.len() as u16).to_be_bytes(), data].concat(),
+    };
+    auth_with(reason, &[&[0x15][..], &string(method), &data].concat())
+}
+
+/// An AUTH with any properties.
+pub fn auth_with(reason: u8, properties: &[u8]) -> Vec<u8> {
+    packet(0xF0, &[&[reason][..], &prefixed(properties)].concat())
 }
 
 /// Any packet.
