@@ -17,6 +17,7 @@ mod matching;
 mod memory;
 mod publish;
 mod recovery;
+mod redirect;
 mod replay;
 mod retained;
 mod route;
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -51,7 +53,7 @@ pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
-use crate::config::SharedConfig;
+use crate::config::{RedirectConfig, SharedConfig};
 use crate::record::{Change, Record};
 use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
@@ -118,6 +120,8 @@ pub struct Broker {
     timers: Timers,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
+    /// Where everybody is sent instead.
+    redirect: ArcSwapOption<RedirectConfig>,
     /// For slots, groups and routes alike: the index tells its targets apart by it.
     next_id: AtomicU64,
 }
@@ -148,6 +152,7 @@ impl Broker {
             retained_totals: Mutex::default(),
             timers: Timers::default(),
             leaving: OnceLock::new(),
+            redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),
         };
         broker.recover(recovered);

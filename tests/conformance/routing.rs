@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::harness::{
-    Broker, Client, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique, unsubscribe,
+    Broker, Client, Connect, Dice, Publish, ack, ack_with, broker, suback, subscribe, unique, unsubscribe,
 };
 
 #[test]
@@ -67,7 +67,7 @@ fn route_cache_coherent() {
         ];
         forms[dice.roll(5)].clone()
     };
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     let mut clients = [0; 3].map(|_| broker().connect(&Connect::v5(&unique("cache"))));
     let mut filters: [BTreeSet<String>; 3] = Default::default();
     // Each remembers the matches of its topics, over all that changes between two messages.
@@ -130,15 +130,5 @@ fn subscription_leak() {
     while (plain.as_deref(), shared.as_deref()) != (Some(&b"2"[..]), Some(&b"0"[..])) {
         let message = watcher.message();
         *(if message.topic == counts[0] { &mut plain } else { &mut shared }) = Some(message.payload);
-    }
-}
-
-/// The same numbers in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
     }
 }

@@ -2,13 +2,15 @@
 
 mod broker;
 mod client;
+mod dice;
 mod packets;
 mod scram;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
-pub use client::{Client, Received};
+pub use client::{Client, Received, Verdict, parse};
+pub use dice::Dice;
 pub use packets::*;
 pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
 
