@@ -88,7 +88,7 @@ impl Broker {
         }
     }
 
-    fn submit(
+    pub(super) fn submit(
         &self,
         routed: Routed,
         legs: SmallVec<[Leg; 1]>,
@@ -217,7 +217,7 @@ fn is_full(full: &Full, recipient: RecipientNo) -> bool {
     full.iter().any(|(known, ..)| *known == recipient)
 }
 
-fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
+pub(super) fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
     Leg { recipient, qos, retain, subscription_ids }
 }
 

@@ -10,7 +10,8 @@ use http::{HeaderMap, Uri};
 
 use super::{
     AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
-    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig, WebSocketConfig,
+    RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig, TargetConfig, TlsConfig,
+    WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -32,6 +33,9 @@ impl Default for Config {
             limits: Limits::default(),
             targets: Default::default(),
             routes: Vec::new(),
+            shared: SharedConfig::default(),
+            retain: RetainConfig::default(),
+            sys: SysConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -151,6 +155,12 @@ impl Default for BreakerConfig {
             probe_interval: Duration::from_secs(1),
             probe_interval_max: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for SysConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10) }
     }
 }
 

@@ -22,6 +22,7 @@ mod report;
 mod routes;
 mod secret;
 mod section;
+mod shared;
 mod status;
 mod targets;
 #[cfg(test)]
@@ -51,6 +52,12 @@ pub struct Config {
     pub targets: BTreeMap<String, TargetConfig>,
     /// Which topics go to which target.
     pub routes: Vec<RouteConfig>,
+    /// Which member of a shared subscription gets a message.
+    pub shared: SharedConfig,
+    /// What is asked before a retained message is sent.
+    pub retain: RetainConfig,
+    /// What the broker says of itself.
+    pub sys: SysConfig,
     /// The admin listener.
     pub admin: AdminConfig,
     /// What is logged, and how.
@@ -267,6 +274,47 @@ pub struct RouteConfig {
     pub target: String,
 }
 
+/// `[shared]`: which member of a shared subscription gets a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedConfig {
+    /// For every group that is not named in `groups`.
+    pub strategy: ShareStrategy,
+    /// By share name: for all groups `$share/<name>/...`.
+    pub groups: BTreeMap<String, ShareStrategy>,
+}
+
+/// How a shared group chooses among the members that can take a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareStrategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// Any of them.
+    Random,
+    /// One of them gets everything, as long as it takes it.
+    Sticky,
+    /// The one that the publisher's client id leads to, as long as it takes it.
+    HashClient,
+    /// The one that the topic leads to, as long as it takes it.
+    HashTopic,
+    /// The one with the fewest messages that it has not acknowledged.
+    LeastInflight,
+}
+
+/// `[retain]`: what is asked before a retained message is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetainConfig {
+    /// Whether whoever published it must still have the right to.
+    pub check_source: bool,
+}
+
+/// `[sys]`: what the broker says of itself below `$SYS/broker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SysConfig {
+    /// How often; zero for never.
+    pub interval: Duration,
+}
+
 /// `[admin]`: HTTP API, dashboard, health and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -293,6 +341,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl SharedConfig {
+    /// The strategy for groups of this share name.
+    pub fn strategy_of(&self, share_name: &str) -> ShareStrategy {
+        self.groups.get(share_name).copied().unwrap_or(self.strategy)
+    }
 }
 
 impl AuthConfig {

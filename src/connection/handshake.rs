@@ -15,6 +15,7 @@ use crate::codec::{
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Authentication, Close, Session, Terms, assigned_client_id};
+use crate::telemetry::ByQos;
 use crate::topic::TopicName;
 use crate::transport::{Farewell, Stream};
 
@@ -200,6 +201,7 @@ impl Opening {
             link: Arc::clone(&link),
         };
         let attachment = broker.attach(request).await.map_err(because("there is no session for it"))?;
+        broker.metrics.connects_accepted.increment(1);
         let (client_id, resumed) = (Escaped(connect.client_id), attachment.session_present());
         tracing::debug!(%client_id, peer = %self.peer, version = ?terms.version, resumed, "client connected");
         Ok(Accepted { terms, identity, authentication, proof, rights, attachment, link })
@@ -344,8 +346,9 @@ impl Accepted {
             rings_at: Lsn::ZERO,
             reading_paused: false,
             timer: None,
-            inbound: Default::default(),
-            outbound: Default::default(),
+            // CONNECT and CONNACK.
+            inbound: ByQos { packets: 1, ..ByQos::default() },
+            outbound: ByQos { packets: 1, ..ByQos::default() },
             departure: Default::default(),
             has_left: false,
             context,

@@ -48,7 +48,8 @@ impl Connection {
     }
 
     fn write_replies(&mut self, out: &mut Outgoing) -> Result<(), Close> {
-        self.session.write_replies(self.watermark, out)
+        self.outbound.packets += self.session.write_replies(self.watermark, out)?;
+        Ok(())
     }
 
     /// Hands the bytes to the socket until it takes no more. True when it took some.

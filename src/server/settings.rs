@@ -42,6 +42,8 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
         takeover_timeout: limits.takeover_timeout,
+        shared: config.shared.clone(),
+        checks_retained_source: config.retain.check_source,
     }
 }
 

@@ -264,15 +264,6 @@ fn large_messages_pass() {
 }
 
 #[test]
-fn clients_do_not_publish_where_the_broker_speaks() {
-    let mut receiver = subscriber("$SYS/#", 0);
-    let mut sender = publisher();
-    sender.ask(&Publish::new("$SYS/broker/uptime", "mine").qos(1, 1).v5(), &ack(0x40, 1));
-    sender.ask(&Publish::new("$other", "mine").qos(2, 2).v5(), &ack(0x50, 2));
-    receiver.expect_nothing();
-}
-
-#[test]
 fn leading_wildcards_do_not_match_dollar_topics() {
     proves!("5.0 MQTT-4.7.2-1", "3.1.1 MQTT-4.7.2-1");
     for version in Version::BOTH {

@@ -176,14 +176,6 @@ fn no_local() {
 }
 
 #[test]
-fn no_local_on_a_shared_subscription_is_an_error() {
-    proves!("5.0 MQTT-3.8.3-4");
-    let mut client = broker().connect(&Connect::v5(&unique("local")));
-    client.send(&subscribe(1, &[("$share/g/t", 4)]));
-    client.expect_end(0x82);
-}
-
-#[test]
 fn subid_range() {
     proves!("U-PROP-0B-value");
     for (properties, reason) in

@@ -84,6 +84,9 @@ fn the_shipped_file_has_every_key() {
         ("[mqtt]", ""),
         ("[redirect]", "to = \"h\""),
         ("[limits]", ""),
+        ("[shared]", ""),
+        ("[retain]", ""),
+        ("[sys]", ""),
         ("[admin]", ""),
         ("[log]", ""),
         ("[targets.t]", "url = \"http://h\""),
@@ -116,6 +119,15 @@ fn the_shipped_file_has_every_key() {
 
 fn text_has_table(key: &str) -> bool {
     uncommented().lines().any(|line| line.trim_matches(['[', ']']).rsplit('.').next() == Some(key))
+}
+
+#[test]
+fn groups_share_by_the_strategy_of_their_name_or_that_of_all() {
+    let text =
+        "[shared]\nstrategy = \"sticky\"\n[shared.groups]\nworkers = \"hash_topic\"\n\"a b\" = \"random\"";
+    let shared = Config::parse(text, "a.toml").unwrap().shared;
+    let strategies = ["workers", "a b", "others"].map(|name| shared.strategy_of(name));
+    assert_eq!(strategies, [ShareStrategy::HashTopic, ShareStrategy::Random, ShareStrategy::Sticky]);
 }
 
 #[test]

@@ -40,6 +40,26 @@ fn syntax_and_unknown_keys() {
 }
 
 #[test]
+fn sharing_retained_messages_and_sys() {
+    assert_refused(&[
+        ("[sys]\ninterval = \"100ms\"", &["2:12: sys.interval must be at least 1s", "\"0s\", for never"]),
+        (
+            "[shared]\nstrategy = \"roundrobin\"",
+            &["2:12: shared.strategy must be one of round_robin, random", "did you mean \"round_robin\"?"],
+        ),
+        (
+            "[shared.groups]\nworkers = 1",
+            &["2:11: shared.groups must be one of round_robin, random", "not 1"],
+        ),
+        (
+            "[shared.groups]\n\"$share/g\" = \"random\"",
+            &["2:1: shared.groups has a '/' at byte 6, in the share name"],
+        ),
+        ("[retain]\ncheck_source = \"yes\"", &["2:16: retain.check_source must be true or false"]),
+    ]);
+}
+
+#[test]
 fn values_of_the_wrong_kind_or_size() {
     assert_refused(&[
         (

@@ -11,7 +11,7 @@ mod websocket;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
-pub use client::{Client, Verdict, parse};
+pub use client::{Client, Received, Verdict, parse};
 pub use dice::Dice;
 pub use packets::*;
 pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
