@@ -32,7 +32,7 @@ fn overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifi
 
 #[test]
 fn overlapping_subscriptions_give_one_copy_for_each_where_that_is_wanted() {
-    proves!("5.0 MQTT-3.3.4-2", "5.0 MQTT-3.3.4-3");
+    proves!("5.0 MQTT-3.3.4-2", "5.0 MQTT-3.3.4-3", "5.0 MQTT-3.3.4-5");
     let mut broker = Broker::start("[mqtt]\nmerge_overlapping = false");
     let reader = Connect::v5("reader").expiry(60);
     let mut client = broker.connect(&reader);

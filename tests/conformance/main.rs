@@ -17,15 +17,18 @@ macro_rules! proves {
 
 mod harness;
 
+mod access;
 mod auth;
 mod authorization;
 mod choices;
 mod connect;
 mod crash;
+mod diagnostics;
 mod extremes;
 mod ids;
 mod keepalive;
 mod malformed;
+mod obligations;
 mod offer;
 mod parser;
 mod properties;

@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod dice;
+mod judge;
 mod packets;
 mod scram;
 mod websocket;
