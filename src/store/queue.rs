@@ -78,10 +78,13 @@ impl Entry {
     /// Rings when the last leg is struck out, at once when it is. One waits: who published the message.
     pub fn ring_when_complete(&self, bell: &Arc<Bell>) {
         let mut legs = self.legs.lock();
-        if legs.complete {
-            bell.ring();
-        } else if legs.bell.is_none() && !legs.taken {
+        if !legs.complete && !legs.taken && legs.bell.is_none() {
             legs.bell = Some(Arc::clone(bell));
+        }
+        let is_complete = legs.complete;
+        drop(legs);
+        if is_complete {
+            bell.ring();
         }
     }
 
