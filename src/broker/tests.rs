@@ -194,6 +194,25 @@ async fn a_message_for_a_group_that_does_not_fit_is_not_lost_in_the_hand_of_a_me
     assert_eq!(world.fetch(&world.broker.group("$share/g/a"), &other), [large]);
 }
 
+/// The seat is given away last: what the next connection has in hand was taken for what the old one left.
+#[tokio::test]
+async fn a_connection_that_gives_back_what_it_has_gets_nothing_more_and_keeps_its_seat() {
+    let world = World::new();
+    let (one, other) = (world.live("one").await, world.live("other").await);
+    [&one, &other].into_iter().for_each(|client| world.subscribe(client, "$share/g/a"));
+    one.attachment.slot.quiet(&other.link);
+    one.attachment.slot.quiet(&one.link);
+    assert!(one.attachment.slot.is_online());
+    for payload in [b"1", b"2", b"3"] {
+        world.publish(&other, payload).await;
+    }
+    let mut frames = std::collections::VecDeque::new();
+    other.attachment.slot.take_frames(&mut frames, 0);
+    assert_eq!(frames.len(), 3);
+    world.leave(&one, Departure::default());
+    assert!(!one.attachment.slot.is_online());
+}
+
 #[tokio::test]
 async fn who_leaves_a_group_before_it_acknowledges_keeps_nothing_for_ever() {
     let world = World::new();

@@ -173,12 +173,15 @@ impl Connection {
         }
     }
 
-    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed.
+    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed. The seat
+    /// goes last: what the next connection has in hand must not be taken for what was left here.
     fn give_back(&mut self, departure: Departure) {
         self.has_left = true;
         let (broker, groups) = (&self.context.broker, self.slot.groups());
-        broker.detach(&self.slot, &self.link, departure);
+        self.slot.quiet(&self.link);
         broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        broker.detach(&self.slot, &self.link, departure);
+        broker.settle_ended(&self.slot, &groups);
         self.publishing.wake();
     }
 
