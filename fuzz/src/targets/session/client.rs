@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use causeway::codec::{Ack, Packet, PacketId, Publish, PublishProperties, Qos, ReasonCode};
+use causeway::record::RecipientNo;
+
+use super::store::Item;
 
 /// What a client sends again until it is acknowledged.
 #[derive(Clone, Debug)]
@@ -31,8 +34,8 @@ pub struct Client {
     answers: VecDeque<Answer>,
     /// Messages it was given, by number, with their QoS.
     got: BTreeMap<u64, Qos>,
-    /// The last message of each QoS that was given for the first time.
-    newest: [u64; 3],
+    /// The last message of each owner and QoS that was given for the first time.
+    newest: BTreeMap<(Option<RecipientNo>, Qos), u64>,
     /// Messages that were acknowledged to it as success.
     pub acknowledged: BTreeSet<String>,
     /// QoS 1 and 2 messages that it may still begin on this connection.
@@ -101,7 +104,8 @@ impl Client {
     }
 
     /// Takes a message of QoS 1 or 2. One of QoS 1 may have come before; then it says so by DUP.
-    pub fn take_message(&mut self, id: PacketId, publish: &Publish<'_>, number: u64) {
+    pub fn take_message(&mut self, id: PacketId, publish: &Publish<'_>, item: &Item) {
+        let number = item.number;
         let qos = publish.qos;
         let is_new = qos == Qos::AtLeastOnce || self.receiving.insert(id.get());
         self.answers.push_back(if qos == Qos::AtLeastOnce { Answer::Puback(id) } else { Answer::Pubrec(id) });
@@ -111,7 +115,7 @@ impl Client {
         let known = self.got.insert(number, qos).is_some();
         assert!(!known || (qos == Qos::AtLeastOnce && publish.dup), "message {number} of {qos:?} came again");
         if !known {
-            let newest = &mut self.newest[qos as usize];
+            let newest = self.newest.entry((item.owner, qos)).or_default();
             assert!(*newest < number, "message {number} of {qos:?} came after {newest}");
             *newest = number;
         }

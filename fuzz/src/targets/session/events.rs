@@ -44,8 +44,9 @@ impl World {
     fn deliver_new(&mut self, input: &mut Input<'_>) {
         let (qos, flags) = (qos(input), input.byte());
         let owner = match flags & 3 {
-            0 | 1 if self.setup.durable => Some(OWN),
-            2 => Some(GROUP),
+            0 => Some(GROUP),
+            // What a session outlives its connection for is owed to it.
+            _ if self.setup.durable && qos > Qos::AtMostOnce => Some(OWN),
             _ => None,
         };
         let life = Duration::from_secs(u64::from(flags >> 6));
@@ -143,7 +144,7 @@ impl World {
         assert!(!is_waiting && self.model.sent.insert(id.get(), open).is_none(), "{id:?} is in two exchanges");
         assert!(self.model.used() <= usize::from(self.terms.send_window).max(1), "[MQTT-3.3.4-9]");
         if self.setup.honest {
-            self.client.take_message(id, &publish, item.number);
+            self.client.take_message(id, &publish, item);
         }
     }
 

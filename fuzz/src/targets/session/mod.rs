@@ -87,13 +87,13 @@ impl Setup {
         let durable = flags & 1 == 0;
         let mut connect = Connect::new(version, "c");
         connect.clean_start = !durable;
-        connect.session_expiry = durable.then_some(100);
-        connect.receive_maximum = NonZeroU16::new(input.pick(&[2, 1, 4, 0]));
-        connect.topic_alias_maximum = input.below(3).into();
         connect.keep_alive = input.pick(&[0, 0, 10]);
         let honest = flags & 2 == 0;
-        if version == Version::V5 && !honest {
-            connect.maximum_packet_size = input.pick(&[None, Some(4), Some(20), Some(40)]);
+        if version == Version::V5 {
+            connect.session_expiry = durable.then_some(100);
+            connect.receive_maximum = NonZeroU16::new(input.pick(&[2, 1, 4, 0]));
+            connect.topic_alias_maximum = input.below(3).into();
+            connect.maximum_packet_size = input.pick(&[None, Some(4), Some(20), Some(40)]).filter(|_| !honest);
         }
         let limits = SessionLimits {
             receive_maximum: input.pick(&[10, 1, 3, u16::MAX]),
