@@ -70,6 +70,21 @@ pub(super) fn read<'a>(mut reader: Reader<'a>, version: Version) -> Result<Conne
     Ok(connect)
 }
 
+/// Whether the packet ends before its client identifier does. Nothing of it can be believed then, not even
+/// its version, so it is not answered: a CONNACK is allowed and not asked for [MQTT-3.1.4-1].
+pub(super) fn is_cut_short(mut reader: Reader<'_>, version: Version) -> bool {
+    const DETAIL: &str = "the packet is cut short";
+    let mut skip_to_client_id = || {
+        reader.take(size_of::<u8>() + size_of::<u16>(), DETAIL)?;
+        if version == Version::V5 {
+            let len = reader.varint(DETAIL)?;
+            reader.take(len as usize, DETAIL)?;
+        }
+        reader.binary(DETAIL)
+    };
+    skip_to_client_id().is_err()
+}
+
 fn judge_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
     let will_qos = flags >> 3 & 3;
     // 3.1 does not use the bit and asks for no value.

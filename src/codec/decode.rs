@@ -64,7 +64,11 @@ impl Decoder {
         match connect::read_protocol(&mut reader)? {
             Protocol::Served(version) => {
                 self.version = Some(version);
-                connect::read(reader, version)
+                connect::read(reader, version).inspect_err(|_| {
+                    if connect::is_cut_short(reader, version) {
+                        self.version = None;
+                    }
+                })
             }
             Protocol::NotServed(answer_in) => {
                 self.version = answer_in;
