@@ -22,7 +22,8 @@ struct Decoded<'a> {
 
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
-    let (peer, limit) = (Peer::choose(&mut input), input.pick(&[1 << 20, 268_435_460, 17, 30, 64, 127, 128, 300]));
+    let (peer, limit) =
+        (Peer::choose(&mut input), input.pick(&[1 << 20, 268_435_460, 17, 30, 64, 127, 128, 300]));
     let stream = input.0;
     let whole = decode(peer.decoder(limit), stream, [stream.len()]);
     whole.packets.iter().for_each(|packet| check(whole.version.unwrap(), packet));

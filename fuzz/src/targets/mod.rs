@@ -1,11 +1,12 @@
 //! One module for each target: `run` takes any bytes and panics when something is wrong.
 
-pub mod acl;
+mod acl;
+pub mod auth_files;
 pub mod config;
 pub mod decoder;
 mod input;
 mod packets;
-pub mod password_file;
+mod password_file;
 pub mod retained_tree;
 pub mod round_trip;
 pub mod rows;

@@ -63,7 +63,8 @@ pub fn encoded(version: Version, packet: &Packet<'_>) -> Result<Vec<u8>, EncodeE
             if let Some(will) = &mut connect.will {
                 kept = forwarded(&will.properties);
                 let message_expiry = will.properties.message_expiry;
-                will.properties = PublishProperties { message_expiry, ..PublishProperties::from_forwarded(&kept) };
+                will.properties =
+                    PublishProperties { message_expiry, ..PublishProperties::from_forwarded(&kept) };
                 encode::connect(&connect, out)
             } else {
                 encode::connect(&connect, out)

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Connect, Version, ack};
+use super::{Connect, Version, ack, recording::record};
 
 /// How long a packet may take: long, because only a broken broker lets a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ impl Client {
 
     /// Sends bytes. That the broker has closed already is for the next read to find out.
     pub fn send(&mut self, bytes: &[u8]) {
+        record(&self.stream, bytes);
         let _ = self.stream.write_all(bytes);
     }
 

@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod packets;
+mod recording;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

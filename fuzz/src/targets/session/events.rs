@@ -17,7 +17,7 @@ use super::store::{GROUP, Item, OWN, Record};
 use super::{End, Input, TOPIC_LEVELS, Verdict, World, qos};
 use crate::targets::{packets, topics};
 
-use causeway::record::ExchangeState::{AwaitingPubcomp, AwaitingPuback, AwaitingPubrec};
+use causeway::record::ExchangeState::{AwaitingPuback, AwaitingPubcomp, AwaitingPubrec};
 
 impl World {
     /// One event.
@@ -141,7 +141,10 @@ impl World {
         let state = if item.qos == Qos::AtLeastOnce { AwaitingPuback } else { AwaitingPubrec };
         let open = Open { state, number: item.number, owner: item.owner };
         let is_waiting = self.model.waiting.iter().any(|(waiting, _)| *waiting == id.get());
-        assert!(!is_waiting && self.model.sent.insert(id.get(), open).is_none(), "{id:?} is in two exchanges");
+        assert!(
+            !is_waiting && self.model.sent.insert(id.get(), open).is_none(),
+            "{id:?} is in two exchanges"
+        );
         assert!(self.model.used() <= usize::from(self.terms.send_window).max(1), "[MQTT-3.3.4-9]");
         if self.setup.honest {
             self.client.take_message(id, &publish, item);
@@ -209,7 +212,9 @@ impl World {
     /// QoS 2 messages whose identifiers have become durable.
     fn write_held(&mut self, watermark: Lsn) {
         let mut ready = Vec::new();
-        while let Some(held) = self.model.held.pop_front_if(|held| held.report.is_some_and(|at| at <= watermark)) {
+        while let Some(held) =
+            self.model.held.pop_front_if(|held| held.report.is_some_and(|at| at <= watermark))
+        {
             ready.push(held.item);
         }
         let expired = self.session.write_held(self.now, watermark, &mut self.out);
@@ -222,9 +227,15 @@ impl World {
             let mut decoder = Decoder::client(self.setup.version, self.terms.max_packet_size);
             let len = decoder.frame_len(&bytes[at..]).unwrap().expect("a held message is missing");
             self.take_publish(bytes[at..at + len].to_vec(), item, false);
-            let Ok(Some((Packet::Publish(publish), _))) = decoder.decode(&bytes[at..]) else { unreachable!() };
+            let Ok(Some((Packet::Publish(publish), _))) = decoder.decode(&bytes[at..]) else {
+                unreachable!()
+            };
             let exchange = self.store.progress.exchanges[&publish.packet_id.unwrap().get()];
-            assert_eq!((exchange.lsn.0, exchange.state), (item.number, AwaitingPubrec), "durable before PUBLISH");
+            assert_eq!(
+                (exchange.lsn.0, exchange.state),
+                (item.number, AwaitingPubrec),
+                "durable before PUBLISH"
+            );
             at += len;
         }
         assert_eq!(at, bytes.len(), "more than was held");
@@ -293,7 +304,8 @@ impl World {
             }
             return;
         }
-        let (kind, id) = (input.below(12), input.pick(&[1, 2, 3, 4, u16::MAX - 2, u16::MAX - 1, u16::MAX, 9]));
+        let (kind, id) =
+            (input.below(12), input.pick(&[1, 2, 3, 4, u16::MAX - 2, u16::MAX - 1, u16::MAX, 9]));
         let Some(packet_id) = PacketId::new(id) else { return };
         let is_error = kind != 2 && self.verdict & 64 != 0 && self.setup.version == Version::V5;
         let reason = if is_error { ReasonCode::UnspecifiedError } else { ReasonCode::Success };
@@ -309,7 +321,10 @@ impl World {
             9 => self.client_sends(&Packet::Pingreq),
             10 => {
                 let session_expiry = input.pick(&[None, Some(0), Some(1), Some(u32::MAX)]);
-                self.client_sends(&Packet::Disconnect(Disconnect { session_expiry, ..Disconnect::default() }));
+                self.client_sends(&Packet::Disconnect(Disconnect {
+                    session_expiry,
+                    ..Disconnect::default()
+                }));
             }
             _ => self.answer_what_is_open(),
         }
@@ -440,7 +455,9 @@ impl World {
             _ => (Ok(()), protocol_error),
         };
         let reason = result.map_err(|close| close.reason);
-        assert!(reason == expected || reason.is_ok() && !matches!(packet, Packet::Puback(_) | Packet::Pubrec(_)));
+        assert!(
+            reason == expected || reason.is_ok() && !matches!(packet, Packet::Puback(_) | Packet::Pubrec(_))
+        );
         self.over |= expected.is_err();
     }
 
@@ -472,7 +489,9 @@ impl World {
         let receipt = match self.verdict & 15 {
             0 | 1 => {
                 self.refused.push(payload);
-                Receipt::Refused([ReasonCode::NotAuthorized, ReasonCode::QuotaExceeded][usize::from(self.verdict & 1)])
+                Receipt::Refused(
+                    [ReasonCode::NotAuthorized, ReasonCode::QuotaExceeded][usize::from(self.verdict & 1)],
+                )
             }
             2..6 if !keeps_id => {
                 self.store.routed.push(payload);
@@ -514,7 +533,8 @@ impl World {
         match self.session.handle_unsubscribe(unsubscribe) {
             Ok(filters) => {
                 assert_eq!(filters.len(), unsubscribe.filters.len());
-                let reasons = filters.iter().map(|filter| *filter.as_ref().err().unwrap_or(&ReasonCode::Success));
+                let reasons =
+                    filters.iter().map(|filter| *filter.as_ref().err().unwrap_or(&ReasonCode::Success));
                 let unsuback = Suback { packet_id: unsubscribe.packet_id, reasons: reasons.collect() };
                 self.answer_later(ReplyPacket::Unsuback(unsuback));
             }
@@ -578,7 +598,8 @@ fn expected_subscriptions(
     let refused = if is_v5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::UnspecifiedError };
     let mut all = Vec::new();
     for entry in &subscribe.filters {
-        let shared = entry.filter.strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap_or((rest, "")));
+        let shared =
+            entry.filter.strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap_or((rest, "")));
         let (name, filter) = shared.unwrap_or(("none", &entry.filter));
         let is_shared_right = shared.is_none() || (topics::is_name(name) && !filter.is_empty());
         if !is_shared_right || entry.filter == "$share" {

@@ -93,7 +93,8 @@ impl Setup {
             connect.session_expiry = durable.then_some(100);
             connect.receive_maximum = NonZeroU16::new(input.pick(&[2, 1, 4, 0]));
             connect.topic_alias_maximum = input.below(3).into();
-            connect.maximum_packet_size = input.pick(&[None, Some(4), Some(20), Some(40)]).filter(|_| !honest);
+            connect.maximum_packet_size =
+                input.pick(&[None, Some(4), Some(20), Some(40)]).filter(|_| !honest);
         }
         let limits = SessionLimits {
             receive_maximum: input.pick(&[10, 1, 3, u16::MAX]),
@@ -199,7 +200,11 @@ impl World {
         }
         let has_window = self.session.has_window();
         let expected = self.model.used() < window;
-        assert!(has_window == expected || (self.may_wait_for_ids && expected), "{} of {window}", self.model.used());
+        assert!(
+            has_window == expected || (self.may_wait_for_ids && expected),
+            "{} of {window}",
+            self.model.used()
+        );
         let wait = self.model.replies.front().map(|(wait, _)| *wait);
         let reply_waits_for = match wait {
             Some(model::Wait::For(lsn)) => Some(lsn),

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use causeway::codec::{Ack, Packet, PacketId, Publish, PublishFrame, Qos, ReasonCode, Suback, Version, encode};
+use causeway::codec::{
+    Ack, Packet, PacketId, Publish, PublishFrame, Qos, ReasonCode, Suback, Version, encode,
+};
 use causeway::codec::{MAX_PACKET_SIZE, PublishProperties};
 use causeway::record::{Exchange, ExchangeState, Lsn, RecipientNo, UnixMillis};
 use causeway::session::{Receipt, ReplyPacket, Terms};
@@ -130,7 +132,9 @@ impl Model {
     }
 
     fn resolve(&mut self, publish: &Publish<'_>) -> Result<String, ReasonCode> {
-        let Some(alias) = publish.properties.topic_alias.map(u16::from) else { return Ok(publish.topic.into()) };
+        let Some(alias) = publish.properties.topic_alias.map(u16::from) else {
+            return Ok(publish.topic.into());
+        };
         if alias > self.terms.topic_alias_in {
             return Err(ReasonCode::TopicAliasInvalid);
         }
@@ -366,7 +370,8 @@ fn packet(version: Version, reply: &ReplyPacket) -> Packet<'static> {
         ReplyPacket::Pubrel(id, reason) => Packet::Pubrel(ack(id, reason)),
         ReplyPacket::Pubcomp(id, reason) => Packet::Pubcomp(ack(id, reason)),
         ReplyPacket::Suback(suback) => {
-            let old = |reason: &ReasonCode| if reason.is_error() { ReasonCode::UnspecifiedError } else { *reason };
+            let old =
+                |reason: &ReasonCode| if reason.is_error() { ReasonCode::UnspecifiedError } else { *reason };
             let reasons = suback.reasons.iter().map(|reason| if is_v5 { *reason } else { old(reason) });
             Packet::Suback(Suback { packet_id: suback.packet_id, reasons: reasons.collect() })
         }
