@@ -8,7 +8,7 @@
 #[allow(dead_code, reason = "not everything of the store is called from here")]
 mod bytes;
 #[path = "../../../../src/store/rows.rs"]
-#[allow(dead_code, reason = "not everything of the store is called from here")]
+#[allow(clippy::module_inception, dead_code, reason = "it has the name that it has in the store")]
 mod rows;
 
 use causeway::record::{DeadLetter, Leg, Lsn, Message, RecipientNo};

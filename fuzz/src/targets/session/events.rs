@@ -67,9 +67,9 @@ impl World {
         if item.owner == Some(OWN) && item.qos > Qos::AtMostOnce {
             self.promised.insert(item.number);
         }
-        // Nothing overtakes what is owed from before.
-        if item.owner == Some(OWN) && (!self.backlog.is_empty() || self.session.has_resends()) {
-            return self.backlog.insert(0, item.number);
+        // Nothing overtakes what was begun on an earlier connection, nor what is owed from before.
+        if self.session.has_resends() || (item.owner == Some(OWN) && !self.backlog.is_empty()) {
+            return self.give_back(&item, 0);
         }
         self.deliver(item);
     }
@@ -92,7 +92,7 @@ impl World {
         let packets = self.sent();
         let is_held = item.qos == Qos::ExactlyOnce && item.owner.is_some() && self.setup.durable;
         match outcome {
-            Outcome::NoWindow => self.give_back(item),
+            Outcome::NoWindow => self.give_back(&item, self.backlog.len()),
             Outcome::Dropped(_) => self.give_up(&item),
             Outcome::Taken if is_held => self.model.held.push_back(Held { item, report: None }),
             Outcome::Taken => {
@@ -114,10 +114,11 @@ impl World {
         if self.model.fits(item, self.now) { Outcome::Taken } else { Outcome::Dropped(Dropped::TooLarge) }
     }
 
-    /// A durable message for which there was no room is still owed.
-    fn give_back(&mut self, item: Item) {
+    /// A message whose turn has not come is owed still, so many others after it, or somebody else of the
+    /// group gets it.
+    fn give_back(&mut self, item: &Item, before: usize) {
         match item.owner {
-            Some(OWN) => self.backlog.push(item.number),
+            Some(OWN) => self.backlog.insert(before, item.number),
             Some(_) => drop(self.store.owed.remove(&item.number)),
             None => {}
         }

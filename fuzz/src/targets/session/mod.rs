@@ -216,7 +216,8 @@ impl World {
         let open = open.filter(|open| open.owner.is_some()).map(|open| open.number);
         let held = self.model.held.iter().filter(|held| held.item.owner.is_some());
         let mut expected: Vec<_> = open.chain(held.map(|held| held.item.number)).collect();
-        (in_flight.sort_unstable(), expected.sort_unstable());
+        in_flight.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(in_flight, expected, "each message in one exchange");
         assert!(self.model.waiting.is_empty() || self.session.has_resends());
     }
