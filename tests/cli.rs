@@ -86,11 +86,132 @@ fn no_plain_listener_needs_one_with_tls() {
 }
 
 #[test]
-fn an_open_address_needs_a_word_about_who_may_come_in() {
+fn anonymous_default() {
     let folder = configured(PLAIN);
+    // Nothing said: clients of this machine, without a user name.
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let mut client = broker.connect().unwrap();
+    client.write_all(CONNECT).unwrap();
+    assert_eq!(packet(&mut client)[3], 0);
+    drop(broker);
+    fs::write(folder.path().join("empty.toml"), "").unwrap();
+    let checked = stdout(&run(folder.path(), &["check", "--config", "empty.toml"]));
+    assert!(checked.contains("127.0.0.1:1883") && !checked.contains("0.0.0.0"), "{checked}");
+    // An address for others needs a word about who may come in.
     let output = run(folder.path(), &["--config", "c.toml", "--listen", "0.0.0.0:0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("anonymous = true"), "{}", stderr(&output));
+}
+
+/// The exit code and what was said by a broker that does not start with this ACL or password file.
+fn refused_start(key: &str, text: Option<&str>) -> String {
+    let folder = configured(&format!("{PLAIN}[auth]\n{key} = \"rules\"\n"));
+    if let Some(text) = text {
+        fs::write(folder.path().join("rules"), text).unwrap();
+    }
+    let output = run(folder.path(), &["--config", "c.toml"]);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}", output.status);
+    assert!(!folder.path().join("data").exists(), "nothing was begun");
+    stderr(&output)
+}
+
+/// Starts with good rules, puts others in their place and sends SIGHUP. Gives what the log says, and the codes of
+/// a client that subscribes to `a` and `b`: the good rules allow `a`.
+fn after_reload(text: Option<&str>) -> (String, Vec<u8>) {
+    let folder = configured(&format!("{PLAIN}[auth]\nacl_file = \"rules\"\n"));
+    let rules = folder.path().join("rules");
+    fs::write(&rules, "topic read a\n").unwrap();
+    let mut broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    match text {
+        Some(text) => fs::write(&rules, text).unwrap(),
+        None => fs::remove_file(&rules).unwrap(),
+    }
+    broker.signal("-HUP");
+    let mut said = String::new();
+    let mut log = BufReader::new(broker.child.stderr.take().unwrap());
+    while !said.contains("passwords and ACL") {
+        assert!(log.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let mut client = broker.connect().unwrap();
+    client.write_all(CONNECT).unwrap();
+    assert_eq!(packet(&mut client)[3], 0);
+    client.write_all(b"\x82\x0b\x00\x01\x00\x00\x01a\x00\x00\x01b\x00").unwrap();
+    (said, packet(&mut client)[5..].to_vec())
+}
+
+#[test]
+fn acl_missing() {
+    let said = refused_start("acl_file", None);
+    assert!(said.contains("rules") && said.contains("No such file"), "{said}");
+    let (said, codes) = after_reload(None);
+    assert!(said.contains("stay as they were") && said.contains("rules"), "{said}");
+    assert_eq!(codes, [0, 0x87]);
+}
+
+#[test]
+fn acl_syntax_error() {
+    let wrong = "topic read a\ntopic read b\ntopik read c\n";
+    assert!(refused_start("acl_file", Some(wrong)).contains("rules:3"));
+    let (said, codes) = after_reload(Some(wrong));
+    assert!(said.contains("stay as they were") && said.contains("rules:3"), "{said}");
+    assert_eq!(codes, [0, 0x87]);
+}
+
+#[test]
+fn acl_empty_file() {
+    // An empty file allows nothing; it is not taken for none.
+    let (said, codes) = after_reload(Some(""));
+    assert!(said.contains("were read again"), "{said}");
+    assert_eq!(codes, [0x87, 0x87]);
+    let (_, codes) = after_reload(Some("# topic read a\n\n"));
+    assert_eq!(codes, [0x87, 0x87]);
+}
+
+#[test]
+fn passwd_blank_line() {
+    for without_hash in ["\nada:\n", "\nada\n", "\n:\n"] {
+        let said = refused_start("password_file", Some(without_hash));
+        assert!(said.contains("rules:2"), "{said}");
+    }
+    // Blank lines are no users: neither one without a name nor one without a password.
+    let folder = configured(&format!("{PLAIN}[auth]\npassword_file = \"rules\"\n"));
+    fs::write(folder.path().join("rules"), "\n \n\r\n# nobody\n").unwrap();
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let nameless: [&[u8]; 3] = [
+        CONNECT,
+        b"\x10\x10\x00\x04MQTT\x05\x82\x00\x00\x00\x00\x01x\x00\x00",
+        b"\x10\x12\x00\x04MQTT\x05\xc2\x00\x00\x00\x00\x01x\x00\x00\x00\x00",
+    ];
+    for connect in nameless {
+        let mut client = broker.connect().unwrap();
+        client.write_all(connect).unwrap();
+        let connack = packet(&mut client);
+        assert!(matches!(connack[3], 0x86 | 0x87), "{connack:x?}");
+    }
+}
+
+#[test]
+fn a_scram_verifier_is_written_and_read() {
+    let folder = configured(&format!("{PLAIN}[auth]\npassword_file = \"passwords\"\n"));
+    let path = folder.path();
+    let passwd = |args: &[&str], password: &str| {
+        let args = [&["passwd", "passwords", "me", "--stdin"], args].concat();
+        let mut passwd = command(path, &args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Who does not like its arguments does not read.
+        let _ = writeln!(passwd.stdin.take().unwrap(), "{password}");
+        passwd.wait_with_output().unwrap().status.code()
+    };
+    assert_eq!(passwd(&["--scram", "--iterations", "4095"], "harbour"), Some(2));
+    assert_eq!(passwd(&["--iterations", "4096"], "harbour"), Some(2), "only verifiers have iterations");
+    assert_eq!(passwd(&["--scram"], "bell\u{7}"), Some(1), "no client could send it");
+    assert!(!path.join("passwords").exists());
+    assert_eq!(passwd(&["--scram", "--iterations", "4096"], "harbour"), Some(0));
+    let line = fs::read_to_string(path.join("passwords")).unwrap();
+    assert!(line.starts_with("me:$scram-sha-256$i=4096$") && !line.contains("harbour"), "{line}");
+    let broker = Broker::start(path, &["--config", "c.toml"]);
+    let mut client = broker.connect().unwrap();
+    client.write_all(b"\x10\x1b\x00\x04MQTT\x05\xc2\x00\x00\x00\x00\x01x\x00\x02me\x00\x07harbour").unwrap();
+    assert_eq!(packet(&mut client)[3], 0);
 }
 
 #[test]
@@ -193,9 +314,24 @@ fn secrets_are_not_logged() {
         // A QoS 0 message for the route, so that the header with the token is used.
         client.write_all(b"\x30\x05\x00\x01a\x00x").ok();
     }
+    // A SCRAM exchange that fails: CONNECT with the first message, and a proof that proves nothing.
+    let mut client = broker.connect().unwrap();
+    let first = b"\x15\x00\x0dSCRAM-SHA-256\x16\x00\x0cn,,n=me,r=xy";
+    let connect = [b"\x00\x04MQTT\x05\x02\x00\x00\x1f", &first[..], b"\x00\x01s"].concat();
+    client.write_all(&[&[0x10, connect.len() as u8][..], &connect].concat()).unwrap();
+    let challenge = packet(&mut client);
+    assert_eq!(challenge[0], 0xF0, "{challenge:x?}");
+    let proof = "cHJvb2Ygb2Ygbm90aGluZyB3aGF0c29ldmVyIGF0IGE=";
+    let last = format!("c=biws,r={},p={proof}", nonce(&challenge));
+    let data = [b"\x15\x00\x0dSCRAM-SHA-256\x16\x00", &[last.len() as u8][..], last.as_bytes()].concat();
+    let auth = [&[0xF0, data.len() as u8 + 2, 0x18, data.len() as u8][..], &data].concat();
+    client.write_all(&auth).unwrap();
+    assert_eq!(packet(&mut client)[3], 0x87);
+
     let ended = broker.terminate();
     let said = format!("{}{}", stdout(&ended), stderr(&ended));
-    for secret in [PASSWORD, "wrong-horse", TOKEN, "$argon2"] {
+    assert!(said.contains("the password is wrong"), "{said}");
+    for secret in [PASSWORD, "wrong-horse", TOKEN, "$argon2", proof] {
         assert!(!said.contains(secret), "{secret} is in the log:\n{said}");
     }
 
@@ -249,10 +385,14 @@ impl Broker {
         Ok(stream)
     }
 
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// Sends SIGTERM and waits for the end.
     fn terminate(mut self) -> Output {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("-TERM");
         let (mut out, mut err) = (std::mem::take(&mut self.banner).into_bytes(), Vec::new());
         self.stdout.read_to_end(&mut out).unwrap();
         self.child.stderr.take().unwrap().read_to_end(&mut err).unwrap();
@@ -290,6 +430,12 @@ fn packet(stream: &mut TcpStream) -> Vec<u8> {
     packet.resize(2 + usize::from(packet[1]), 0);
     stream.read_exact(&mut packet[2..]).unwrap();
     packet
+}
+
+/// The nonce in a challenge of SCRAM.
+fn nonce(challenge: &[u8]) -> String {
+    let text = String::from_utf8_lossy(challenge);
+    text.split("r=").nth(1).unwrap().split(',').next().unwrap().to_owned()
 }
 
 fn mode(path: &Path) -> u32 {

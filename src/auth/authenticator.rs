@@ -14,13 +14,19 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::{Acl, AuthFileError, Identity, PasswordFile, Rights, identity::Proof};
+use super::{
+    Acl, AuthFileError, Identity, PasswordFile, Rights,
+    identity::Proof,
+    scram_verifier::{SCRAM_ITERATIONS, ScramVerifier},
+};
 use crate::{codec::ReasonCode, config::AuthConfig};
 
 /// Answers who may connect and with what rights, by the files that were read last.
 pub struct Authenticator {
     rules: ArcSwap<RuleSet>,
     version: AtomicU64,
+    /// What decoys are made from.
+    secret: [u8; 32],
     /// Held while files are read, so that two reloads come one after the other.
     reloading: Mutex<()>,
 }
@@ -40,8 +46,15 @@ impl Authenticator {
         Ok(Self {
             version: AtomicU64::new(rules.version),
             rules: ArcSwap::from_pointee(rules),
+            secret: rand::random(),
             reloading: Mutex::new(()),
         })
+    }
+
+    /// With a secret that outlives the process: users who do not exist look the same after a restart, as those
+    /// who exist do.
+    pub fn with_secret(self, secret: [u8; 32]) -> Self {
+        Self { secret, ..self }
     }
 
     /// Reads the files again. On any error the rules in force stay. Blocks on the disk.
@@ -128,6 +141,18 @@ impl Authenticator {
         match self.rules.load().config.vague_refusals {
             true => ReasonCode::UnspecifiedError,
             false => ReasonCode::NotAuthorized,
+        }
+    }
+
+    pub(super) fn has_users(&self) -> bool {
+        self.rules.load().passwords.is_some()
+    }
+
+    /// The verifier of a user; a decoy, and false, when there is none.
+    pub(super) fn verifier(&self, user: &str) -> (Arc<ScramVerifier>, bool) {
+        match &self.rules.load().passwords {
+            Some(file) => file.verifier(user, &self.secret),
+            None => (ScramVerifier::decoy(SCRAM_ITERATIONS, self.secret.into()).into(), false),
         }
     }
 

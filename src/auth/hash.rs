@@ -121,8 +121,8 @@ impl Default for PasswordHash {
     }
 }
 
-const NOT_A_HASH: &str = "not a password hash: expected `user:$argon2id$...`, `user:$7$...` or \
-     `user:$6$...`; `causeway passwd FILE USER` writes such a line";
+const NOT_A_HASH: &str = "not a password hash: expected `user:$argon2id$...`, `user:$scram-sha-256$...`, \
+     `user:$7$...` or `user:$6$...`; `causeway passwd FILE USER` writes such a line";
 
 impl Scheme {
     fn argon2id(params: &str) -> Result<Self, &'static str> {

@@ -3,10 +3,9 @@
 use std::{
     fmt::{self, Write},
     net::SocketAddr,
-    sync::Arc,
 };
 
-use super::hash::PasswordHash;
+use super::credential::Credential;
 
 /// Most characters of a client's name in a log line.
 const SHOWN_CHARS_MAX: usize = 128;
@@ -20,8 +19,8 @@ pub struct Identity {
 
 #[derive(Clone)]
 pub(super) enum Proof {
-    /// The password matched this hash.
-    Password(Arc<PasswordHash>),
+    /// The password, or a proof that the client knows it, matched this.
+    Password(Credential),
     /// None was asked for, at this listener.
     Nothing { listener: SocketAddr },
 }

@@ -15,6 +15,7 @@ use super::{
     AuthFileError, PasswordFile,
     hash::PasswordHash,
     password_file::{check_user_name, user_of},
+    scram_verifier::{SALT_BYTES, ScramVerifier, prepare},
     text_file,
 };
 
@@ -30,6 +31,9 @@ pub enum PasswordEditError {
     /// The password is empty.
     #[error("the password is empty")]
     EmptyPassword,
+    /// No client could ever prove that it knows it.
+    #[error("the password holds what SASLprep forbids for SCRAM (RFC 4013), or is not UTF-8: choose another")]
+    PasswordForScram,
     /// The user to remove is not in the file.
     #[error("there is no such user in {}", .0.display())]
     NoSuchUser(PathBuf),
@@ -58,13 +62,34 @@ pub enum Change {
     Updated,
 }
 
+/// What is kept of a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// An argon2id hash: for passwords that come in CONNECT.
+    Hash,
+    /// A verifier for SCRAM-SHA-256 with so many iterations, which also checks passwords that come in CONNECT.
+    ScramVerifier {
+        /// Between [`SCRAM_ITERATIONS_MIN`](super::SCRAM_ITERATIONS_MIN) and
+        /// [`SCRAM_ITERATIONS_MAX`](super::SCRAM_ITERATIONS_MAX).
+        iterations: u32,
+    },
+}
+
 /// Adds a user or changes the password; makes the file, with mode 0600, when there is none.
-pub fn set_password(path: &Path, user: &str, password: &[u8]) -> Result<Change, PasswordEditError> {
+pub fn set_password(
+    path: &Path,
+    user: &str,
+    password: &[u8],
+    keep: Keep,
+) -> Result<Change, PasswordEditError> {
     check_user_name(user).map_err(PasswordEditError::UserName)?;
     if password.is_empty() {
         return Err(PasswordEditError::EmptyPassword);
     }
-    let hash = PasswordHash::make(password).ok_or(PasswordEditError::Hash)?;
+    let hash = match keep {
+        Keep::Hash => PasswordHash::make(password).ok_or(PasswordEditError::Hash)?,
+        Keep::ScramVerifier { iterations } => verifier_line(user, password, iterations)?,
+    };
     let entry = format!("{user}:{hash}");
     rewrite(path, |text| {
         let mut change = Change::Added;
@@ -93,6 +118,17 @@ pub fn remove_user(path: &Path, user: &str) -> Result<(), PasswordEditError> {
         }
         Ok((joined(&rest), ()))
     })
+}
+
+fn verifier_line(user: &str, password: &[u8], iterations: u32) -> Result<String, PasswordEditError> {
+    if prepare(user).as_deref() != Some(user) {
+        let problem = "the user name is not in the form that SCRAM clients send (SASLprep, RFC 4013)";
+        return Err(PasswordEditError::UserName(problem));
+    }
+    let prepared = std::str::from_utf8(password).ok().and_then(prepare).filter(|text| !text.is_empty());
+    let prepared = prepared.ok_or(PasswordEditError::PasswordForScram)?;
+    let salt: [u8; SALT_BYTES] = rand::random();
+    Ok(ScramVerifier::derive(prepared.as_bytes(), &salt, iterations).to_line())
 }
 
 fn is_entry_of(line: &str, user: &str) -> bool {
@@ -183,10 +219,10 @@ mod tests {
         let path = folder.path().join("users");
         fs::write(&path, format!("# staff\n{OTHER}\n")).unwrap();
 
-        assert_eq!(set_password(&path, "ada", b"one").unwrap(), Change::Added);
+        assert_eq!(set_password(&path, "ada", b"one", Keep::Hash).unwrap(), Change::Added);
         assert!(PasswordFile::load(&path).unwrap().verify("ada", b"one"));
 
-        assert_eq!(set_password(&path, "ada", b"two").unwrap(), Change::Updated);
+        assert_eq!(set_password(&path, "ada", b"two", Keep::Hash).unwrap(), Change::Updated);
         let file = PasswordFile::load(&path).unwrap();
         assert!(file.verify("ada", b"two") && !file.verify("ada", b"one"));
         assert!(file.verify("bob", b"tide and harbour"));
@@ -200,10 +236,10 @@ mod tests {
     fn others_cannot_read_a_file_it_writes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
-        set_password(&path, "ada", b"one").unwrap();
+        set_password(&path, "ada", b"one", Keep::Hash).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        set_password(&path, "ada", b"two").unwrap();
+        set_password(&path, "ada", b"two", Keep::Hash).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -212,9 +248,9 @@ mod tests {
     fn follows_a_link_instead_of_replacing_it() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("users"), folder.path().join("link"));
-        set_password(&path, "ada", b"one").unwrap();
+        set_password(&path, "ada", b"one", Keep::Hash).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        set_password(&link, "ada", b"two").unwrap();
+        set_password(&link, "ada", b"two", Keep::Hash).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(PasswordFile::load(&path).unwrap().verify("ada", b"two"));
     }
@@ -224,10 +260,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
         fs::write(&path, "broken\n").unwrap();
-        assert!(matches!(set_password(&path, "ada", b"one"), Err(PasswordEditError::File(_))));
-        assert!(matches!(set_password(&path, "a:b", b"one"), Err(PasswordEditError::UserName(_))));
-        assert!(matches!(set_password(&path, "#ada", b"one"), Err(PasswordEditError::UserName(_))));
-        assert!(matches!(set_password(&path, "ada", b""), Err(PasswordEditError::EmptyPassword)));
+        assert!(matches!(set_password(&path, "ada", b"one", Keep::Hash), Err(PasswordEditError::File(_))));
+        assert!(matches!(
+            set_password(&path, "a:b", b"one", Keep::Hash),
+            Err(PasswordEditError::UserName(_))
+        ));
+        assert!(matches!(
+            set_password(&path, "#ada", b"one", Keep::Hash),
+            Err(PasswordEditError::UserName(_))
+        ));
+        assert!(matches!(set_password(&path, "ada", b"", Keep::Hash), Err(PasswordEditError::EmptyPassword)));
         assert_eq!(fs::read_to_string(&path).unwrap(), "broken\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -237,7 +279,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
         fs::write(folder.path().join("users.new"), "").unwrap();
-        assert!(matches!(set_password(&path, "ada", b"one"), Err(PasswordEditError::Busy(_))));
+        assert!(matches!(set_password(&path, "ada", b"one", Keep::Hash), Err(PasswordEditError::Busy(_))));
         assert!(folder.path().join("users.new").exists());
     }
 }

@@ -1,13 +1,20 @@
-//! The password file: `user:hash`, one user on a line.
+//! The password file: `user:hash`, one user on a line; the hash may be a verifier for SCRAM.
 //!
 //! Invariant: every user in a [`PasswordFile`] has a hash. A line without one refuses the whole file, and
 //! never becomes a user without a password (CVE-2018-12551).
 
-use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
+};
 
 use super::{
     AuthFileError,
-    hash::PasswordHash,
+    credential::Credential,
+    scram_verifier::{SALT_BYTES, SCRAM_ITERATIONS, ScramVerifier, hmac},
     text_file::{self, LineError},
 };
 
@@ -16,9 +23,11 @@ const USER_BYTES_MAX: usize = 65_535;
 
 /// The users of a password file with their hashes.
 pub struct PasswordFile {
-    users: HashMap<Box<str>, Arc<PasswordHash>>,
+    users: HashMap<Box<str>, Credential>,
     /// Checked for unknown users, so that they take as long as known ones.
-    decoy: PasswordHash,
+    decoy: Credential,
+    /// The iterations and the length of salt that most users with a verifier have.
+    usual_scram: (u32, usize),
 }
 
 impl PasswordFile {
@@ -38,34 +47,60 @@ impl PasswordFile {
 
     /// The hash of the user, if the user exists and this is the password. Blocks for as long as the hash
     /// costs (some 20 ms), also for a user who does not exist: call it on a bounded blocking pool.
-    pub(super) fn check(&self, user: &str, password: &[u8]) -> Option<Arc<PasswordHash>> {
+    pub(super) fn check(&self, user: &str, password: &[u8]) -> Option<Credential> {
         let known = self.users.get(user);
-        let hash = known.map_or(&self.decoy, |hash| hash.as_ref());
-        let right = hash.verify(password);
+        let right = known.unwrap_or(&self.decoy).verify(password);
         known.filter(|_| right).cloned()
     }
 
     /// The hash of a user.
-    pub(super) fn hash(&self, user: &str) -> Option<&Arc<PasswordHash>> {
+    pub(super) fn hash(&self, user: &str) -> Option<&Credential> {
         self.users.get(user)
     }
 
+<<<<<<< HEAD
     /// The users of the text of a password file.
     ///
     /// # Errors
     /// The first line that is not understood, counted from 1, and what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, LineError> {
+=======
+    /// The verifier of a user; for a user who has none a decoy, the same each time, and false. Its salt follows
+    /// from the name and the secret.
+    pub(super) fn verifier(&self, user: &str, secret: &[u8]) -> (Arc<ScramVerifier>, bool) {
+        let known = self.users.get(user).and_then(Credential::scram).cloned();
+        let (iterations, salt_bytes) = self.usual_scram;
+        // Made for known users too: it takes them as long.
+        let salt = [hmac(secret, user.as_bytes()), hmac(secret, &[user.as_bytes(), &[0]].concat())].concat();
+        let salt = salt.get(..salt_bytes).unwrap_or(&salt).into();
+        let decoy = || (Arc::new(ScramVerifier::decoy(iterations, salt)), false);
+        known.map_or_else(decoy, |verifier| (verifier, true))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, LineError> {
+>>>>>>> main
         let mut users = HashMap::new();
         for (line, entry) in text_file::lines(text) {
             let (user, hash) = parse_entry(entry).map_err(|problem| (line, problem.into()))?;
-            if users.insert(user.into(), Arc::new(hash)).is_some() {
+            if users.insert(user.into(), hash).is_some() {
                 return Err((line, "this user stands in the file twice: keep one line".into()));
             }
         }
         let dearest = users.values().max_by_key(|hash| hash.cost());
-        let decoy = dearest.map(|hash| hash.decoy()).unwrap_or_default();
-        Ok(Self { users, decoy })
+        let decoy = dearest.map(Credential::decoy).unwrap_or_default();
+        let usual_scram = usual(users.values().filter_map(Credential::scram));
+        Ok(Self { users, decoy, usual_scram })
     }
+}
+
+/// The iterations and the length of salt that most of these have; those of new ones where there are none.
+fn usual<'a>(verifiers: impl Iterator<Item = &'a Arc<ScramVerifier>>) -> (u32, usize) {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for verifier in verifiers {
+        *counts.entry((verifier.iterations, verifier.salt.len())).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or((SCRAM_ITERATIONS, SALT_BYTES), |(form, _)| form)
 }
 
 /// The user name of a line, without a look at its hash.
@@ -90,7 +125,7 @@ pub(super) fn check_user_name(user: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn parse_entry(entry: &str) -> Result<(&str, PasswordHash), &'static str> {
+fn parse_entry(entry: &str) -> Result<(&str, Credential), &'static str> {
     let (_, hash) = entry.split_once(':').ok_or("a line must be `user:hash`, and this one has no `:`")?;
     let user = user_of(entry).unwrap_or_default();
     check_user_name(user)?;
@@ -98,7 +133,7 @@ fn parse_entry(entry: &str) -> Result<(&str, PasswordHash), &'static str> {
     if hash.is_empty() {
         return Err("the user has no password hash: set one with `causeway passwd`, or remove the line");
     }
-    Ok((user, PasswordHash::parse(hash)?))
+    Ok((user, Credential::parse(hash)?))
 }
 
 fn warn_if_others_can_read(path: &Path) {
@@ -141,6 +176,31 @@ mod tests {
         assert_eq!(file.decoy.cost(), 64);
         let Ok(empty) = PasswordFile::parse("") else { panic!() };
         assert_eq!(empty.decoy.cost(), 19 * 1024 * 2);
+    }
+
+    #[test]
+    fn who_has_no_verifier_gets_a_decoy_that_looks_usual() {
+        const KEYS: &str =
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let line = |user, iterations, salt| format!("{user}:$scram-sha-256$i={iterations}${salt}${KEYS}\n");
+        let (short, long) = ("AAECAwQFBgcICQoL", "AAECAwQFBgcICQoLDA0ODw==");
+        let text =
+            [line("x", 9000, long), line("y", 5000, short), line("z", 5000, short), BOB.into()].concat();
+        let Ok(file) = PasswordFile::parse(&text) else { panic!() };
+        let of = |user: &str, secret: &[u8]| {
+            let (verifier, is_known) = file.verifier(user, secret);
+            (verifier.iterations, verifier.salt.clone(), is_known)
+        };
+        assert_eq!(of("x", b"s"), (9000, (0..16).collect(), true));
+        for user in ["bob", "eve", ""] {
+            let (iterations, salt, is_known) = of(user, b"s");
+            assert_eq!((iterations, salt.len(), is_known), (5000, 12, false), "{user}");
+            assert!(of(user, b"s").1 == salt && of(user, b"t").1 != salt && of("else", b"s").1 != salt);
+        }
+        let Ok(empty) = PasswordFile::parse("") else { panic!() };
+        let decoy = empty.verifier("eve", b"s").0;
+        assert_eq!((decoy.iterations, decoy.salt.len()), (SCRAM_ITERATIONS, SALT_BYTES));
+        assert!(problem("ada:$scram-sha-256$i=4096$x").starts_with("1: a SCRAM line must be"));
     }
 
     #[test]

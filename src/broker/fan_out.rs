@@ -43,30 +43,31 @@ impl Broker {
             // Nothing may be acknowledged that would be lost for somebody without a trace.
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
-        let mut safe_at = Lsn::ZERO;
+        // A dead letter has to be durable, too.
+        let mut dead_letter = None;
         for (_, addressee, reason) in &plan.full {
             match self.give_up_unsent(&message, addressee.clone(), *reason) {
-                Ok(lsn) => safe_at = lsn,
+                Ok(lsn) => dead_letter = Some(lsn),
                 Err(error) => return refused(error),
             }
         }
         let mut entry = None;
         if needs_disk || routed.retain || !routed.changes.is_empty() {
             match self.submit(routed, plan.legs) {
-                Ok(submitted) => {
-                    safe_at = submitted.lsn;
-                    entry = Some(submitted);
-                }
+                Ok(submitted) => entry = Some(submitted),
                 Err(error) => return refused(error),
             }
         }
         self.push_all(matches, (&message, &entry), &plan.full, touched);
         self.push_to_groups(matches, (&message, &entry), &plan.full, touched);
-        // What a QoS 0 publish makes durable, nobody waits for.
-        if qos == Qos::AtMostOnce || safe_at == Lsn::ZERO {
-            return Receipt::Safe(reason);
+        match (entry, dead_letter) {
+            // What a QoS 0 publish makes durable, nobody waits for.
+            _ if qos == Qos::AtMostOnce => Receipt::Safe(reason),
+            (Some(entry), None) => Receipt::SafeWith(entry, reason),
+            (Some(entry), Some(_)) => Receipt::SafeAt(entry.lsn, reason),
+            (None, Some(lsn)) => Receipt::SafeAt(lsn, reason),
+            (None, None) => Receipt::Safe(reason),
         }
-        Receipt::SafeAt(safe_at, reason)
     }
 
     fn submit(

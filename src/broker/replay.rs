@@ -53,6 +53,7 @@ impl Broker {
         touched.ring();
         match receipt {
             Receipt::SafeAt(lsn, _) => Ok(lsn),
+            Receipt::SafeWith(entry, _) => Ok(entry.lsn),
             Receipt::Safe(_) | Receipt::Refused(_) => Err(ReplayError::Refused),
         }
     }

@@ -2,11 +2,15 @@
 
 use std::{
     io::{self, BufRead, Write},
+    ops::RangeInclusive,
     path::PathBuf,
     process::ExitCode,
 };
 
-use crate::auth::{Change, Escaped, PasswordEditError, remove_user, set_password};
+use crate::auth::{
+    Change, Escaped, Keep, PasswordEditError, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN,
+    remove_user, set_password,
+};
 
 /// Longest password that a CONNECT can carry, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 65_535;
@@ -24,10 +28,19 @@ pub struct PasswdArgs {
     /// Remove the user.
     #[arg(long, conflicts_with = "stdin")]
     delete: bool,
+    /// Keep what SCRAM-SHA-256 needs, so that the client need not send its password. It may still do so.
+    #[arg(long, conflicts_with = "delete")]
+    scram: bool,
+    /// What a try at the password costs, and each SCRAM login of the client: choose fewer for a small device.
+    #[arg(long, requires = "scram", value_name = "N", default_value_t = SCRAM_ITERATIONS,
+          value_parser = clap::value_parser!(u32).range(ITERATIONS))]
+    iterations: u32,
     /// Read the password from the first line of standard input instead of asking for it.
     #[arg(long)]
     stdin: bool,
 }
+
+const ITERATIONS: RangeInclusive<i64> = SCRAM_ITERATIONS_MIN as i64..=SCRAM_ITERATIONS_MAX as i64;
 
 #[derive(Debug, thiserror::Error)]
 enum PasswdError {
@@ -62,7 +75,11 @@ fn edit(args: &PasswdArgs) -> Result<&'static str, PasswdError> {
         return Ok("removed");
     }
     let password = if args.stdin { first_line(io::stdin().lock())? } else { ask()? };
-    Ok(match set_password(&args.file, &args.user, &password)? {
+    let keep = match args.scram {
+        true => Keep::ScramVerifier { iterations: args.iterations },
+        false => Keep::Hash,
+    };
+    Ok(match set_password(&args.file, &args.user, &password, keep)? {
         Change::Added => "added",
         Change::Updated => "changed the password of",
     })

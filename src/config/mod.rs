@@ -111,7 +111,8 @@ pub struct Limits {
     pub packet_size: u32,
     /// Most connections on all listeners together.
     pub connections: u32,
-    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete.
+    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete and
+    /// the exchange of enhanced authentication has ended.
     pub connect_timeout: Duration,
     /// Longest Keep Alive that an MQTT 5.0 client may ask for (Server Keep Alive); `None` is no limit.
     pub keep_alive_max: Option<Duration>,

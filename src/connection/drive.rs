@@ -4,11 +4,14 @@ use std::future::Future as _;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::scratch::{self, Scratch};
 use super::{Connection, End};
 use crate::codec::ReasonCode;
 use crate::record::{Change, Lsn, Record, SessionDelta, UnixMillis};
 use crate::session::Close;
+use crate::store::Strike;
 
 /// Rounds of reading and writing before other connections of this thread have their turn.
 const ROUNDS_MAX: usize = 4;
@@ -72,10 +75,13 @@ impl Connection {
 
     /// A leg that is settled before the writer has taken its record is never written.
     fn strike_settled(&mut self, now: UnixMillis) {
+        // Rung for after the last: a publisher hears once of everything that its client has acknowledged.
+        let mut publishers = SmallVec::<[_; 8]>::new();
         for claim in self.session.take_settled() {
             let group = self.context.broker.group_of(&self.slot, &claim);
-            if claim.entry.as_ref().is_some_and(|entry| entry.complete(claim.owner)) {
+            if let Some(Strike::Struck(bell)) = claim.entry.as_ref().map(|entry| entry.strike(claim.owner)) {
                 group.into_iter().for_each(|group| group.struck(claim.lsn));
+                publishers.extend(bell);
                 continue;
             }
             self.session.settle_by_report(&claim, now);
@@ -84,6 +90,7 @@ impl Connection {
                 self.settling.push((group, claim.lsn));
             }
         }
+        publishers.iter().for_each(|bell| bell.ring());
     }
 
     /// Reports everything at once, due or not.
@@ -127,6 +134,9 @@ impl Connection {
         {
             self.rings_at = lsn;
             broker.store.ring_at(lsn, &self.link.bell);
+        }
+        if let Some(entry) = self.session.reply_waits_with() {
+            entry.ring_when_complete(&self.link.bell);
         }
         if self.takes_frames() && !self.slot.park() {
             return Ok(false);

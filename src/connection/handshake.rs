@@ -4,54 +4,71 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use tokio::time::{Instant, timeout, timeout_at};
+
 use super::backlog::BacklogReader;
 use super::{Connection, ConnectionContext, scratch};
 use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{AttachRequest, Attachment, Departure, Link, MemoryShare, PublishContext};
 use crate::codec::{
-    Connack, ConnackProperties, Connect, DecodeError, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Version,
-    Will, encode,
+    Connack, ConnackProperties, Connect, Decoder, MAX_PACKET_SIZE, Packet, ReasonCode, Will, encode,
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
-use crate::session::{Session, Terms, assigned_client_id};
+use crate::session::{Authentication, Close, Session, Terms, assigned_client_id};
 use crate::topic::TopicName;
 use crate::transport::Stream;
 
 /// Bytes that are read at once before the client has said who it is.
 const FIRST_READ: usize = 4096;
 
+/// A connection before its CONNACK.
+pub(super) struct Opening {
+    stream: Stream,
+    peer: SocketAddr,
+    pub decoder: Decoder,
+    /// What has arrived and was not looked at.
+    pub partial: Vec<u8>,
+    /// When there has to be a decision.
+    until: Instant,
+    /// The largest packet the client takes.
+    pub size_max: u32,
+}
+
+/// Why no connection comes of it.
+pub(super) enum Refusal {
+    /// The client has left.
+    Gone,
+    /// Its time is over.
+    Late,
+    /// It may not come in.
+    Because(Close),
+}
+
+impl From<Close> for Refusal {
+    fn from(close: Close) -> Self {
+        Self::Because(close)
+    }
+}
+
 /// Reads CONNECT, decides, and answers. `None` when the connection is over.
 pub(super) async fn establish(
     context: Arc<ConnectionContext>,
-    mut stream: Stream,
+    stream: Stream,
     peer: SocketAddr,
 ) -> Option<Box<Connection>> {
-    let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
-    let mut buffer = Vec::new();
-    let received = receive_connect(&mut stream, &mut decoder, &mut buffer);
-    match tokio::time::timeout(context.connect_timeout, received).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return None,
-        Ok(Err(error)) => {
-            tracing::info!(%peer, reason = ?error.reason, detail = error.detail, "CONNECT refused");
-            refuse(&mut stream, &context, decoder.version(), error.reason).await;
-            return None;
+    let decoder = Decoder::server(context.broker.limits().session.packet_size);
+    let until = Instant::now() + context.connect_timeout;
+    let mut opening =
+        Opening { stream, peer, decoder, partial: Vec::new(), until, size_max: MAX_PACKET_SIZE };
+    match opening.decide(&context).await {
+        Ok(accepted) => accepted.into_connection(context, opening).await,
+        Err(Refusal::Gone) => None,
+        Err(Refusal::Late) => {
+            tracing::debug!(%peer, "CONNECT, or the authentication, took too long");
+            None
         }
-        Err(_) => {
-            tracing::debug!(%peer, "no CONNECT in time");
-            return None;
-        }
-    }
-    // Decoded again from the start: the packet borrows from the buffer, which has grown until now.
-    let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
-    let Ok(Some((Packet::Connect(connect), consumed))) = decoder.decode(&buffer) else { return None };
-    let version = connect.version;
-    let accepted = accept(&context, &connect, peer).await;
-    buffer.drain(..consumed);
-    match accepted {
-        Ok(accepted) => accepted.into_connection(context, stream, peer, decoder, buffer).await,
-        Err(reason) => {
-            refuse(&mut stream, &context, Some(version), reason).await;
+        Err(Refusal::Because(close)) => {
+            opening.refuse(&context, close.reason).await;
             None
         }
     }
@@ -61,65 +78,132 @@ pub(super) async fn establish(
 struct Accepted {
     terms: Terms,
     identity: Identity,
+    authentication: Authentication,
+    /// What the client is to check, where it has named an authentication method.
+    proof: Vec<u8>,
     rights: Rights,
     attachment: Attachment,
     link: Arc<Link>,
 }
 
-/// Reads until CONNECT is complete; false when the connection ended before.
-async fn receive_connect(
-    stream: &mut Stream,
-    decoder: &mut Decoder,
-    buffer: &mut Vec<u8>,
-) -> Result<bool, DecodeError> {
-    loop {
+impl Opening {
+    /// Reads CONNECT and whatever else it takes to decide.
+    async fn decide(&mut self, context: &ConnectionContext) -> Result<Accepted, Refusal> {
+        let connect = match self.receive_connect().await {
+            Ok(connect) => connect,
+            Err(refusal) => {
+                self.log_refusal("", &refusal);
+                return Err(refusal);
+            }
+        };
+        // Decoded again: the packet borrows from its bytes, which have grown until now.
+        let mut decoder = Decoder::server(context.broker.limits().session.packet_size);
+        let Ok(Some((Packet::Connect(connect), _))) = decoder.decode(&connect) else {
+            return Err(Refusal::Gone);
+        };
+        self.size_max = connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE);
+        let accepted = self.accept(context, &connect).await;
+        if let Err(refusal) = &accepted {
+            self.log_refusal(connect.client_id, refusal);
+        }
+        accepted
+    }
+
+    /// The bytes of CONNECT.
+    async fn receive_connect(&mut self) -> Result<Vec<u8>, Refusal> {
+        loop {
+            self.read_more().await?;
+            if let Some((_, len)) = self.decoder.decode(&self.partial).map_err(Close::from)? {
+                let rest = self.partial.split_off(len);
+                return Ok(std::mem::replace(&mut self.partial, rest));
+            }
+        }
+    }
+
+    /// Waits until something more has arrived.
+    pub async fn read_more(&mut self) -> Result<(), Refusal> {
+        let (stream, partial) = (&mut self.stream, &mut self.partial);
         let read = std::future::poll_fn(|cx| {
             scratch::with(|scratch| {
                 let chunk = scratch.read.get_mut(..FIRST_READ).unwrap_or_default();
                 let read = ready!(stream.poll_read(cx, chunk))?;
-                buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                partial.extend_from_slice(chunk.get(..read).unwrap_or_default());
                 Poll::Ready(std::io::Result::Ok(read))
             })
         });
-        let Ok(1..) = read.await else { return Ok(false) };
-        if decoder.decode(buffer)?.is_some() {
-            return Ok(true);
+        match timeout_at(self.until, read).await {
+            Ok(Ok(1..)) => Ok(()),
+            Ok(_) => Err(Refusal::Gone),
+            Err(_) => Err(Refusal::Late),
         }
     }
-}
 
-async fn accept(
-    context: &ConnectionContext,
-    connect: &Connect<'_>,
-    peer: SocketAddr,
-) -> Result<Accepted, ReasonCode> {
-    let client_id = Escaped(connect.client_id);
-    let broker = &context.broker;
-    let refused = |reason| {
-        tracing::info!(%client_id, %peer, ?reason, "CONNECT refused");
-        reason
-    };
-    if broker.memory.is_exhausted() {
-        return Err(refused(ReasonCode::ServerBusy));
+    /// Sends a packet, while there is time.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        match timeout_at(self.until, write_all(&mut self.stream, bytes)).await {
+            Ok(sent) => sent.map_err(|_| Refusal::Gone),
+            Err(_) => Err(Refusal::Late),
+        }
     }
-    let terms = Terms::agree(connect, &broker.limits().session, || assigned_client_id(rand::random()));
-    let terms = terms.map_err(refused)?;
-    let identity = authenticate(context, connect).await.map_err(refused)?;
-    let rights = broker.auth.rights(&identity, &terms.client_id).map_err(refused)?;
-    let will = connect.will.as_ref().map(|will| will_record(will, &terms, &rights));
-    let will = will.transpose().map_err(refused)?;
-    let link = Arc::new(Link::default());
-    // Only now: a client that is not let in disturbs nobody's session.
-    let request = AttachRequest {
-        terms: &terms,
-        user_name: identity.verified_user().map(Into::into),
-        will,
-        link: Arc::clone(&link),
-    };
-    let attachment = broker.attach(request).await.map_err(refused)?;
-    let resumed = attachment.session_present();
-    tracing::debug!(%client_id, %peer, version = ?terms.version, resumed, "client connected");
-    Ok(Accepted { terms, identity, rights, attachment, link })
+
+    async fn accept(
+        &mut self,
+        context: &ConnectionContext,
+        connect: &Connect<'_>,
+    ) -> Result<Accepted, Refusal> {
+        let broker = &context.broker;
+        let because = |detail| move |reason| Close::because(reason, detail);
+        if broker.memory.is_exhausted() {
+            return Err(because("limits.memory is used up")(ReasonCode::ServerBusy).into());
+        }
+        let terms = Terms::agree(connect, &broker.limits().session, || assigned_client_id(rand::random()));
+        let terms = terms.map_err(because("what CONNECT asks for cannot be agreed on"))?;
+        let mut authentication = Authentication::of(connect);
+        let (identity, proof) = match authentication.method() {
+            Some(_) => self.authenticate(broker, connect, &mut authentication).await?,
+            None => {
+                let identity = authenticate(context, connect).await;
+                (identity.map_err(because("user name and password do not let it in"))?, Vec::new())
+            }
+        };
+        let rights = broker.auth.rights(&identity, &terms.client_id);
+        let rights = rights.map_err(because("the users have changed meanwhile"))?;
+        let will = connect.will.as_ref().map(|will| will_record(will, &terms, &rights));
+        let will = will.transpose().map_err(because("the client may not publish its will"))?;
+        let link = Arc::new(Link::default());
+        // Only now: a client that is not let in disturbs nobody's session.
+        let request = AttachRequest {
+            terms: &terms,
+            user_name: identity.verified_user().map(Into::into),
+            will,
+            link: Arc::clone(&link),
+        };
+        let attachment = broker.attach(request).await.map_err(because("there is no session for it"))?;
+        let (client_id, resumed) = (Escaped(connect.client_id), attachment.session_present());
+        tracing::debug!(%client_id, peer = %self.peer, version = ?terms.version, resumed, "client connected");
+        Ok(Accepted { terms, identity, authentication, proof, rights, attachment, link })
+    }
+
+    /// Says no, in the client's version if that is known, and closes.
+    async fn refuse(&mut self, context: &ConnectionContext, reason: ReasonCode) {
+        context.broker.metrics.connects_refused.increment(1);
+        // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
+        let version = self.decoder.version().filter(|_| reason != ReasonCode::SessionTakenOver);
+        let Some(version) = version else { return };
+        let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+        let mut bytes = Vec::new();
+        if encode::connack(version, &connack, self.size_max, &mut bytes).is_ok() {
+            // A client that does not take it in time goes without: the connection ends either way.
+            let _ = timeout(context.write_timeout, write_all(&mut self.stream, &bytes)).await;
+            self.stream.close().await;
+        }
+    }
+
+    fn log_refusal(&self, client_id: &str, refusal: &Refusal) {
+        let Refusal::Because(Close { reason, detail }) = refusal else { return };
+        let client_id = Escaped(client_id);
+        tracing::info!(%client_id, peer = %self.peer, ?reason, detail, "CONNECT refused");
+    }
 }
 
 /// Checking a password takes some 20 ms of a core: it runs beside the workers, a few at once.
@@ -159,25 +243,6 @@ fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRe
     Ok(WillRecord { message, delay: will.delay, message_expiry: will.properties.message_expiry })
 }
 
-/// Sends the CONNACK that refuses, where the version has one for the reason.
-async fn refuse(
-    stream: &mut Stream,
-    context: &ConnectionContext,
-    version: Option<Version>,
-    reason: ReasonCode,
-) {
-    context.broker.metrics.connects_refused.increment(1);
-    // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
-    let Some(version) = version.filter(|_| reason != ReasonCode::SessionTakenOver) else { return };
-    let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
-    let mut bytes = Vec::new();
-    if encode::connack(version, &connack, MAX_PACKET_SIZE, &mut bytes).is_ok() {
-        // A client that does not take it in time goes without: the connection ends either way.
-        let _ = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
-        stream.close().await;
-    }
-}
-
 async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         let slices = [std::io::IoSlice::new(bytes)];
@@ -190,28 +255,27 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()>
 impl Accepted {
     /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1]. False when the client did
     /// not take it in time, or takes no packet of its size.
-    async fn send_connack(&self, context: &ConnectionContext, stream: &mut Stream) -> bool {
-        let connack = self.terms.connack(self.attachment.session_present());
+    async fn send_connack(&mut self, context: &ConnectionContext, opening: &mut Opening) -> bool {
+        let mut connack = self.terms.connack(self.attachment.session_present());
+        self.authentication.accept(std::mem::take(&mut self.proof), &mut connack);
         let (version, size_max) = (self.terms.version, self.terms.max_packet_size);
         let mut bytes = Vec::new();
         if encode::connack(version, &connack, size_max, &mut bytes).is_err() {
             return false;
         }
-        let sent = tokio::time::timeout(context.write_timeout, write_all(stream, &bytes)).await;
+        let sent = timeout(context.write_timeout, write_all(&mut opening.stream, &bytes)).await;
         matches!(sent, Ok(Ok(())))
     }
 
     /// Answers CONNECT, and begins the connection; without one the session is given back.
     async fn into_connection(
-        self,
+        mut self,
         context: Arc<ConnectionContext>,
-        mut stream: Stream,
-        peer: SocketAddr,
-        decoder: Decoder,
-        partial: Vec<u8>,
+        mut opening: Opening,
     ) -> Option<Box<Connection>> {
-        let is_answered = self.send_connack(&context, &mut stream).await;
-        let Self { terms, identity, rights, attachment, link } = self;
+        let is_answered = self.send_connack(&context, &mut opening).await;
+        let Opening { stream, peer, decoder, partial, .. } = opening;
+        let Self { terms, identity, authentication, rights, attachment, link, .. } = self;
         let broker = &context.broker;
         if !is_answered {
             let departure = Departure { torn: attachment.torn, ..Departure::default() };
@@ -229,6 +293,8 @@ impl Accepted {
             link,
             session,
             identity,
+            authentication,
+            exchange: None,
             rights,
             publishing: PublishContext::default(),
             came_with_connect: !partial.is_empty(),

@@ -139,10 +139,7 @@ impl Connection {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
             Packet::Pingreq => self.session.handle_pingreq(),
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
-            // [MQTT-4.12.0-7] No connection here has an authentication method.
-            Packet::Auth(_) => {
-                return Err(Close::protocol_error("AUTH without an authentication method").into());
-            }
+            Packet::Auth(auth) => self.handle_auth(auth)?,
             Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Suback(_)
@@ -209,10 +206,14 @@ impl Connection {
 
     /// Rights are asked for again when the rules have changed; a client that may not stay leaves.
     pub(super) fn refresh_rights(&mut self) -> Result<(), Close> {
-        let auth = &self.context.broker.auth;
-        if auth.version() == self.rights.version() {
+        if self.context.broker.auth.version() == self.rights.version() {
             return Ok(());
         }
+        self.renew_rights()
+    }
+
+    pub(super) fn renew_rights(&mut self) -> Result<(), Close> {
+        let auth = &self.context.broker.auth;
         self.rights = auth.rights(&self.identity, self.session.client_id()).map_err(|reason| {
             Close::because(reason, "the client may not stay after the rules have changed")
         })?;

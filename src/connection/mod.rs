@@ -6,6 +6,7 @@
 //! Invariant: nothing the client sent is processed after the session said to close, or after another
 //! connection took the session over.
 
+mod authentication;
 mod backlog;
 mod delivery;
 mod drive;
@@ -25,11 +26,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
-use crate::auth::{Escaped, Identity, Rights};
+use crate::auth::{Escaped, Exchange, Identity, Rights};
 use crate::broker::{Broker, Departure, Group, Link, MemoryShare, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
-use crate::session::{Close, Delivery, Outgoing, Session};
+use crate::session::{Authentication, Close, Delivery, Outgoing, Session};
 use crate::telemetry::ByQos;
 use crate::transport::Stream;
 use backlog::BacklogReader;
@@ -40,7 +41,8 @@ pub struct ConnectionContext {
     pub broker: Arc<Broker>,
     /// The address that the listener is bound to: it decides who may come in without a name.
     pub listener: SocketAddr,
-    /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete.
+    /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete and,
+    /// where it names an authentication method, the exchange has ended.
     pub connect_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
@@ -58,6 +60,9 @@ pub(crate) struct Connection {
     link: Arc<Link>,
     session: Session,
     identity: Identity,
+    authentication: Authentication,
+    /// A re-authentication under way.
+    exchange: Option<Exchange>,
     rights: Rights,
     publishing: PublishContext,
     /// The beginning of a packet that is not complete.

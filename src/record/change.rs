@@ -25,6 +25,12 @@ impl Record {
         Self { publication: None, changes: changes.into() }
     }
 
+    /// Whether there is something to write even when nobody is owed the message any more.
+    pub fn holds_more_than_legs(&self) -> bool {
+        let held = self.publication.as_ref().is_some_and(|p| p.retain || p.inbound.is_some());
+        held || !self.changes.is_empty()
+    }
+
     /// Roughly what the record occupies while it waits for the writer, in bytes.
     pub fn size(&self) -> usize {
         let message =

@@ -92,9 +92,10 @@ struct Server {
 impl Server {
     /// Opens the store, enters sessions and routes, and binds every address. Nothing is accepted yet.
     async fn start(config: Config, recorder: PrometheusHandle, spare: bool) -> Result<Self, StartError> {
-        let auth = Arc::new(Authenticator::load(config.auth.clone())?);
+        let auth = Authenticator::load(config.auth.clone())?;
         make_data_directory(&config.store.path)?;
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
+        let auth = Arc::new(auth.with_secret(store.secret()));
         let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
         let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);

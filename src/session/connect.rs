@@ -67,10 +67,6 @@ impl Terms {
         limits: &SessionLimits,
         client_id: impl FnOnce() -> String,
     ) -> Result<Self, ReasonCode> {
-        if connect.authentication_method.is_some() {
-            // [MQTT-4.12.0-1] No method is offered.
-            return Err(ReasonCode::BadAuthenticationMethod);
-        }
         let assigned = connect.client_id.is_empty();
         let is_v5 = connect.version == Version::V5;
         if assigned && !is_v5 && (!connect.clean_start || connect.version == Version::V31) {

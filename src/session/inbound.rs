@@ -11,7 +11,7 @@ use super::replies::{ReplyPacket, Wait};
 use super::{Close, Session, Terms};
 use crate::codec::{Ack, Publish, Qos, ReasonCode, Version};
 use crate::record::Lsn;
-use crate::store::Progress;
+use crate::store::{Entry, Progress};
 use crate::topic::TopicName;
 
 /// What is to be done with a PUBLISH.
@@ -33,12 +33,14 @@ pub enum Topic<'a> {
 }
 
 /// What became of a message that was handed to the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Receipt {
     /// Nothing of it needs the disk: it may be acknowledged at once.
     Safe(ReasonCode),
     /// It is safe when the watermark has reached this number.
     SafeAt(Lsn, ReasonCode),
+    /// It is safe when the watermark has reached the record, or when everyone who was to get it has it.
+    SafeWith(Arc<Entry>, ReasonCode),
     /// It was refused: nobody gets it.
     Refused(ReasonCode),
 }
@@ -124,20 +126,21 @@ impl Session {
     /// # Errors
     /// When it was refused and the client's version has no way to be told but the end of the connection.
     pub fn published(&mut self, publish: &Publish<'_>, receipt: Receipt) -> Result<(), Close> {
-        let (safe_at, reason) = match receipt {
-            Receipt::Safe(reason) => (Lsn::ZERO, reason),
-            Receipt::SafeAt(lsn, reason) => (lsn, reason),
-            Receipt::Refused(reason) => (Lsn::ZERO, self.refusal(publish.qos, reason)?),
+        let (wait, reason) = match receipt {
+            Receipt::Safe(reason) => (Wait::NOTHING, reason),
+            Receipt::SafeAt(lsn, reason) => (Wait::For(lsn), reason),
+            Receipt::SafeWith(entry, reason) => (Wait::With(entry), reason),
+            Receipt::Refused(reason) => (Wait::NOTHING, self.refusal(publish.qos, reason)?),
         };
         let Some(packet_id) = publish.packet_id else { return Ok(()) };
         if publish.qos == Qos::AtLeastOnce {
-            self.replies.push(Wait::For(safe_at), ReplyPacket::Puback(packet_id, reason));
+            self.replies.push(wait, ReplyPacket::Puback(packet_id, reason));
             return Ok(());
         }
         if !reason.is_error() {
-            self.inbound.exchanges.insert(packet_id.get(), safe_at);
+            self.inbound.exchanges.insert(packet_id.get(), wait.number().unwrap_or_default());
         }
-        self.replies.push(Wait::For(safe_at), ReplyPacket::Pubrec(packet_id, reason));
+        self.replies.push(wait, ReplyPacket::Pubrec(packet_id, reason));
         Ok(())
     }
 

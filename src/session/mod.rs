@@ -21,6 +21,7 @@
 
 mod acks;
 mod aliases;
+mod authentication;
 mod close;
 mod connect;
 mod inbound;
@@ -37,6 +38,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use authentication::{AuthStep, Authentication};
 pub use close::Close;
 pub use connect::{SessionLimits, Terms, assigned_client_id};
 pub use inbound::{Incoming, Receipt, Topic};

@@ -1,10 +1,12 @@
 //! Replies that wait for the disk, in the order of the packets they answer [MQTT-4.6.0-2].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Close, Outgoing, Session};
-use crate::codec::{EncodeError, PacketId, ReasonCode, Suback, Version, encode};
+use crate::codec::{Auth, EncodeError, PacketId, ReasonCode, Suback, Version, encode};
 use crate::record::Lsn;
+use crate::store::Entry;
 
 /// Replies that may wait before no more packets are read from the client.
 pub(super) const REPLIES_MAX: usize = 4096;
@@ -19,15 +21,36 @@ pub enum ReplyPacket {
     Pubcomp(PacketId, ReasonCode),
     Suback(Suback),
     Unsuback(Suback),
+    Auth(Box<Auth>),
 }
 
 /// What has to be durable before a reply may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Wait {
     /// The record with this number (zero: nothing).
     For(Lsn),
+    /// This record, unless nothing of it is left: everyone who was to get the message has it.
+    With(Arc<Entry>),
     /// The session's next report.
     Report,
+}
+
+impl Wait {
+    pub(super) const NOTHING: Self = Self::For(Lsn::ZERO);
+
+    /// The number that the watermark has to reach; `None` while there is none.
+    pub(super) fn number(&self) -> Option<Lsn> {
+        match self {
+            Self::For(lsn) => Some(*lsn),
+            Self::With(entry) => Some(entry.lsn),
+            Self::Report => None,
+        }
+    }
+
+    fn is_over(&self, watermark: Lsn) -> bool {
+        let is_complete = || matches!(self, Self::With(entry) if entry.is_complete());
+        self.number().is_some_and(|lsn| lsn <= watermark) || is_complete()
+    }
 }
 
 /// The replies that were not written yet.
@@ -40,12 +63,12 @@ pub(super) struct Replies {
 
 impl Replies {
     pub(super) fn push(&mut self, wait: Wait, packet: ReplyPacket) {
-        self.unreported += usize::from(wait == Wait::Report);
+        self.unreported += usize::from(matches!(wait, Wait::Report));
         self.queue.push_back((wait, packet));
     }
 
     pub(super) fn push_now(&mut self, packet: ReplyPacket) {
-        self.push(Wait::For(Lsn::ZERO), packet);
+        self.push(Wait::NOTHING, packet);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,23 +85,15 @@ impl Replies {
             if self.unreported == 0 {
                 break;
             }
-            if *wait == Wait::Report {
+            if matches!(wait, Wait::Report) {
                 *wait = Wait::For(lsn);
                 self.unreported -= 1;
             }
         }
     }
 
-    /// The number the first reply waits for; `None` when there is none, or it waits for the report.
-    fn waits_for(&self) -> Option<Lsn> {
-        match self.queue.front()? {
-            (Wait::For(lsn), _) => Some(*lsn),
-            (Wait::Report, _) => None,
-        }
-    }
-
     fn pop_ready(&mut self, watermark: Lsn) -> Option<ReplyPacket> {
-        self.waits_for().filter(|lsn| *lsn <= watermark)?;
+        self.queue.front().filter(|(wait, _)| wait.is_over(watermark))?;
         let reply = self.queue.pop_front().map(|(_, packet)| packet);
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
@@ -88,7 +103,7 @@ impl Replies {
 }
 
 impl Session {
-    /// Writes every reply whose record is durable, up to the first that is not.
+    /// Writes every reply whose record is durable or complete, up to the first that is not.
     ///
     /// # Errors
     /// When a reply cannot be made small enough for the client.
@@ -108,12 +123,20 @@ impl Session {
         Ok(())
     }
 
-    /// The number the next reply waits for.
+    /// The number the next reply waits for; `None` when there is none, or it waits for the report.
     pub fn reply_waits_for(&self) -> Option<Lsn> {
-        self.replies.waits_for()
+        self.replies.queue.front().and_then(|(wait, _)| wait.number())
     }
 
-    /// Answers a SUBSCRIBE or UNSUBSCRIBE once `lsn` is durable.
+    /// The record whose completion lets the next reply leave before its number is durable.
+    pub fn reply_waits_with(&self) -> Option<&Entry> {
+        match self.replies.queue.front()? {
+            (Wait::With(entry), _) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Answers a SUBSCRIBE, UNSUBSCRIBE or AUTH once `lsn` is durable.
     pub fn answer_later(&mut self, lsn: Lsn, packet: ReplyPacket) {
         self.replies.push(Wait::For(lsn), packet);
     }
@@ -126,7 +149,7 @@ impl ReplyPacket {
         match self {
             Self::Puback(..) | Self::Pubcomp(..) => true,
             Self::Pubrec(_, reason) => reason.is_error(),
-            Self::Pubrel(..) | Self::Suback(_) | Self::Unsuback(_) => false,
+            Self::Pubrel(..) | Self::Suback(_) | Self::Unsuback(_) | Self::Auth(_) => false,
         }
     }
 
@@ -142,6 +165,7 @@ impl ReplyPacket {
             Self::Unsuback(unsuback) => {
                 encode::unsuback(version, unsuback.packet_id, &unsuback.reasons, None, size_max, out)
             }
+            Self::Auth(auth) => encode::auth(auth, None, size_max, out),
         }
     }
 }

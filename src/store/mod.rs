@@ -36,7 +36,7 @@ use tokio::sync::watch;
 pub use bell::Bell;
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
-pub use queue::Entry;
+pub use queue::{Entry, Strike};
 pub use read::{Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use rows::{Progress, SessionRow};
@@ -63,7 +63,18 @@ pub struct Store {
     database: Arc<redb::Database>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
     store_id: u64,
+    secret: Secret,
     queue_bytes_max: usize,
+}
+
+/// Random bytes that no log shows.
+#[derive(Clone, Copy)]
+struct Secret([u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// What the writer and its customers have in common.
@@ -139,6 +150,7 @@ impl Store {
             database: opened.database,
             writer: Arc::new(Mutex::new(Some(thread))),
             store_id: opened.store_id,
+            secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
         Ok((store, opened.recovered))
@@ -147,6 +159,11 @@ impl Store {
     /// Drawn when the database was made: with a message number it names a message for ever.
     pub fn id(&self) -> u64 {
         self.store_id
+    }
+
+    /// Drawn once for this database, and told to nobody: what is derived from it stays the same over restarts.
+    pub fn secret(&self) -> [u8; 32] {
+        self.secret.0
     }
 
     /// Gives the record a number and a place in the writer's queue. Never blocks.

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
-use super::SubmitError;
+use super::{Bell, SubmitError};
 use crate::record::{Leg, Lsn, RecipientNo, Record};
 
 /// More than ever waits: nobody is to be woken.
 const NOBODY: usize = usize::MAX;
 
 /// A record in the queue. Whoever delivers one of its legs keeps hold of it: a leg that is completed before
-/// the writer takes the record is struck out and never written.
+/// the writer takes the record is struck out and never written. When no leg is left, and nothing else was to
+/// be written, nobody has to wait for the disk any more.
 #[derive(Debug)]
 pub struct Entry {
     /// The number of the record.
@@ -29,23 +30,59 @@ pub struct Entry {
 struct Legs {
     taken: bool,
     open: SmallVec<[Leg; 1]>,
+    /// Every leg was struck out, and there is nothing in the record but legs.
+    complete: bool,
+    /// Who waits for that.
+    bell: Option<Arc<Bell>>,
+}
+
+/// What became of an attempt to strike out a leg.
+#[derive(Debug)]
+pub enum Strike {
+    /// It is out. If the record is complete by that, somebody may have to be rung for.
+    Struck(Option<Arc<Bell>>),
+    /// The writer has taken the record already: the settlement has to become a record of its own.
+    TooLate,
+}
+
+impl Strike {
+    /// Whether the leg is out.
+    pub fn is_struck(&self) -> bool {
+        matches!(self, Self::Struck(_))
+    }
 }
 
 impl Entry {
     fn new(lsn: Lsn, mut record: Record) -> Self {
         let size = record.size();
         let open = record.publication.as_mut().map(|p| std::mem::take(&mut p.legs)).unwrap_or_default();
-        Self { lsn, record, size, legs: Mutex::new(Legs { taken: false, open }) }
+        Self { lsn, record, size, legs: Mutex::new(Legs { taken: false, open, complete: false, bell: None }) }
     }
 
-    /// Strikes out the leg of a recipient that has completed it. False when the writer has taken the record
-    /// already: then the settlement has to become a record of its own.
-    pub fn complete(&self, recipient: RecipientNo) -> bool {
+    /// Strikes out the leg of a recipient that has completed it.
+    pub fn strike(&self, recipient: RecipientNo) -> Strike {
         let mut legs = self.legs.lock();
-        if !legs.taken {
-            legs.open.retain(|leg| leg.recipient != recipient);
+        if legs.taken {
+            return Strike::TooLate;
         }
-        !legs.taken
+        legs.open.retain(|leg| leg.recipient != recipient);
+        legs.complete = legs.open.is_empty() && !self.record.holds_more_than_legs();
+        Strike::Struck(if legs.complete { legs.bell.take() } else { None })
+    }
+
+    /// Whether nothing of the record is left to be written.
+    pub fn is_complete(&self) -> bool {
+        self.legs.lock().complete
+    }
+
+    /// Rings when the last leg is struck out, at once when it is. One waits: who published the message.
+    pub fn ring_when_complete(&self, bell: &Arc<Bell>) {
+        let mut legs = self.legs.lock();
+        if legs.complete {
+            bell.ring();
+        } else if legs.bell.is_none() && !legs.taken {
+            legs.bell = Some(Arc::clone(bell));
+        }
     }
 
     pub(super) fn record(&self) -> &Record {
@@ -56,6 +93,7 @@ impl Entry {
     pub(super) fn take(&self) -> SmallVec<[Leg; 1]> {
         let mut legs = self.legs.lock();
         legs.taken = true;
+        legs.bell = None;
         std::mem::take(&mut legs.open)
     }
 }
@@ -128,9 +166,9 @@ impl Queue {
     }
 
     /// Waits until there is something to write, and takes it in order up to `bytes_max` (one record at
-    /// least). `None` after [`Queue::close`] when everything was taken; an empty batch at once when the
-    /// writer has `other_work` and nothing waits.
-    pub(super) fn take(&self, bytes_max: usize, other_work: bool) -> Option<Batch> {
+    /// least) and `last`. `None` after [`Queue::close`] when everything was taken; an empty batch at once
+    /// when the writer has `other_work` and nothing waits.
+    pub(super) fn take(&self, bytes_max: usize, last: Lsn, other_work: bool) -> Option<Batch> {
         let mut inner = self.inner.lock();
         while inner.entries.is_empty() && !inner.closed && !other_work {
             inner.wake_at = 0;
@@ -139,10 +177,25 @@ impl Queue {
         if inner.entries.is_empty() {
             return if inner.closed { None } else { Some(Batch::default()) };
         }
-        let entries = inner.take_entries(bytes_max);
+        let entries = inner.take_entries(bytes_max, last);
         self.bytes.store(inner.bytes, Ordering::Relaxed);
         let last = entries.last().map_or(Lsn::ZERO, |entry| entry.lsn);
         Some(Batch { entries, last })
+    }
+
+    /// Waits until there is something to write, and then a little: who is connected may strike it out. Gives
+    /// the last number that was there before, so that nothing newer is taken without having been waited for.
+    pub(super) fn patience(&self, time: Duration) -> Lsn {
+        let mut inner = self.inner.lock();
+        while inner.entries.is_empty() && !inner.closed {
+            inner.wake_at = 0;
+            self.arrived.wait(&mut inner);
+        }
+        let last = inner.entries.last().map_or(Lsn::ZERO, |entry| entry.lsn);
+        inner.wake_at = NOBODY;
+        let deadline = Instant::now() + time;
+        while !inner.closed && !self.arrived.wait_until(&mut inner, deadline).timed_out() {}
+        last
     }
 
     /// Lets records gather until `deadline`, until there are enough for a commit, or until the queue is
@@ -176,16 +229,17 @@ impl Queue {
 }
 
 impl Inner {
-    /// Takes entries in order up to `bytes_max`, one at least.
-    fn take_entries(&mut self, bytes_max: usize) -> Vec<Arc<Entry>> {
-        if self.bytes <= bytes_max {
+    /// Takes entries in order up to `last` and `bytes_max`, one at least.
+    fn take_entries(&mut self, bytes_max: usize, last: Lsn) -> Vec<Arc<Entry>> {
+        let wants_all = self.entries.last().is_some_and(|entry| entry.lsn <= last);
+        if wants_all && self.bytes <= bytes_max {
             self.bytes = 0;
             return std::mem::take(&mut self.entries);
         }
         let mut taken_bytes = 0;
         let mut fits = |entry: &Arc<Entry>| {
             taken_bytes += entry.size;
-            taken_bytes <= bytes_max
+            taken_bytes <= bytes_max && entry.lsn <= last
         };
         let count = self.entries.iter().take_while(|entry| fits(entry)).count().max(1);
         let rest = self.entries.split_off(count);

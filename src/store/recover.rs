@@ -14,7 +14,7 @@ use super::rows::{self, SessionRow};
 use super::state::{SharedRow, State};
 use super::tables::{SCHEMA, Tables, key};
 use super::writer::NUMBERS_RESERVED;
-use super::{Registry, StoreError};
+use super::{Registry, Secret, StoreError};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
 
 /// What was found on disk.
@@ -38,6 +38,7 @@ pub(super) struct Opened {
     pub(super) state: State,
     pub(super) recovered: Recovered,
     pub(super) store_id: u64,
+    pub(super) secret: Secret,
     /// The first number of this start.
     pub(super) first: Lsn,
     pub(super) reserved: Lsn,
@@ -88,11 +89,12 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
-    let (store_id, first, reserved);
+    let (store_id, secret, first, reserved);
     {
         let mut tables = Tables::open(&txn)?;
         check_schema(path, &mut tables)?;
         store_id = store_id_of(&mut tables)?;
+        secret = secret_of(&mut tables)?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
@@ -108,7 +110,7 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         }
     }
     txn.commit()?;
-    Ok(Opened { database: Arc::new(database), state, recovered, store_id, first, reserved })
+    Ok(Opened { database: Arc::new(database), state, recovered, store_id, secret, first, reserved })
 }
 
 fn explain(path: &Path, error: DatabaseError) -> StoreError {
@@ -137,6 +139,16 @@ fn store_id_of(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
     let id = rand::random();
     tables.set_meta_number(key::STORE_ID, id)?;
     Ok(id)
+}
+
+fn secret_of(tables: &mut Tables<'_>) -> Result<Secret, StoreError> {
+    if let Some(bytes) = tables.meta.get(key::SECRET)? {
+        let secret = bytes.value().try_into();
+        return secret.map(Secret).map_err(|_| StoreError::Damaged("\"secret\" in meta is cut".into()));
+    }
+    let secret = Secret(rand::random());
+    tables.meta.insert(key::SECRET, secret.0.as_slice())?;
+    Ok(secret)
 }
 
 fn recipients(

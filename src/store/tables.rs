@@ -10,7 +10,7 @@ pub(super) const SCHEMA: u64 = 1;
 type Numbered = TableDefinition<'static, u64, &'static [u8]>;
 type Named = TableDefinition<'static, &'static str, &'static [u8]>;
 
-/// Schema version, store id, reserved numbers.
+/// Schema version, store id, secret, reserved numbers.
 pub(super) const META: Named = TableDefinition::new("meta");
 /// Message number to the message, its payload once, and everyone it is owed to.
 pub(super) const MESSAGES: Numbered = TableDefinition::new("messages");
@@ -82,6 +82,8 @@ pub(super) mod key {
     pub(in crate::store) const SCHEMA: &str = "schema";
     /// Random, drawn when the file is made; part of every idempotency key.
     pub(in crate::store) const STORE_ID: &str = "store_id";
+    /// Random, drawn once, and told to nobody.
+    pub(in crate::store) const SECRET: &str = "secret";
     /// Record numbers below this one may have been given out.
     pub(in crate::store) const RESERVED: &str = "reserved";
     /// Recipient numbers below this one may have been given out.

@@ -19,6 +19,13 @@ use crate::record::{Leg, Lsn};
 /// is never used twice, whatever a crash has forgotten.
 pub(super) const NUMBERS_RESERVED: u64 = 1 << 24;
 
+/// How long records may wait to be struck out, while most of them are: as long as a quick commit takes,
+/// which they save.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// Above every number.
+const LAST: Lsn = Lsn(u64::MAX);
+
 /// What the writer thread works with.
 pub(super) struct Writer {
     pub(super) database: Arc<Database>,
@@ -40,21 +47,27 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _guard = PanicGuard(Arc::clone(&self.shared));
         let mut last_commit = Instant::now();
+        let mut is_patient = false;
         loop {
             if !self.commit_interval.is_zero() {
                 self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
             }
             let sweeping = !self.state.sweeps.is_empty();
-            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, sweeping) else { return };
+            let last = if is_patient && !sweeping { self.shared.queue.patience(PATIENCE) } else { LAST };
+            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, sweeping) else { return };
             last_commit = Instant::now();
             match self.write(&batch) {
-                Ok(()) => self.shared.watermark.advance(batch.last.max(self.shared.watermark.get())),
+                Ok(skipped) => {
+                    is_patient = skipped * 2 > batch.entries.len();
+                    self.shared.watermark.advance(batch.last.max(self.shared.watermark.get()));
+                }
                 Err(error) => return self.shared.fail(&error),
             }
         }
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    /// Writes what is left of the batch, and says how many of its records were skipped.
+    fn write(&mut self, batch: &Batch) -> Result<usize, StoreError> {
         let taken: Vec<_> = batch
             .entries
             .iter()
@@ -66,7 +79,7 @@ impl Writer {
         // Skipped records use up numbers, too.
         let reserve = self.next_reservation(batch.last);
         if taken.is_empty() && self.state.sweeps.is_empty() && reserve.is_none() {
-            return Ok(());
+            return Ok(skipped);
         }
         let (records, started) = (taken.len(), Instant::now());
         let mut txn = self.database.begin_write()?;
@@ -79,7 +92,7 @@ impl Writer {
             self.reserved = reserved;
         }
         self.shared.metrics.committed(records, started.elapsed());
-        Ok(())
+        Ok(skipped)
     }
 
     /// The end of the next block of numbers, when half of this one is used.
@@ -122,8 +135,6 @@ impl Taken<'_> {
     /// A record is skipped only when it holds no open leg, no retained change, no inbound identifier and no
     /// other change.
     fn has_something_left(&self) -> bool {
-        let record = self.entry.record();
-        let held = record.publication.as_ref().is_some_and(|p| p.retain || p.inbound.is_some());
-        held || !self.legs.is_empty() || !record.changes.is_empty()
+        !self.legs.is_empty() || self.entry.record().holds_more_than_legs()
     }
 }

@@ -17,6 +17,8 @@ macro_rules! proves {
 
 mod harness;
 
+mod auth;
+mod authorization;
 mod connect;
 mod crash;
 mod keepalive;

@@ -96,13 +96,13 @@ fn first_packet_not_connect() {
 fn connect_that_ends_within_its_client_id_has_no_version_to_answer_in() {
     for version in [Version::V31, Version::V311, Version::V5] {
         let connect = super::connect(version);
-        for len in 0..super::body(&connect).len() {
-            let cut = super::frame(0x10, &[&super::body(&connect)[..len]]);
+        for len in 0..body(&connect).len() {
+            let cut = frame(0x10, &[&body(&connect)[..len]]);
             let mut decoder = Decoder::server(100);
             assert_eq!(decoder.decode(&cut).unwrap_err().reason, MALFORMED, "{cut:02x?}");
             assert_eq!(decoder.version(), None, "{cut:02x?}");
         }
-        let trailing = super::frame(0x10, &[super::body(&connect), &[0]]);
+        let trailing = frame(0x10, &[body(&connect), &[0]]);
         let mut decoder = Decoder::server(100);
         assert_eq!(decoder.decode(&trailing).unwrap_err().reason, MALFORMED);
         assert_eq!(decoder.version(), Some(version));

@@ -32,12 +32,6 @@ fn empty_client_ids() {
 }
 
 #[test]
-fn authentication_methods_are_refused() {
-    let reason = refused(Version::V5, |connect| connect.authentication_method = Some("SCRAM"));
-    assert_eq!(reason, ReasonCode::BadAuthenticationMethod);
-}
-
-#[test]
 fn session_expiry_table() {
     // Version, Clean Start, asked for, agreed on, told.
     let cases = [

@@ -24,7 +24,7 @@ impl Pair {
     fn complete(&mut self) {
         let Some(entry) = self.dice.pick(&self.entries) else { return };
         let (recipient, lsn) = (RecipientNo(1 + self.dice.roll(12) as u64), entry.lsn);
-        if entry.complete(recipient) {
+        if entry.strike(recipient).is_struck() {
             self.model.strike(recipient, lsn);
         }
     }

@@ -123,7 +123,7 @@ fn skip_keeps_id_and_retained() {
         let mut record = publication(b"kept", &[number]);
         hold(record.publication.as_mut().unwrap(), number);
         let entry = store.submit(record).unwrap();
-        assert!(entry.complete(number));
+        assert!(entry.strike(number).is_struck());
         flush(&store);
     }
     assert_eq!(owed(&store, number), []);
@@ -140,7 +140,7 @@ fn a_record_that_is_skipped_writes_nothing() {
     let before = disk.count();
     let entry = store.submit(publication(b"fast", &[number])).unwrap();
     assert!(store.watermark() < entry.lsn);
-    assert!(entry.complete(number));
+    assert!(entry.strike(number).is_struck());
     flush(&store);
     assert!(store.watermark() >= entry.lsn);
     assert_eq!(disk.count(), before, "no write and no sync");
@@ -153,10 +153,10 @@ fn one_leg_of_two_can_be_struck_out() {
     let (two, _) = store.new_recipient();
     submit(&store, Record::of([opened(two, 1)]));
     let entry = store.submit(publication(b"x", &[one, two])).unwrap();
-    assert!(entry.complete(one));
+    assert!(entry.strike(one).is_struck());
     flush(&store);
     assert_eq!((owed(&store, one), owed(&store, two)), (vec![], vec![entry.lsn]));
-    assert!(!entry.complete(two), "too late: this takes a record of its own");
+    assert!(!entry.strike(two).is_struck(), "too late: this takes a record of its own");
     store.close();
 }
 
@@ -173,7 +173,7 @@ fn leg_leaves_while_taken() {
             for _ in 0..300 {
                 barrier.wait();
                 let entry = entries.lock().take().unwrap();
-                *results.lock() = entry.complete(number);
+                *results.lock() = entry.strike(number).is_struck();
                 barrier.wait();
             }
         });

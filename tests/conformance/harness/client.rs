@@ -93,6 +93,14 @@ impl Client {
         self.ask(&[0xC0, 0], &[0xD0, 0]);
     }
 
+    /// Whether something has arrived, without waiting for it.
+    pub fn has_something(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let has = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).unwrap();
+        has
+    }
+
     /// The broker closes without a word.
     pub fn expect_closed(&mut self) {
         let next = self.next();

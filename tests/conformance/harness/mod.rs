@@ -4,12 +4,14 @@ mod broker;
 mod client;
 mod packets;
 mod recording;
+mod scram;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
 pub use client::Client;
 pub use packets::*;
+pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
 
 /// A name that no other test has, for a client id or a topic.
 pub fn unique(name: &str) -> String {

@@ -17,6 +17,7 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
+    user: Option<(String, Option<String>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +41,15 @@ pub struct Publish {
 impl Connect {
     /// Clean, without keep-alive.
     pub fn new(version: Version, id: &str) -> Self {
-        Self { version, id: id.into(), clean: true, keep_alive: 0, properties: Vec::new(), will: None }
+        Self {
+            version,
+            id: id.into(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            user: None,
+        }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -79,6 +88,12 @@ impl Connect {
         self
     }
 
+    /// Adds a user name, and maybe a password.
+    pub fn user(mut self, name: &str, password: Option<&str>) -> Self {
+        self.user = Some((name.into(), password.map(Into::into)));
+        self
+    }
+
     /// Adds a will with its QoS.
     pub fn will(mut self, topic: &str, payload: &str, qos: u8) -> Self {
         let flags = 4 | qos << 3;
@@ -104,7 +119,8 @@ impl Connect {
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = string(if self.version == Version::V31 { "MQIsdp" } else { "MQTT" });
         let will = self.will.as_ref().map_or(0, |will| will.flags);
-        body.extend([self.version as u8, will | u8::from(self.clean) << 1]);
+        let user = self.user.as_ref().map_or(0, |(_, password)| 0x80 | u8::from(password.is_some()) << 6);
+        body.extend([self.version as u8, user | will | u8::from(self.clean) << 1]);
         body.extend(self.keep_alive.to_be_bytes());
         let properties = |properties: &[u8], body: &mut Vec<u8>| {
             if self.version == Version::V5 {
@@ -118,6 +134,9 @@ impl Connect {
             body.extend(string(&will.topic));
             body.extend((will.payload.len() as u16).to_be_bytes());
             body.extend(&will.payload);
+        }
+        for text in self.user.iter().flat_map(|(name, password)| [Some(name), password.as_ref()]).flatten() {
+            body.extend(string(text));
         }
         packet(0x10, &body)
     }
@@ -237,6 +256,20 @@ pub fn ack_with(first: u8, id: u16, reason: u8) -> Vec<u8> {
 /// A DISCONNECT of 5.0 with properties.
 pub fn disconnect(reason: u8, properties: &[u8]) -> Vec<u8> {
     packet(0xE0, &[&[reason][..], &prefixed(properties)].concat())
+}
+
+/// An AUTH.
+pub fn auth(reason: u8, method: &str, data: &[u8]) -> Vec<u8> {
+    let data = match data {
+        [] => Vec::new(),
+        data => [&[0x16][..], &(data.len() as u16).to_be_bytes(), data].concat(),
+    };
+    auth_with(reason, &[&[0x15][..], &string(method), &data].concat())
+}
+
+/// An AUTH with any properties.
+pub fn auth_with(reason: u8, properties: &[u8]) -> Vec<u8> {
+    packet(0xF0, &[&[reason][..], &prefixed(properties)].concat())
 }
 
 /// Any packet.
