@@ -505,7 +505,7 @@ impl World {
                 Receipt::SafeAt(self.store.submit(Record::Inbound(id, payload)), ReasonCode::Success)
             }
         };
-        let goes_on = self.model.published(publish, receipt);
+        let goes_on = self.model.published(publish, receipt.clone());
         assert_eq!(self.session.published(publish, receipt).is_ok(), goes_on);
         self.over |= !goes_on;
     }

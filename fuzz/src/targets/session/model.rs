@@ -149,6 +149,7 @@ impl Model {
         let (safe_at, reason) = match receipt {
             Receipt::Safe(reason) => (Lsn::ZERO, reason),
             Receipt::SafeAt(lsn, reason) => (lsn, reason),
+            Receipt::SafeWith(entry, reason) => (entry.lsn, reason),
             Receipt::Refused(reason) => {
                 // Before 5.0 only a missing right can be acknowledged, and without saying so [MQTT-3.3.5-2].
                 let can_be_told = self.terms.version == Version::V5 || reason == ReasonCode::NotAuthorized;
@@ -348,6 +349,7 @@ fn reply_len(version: Version, reply: &ReplyPacket) -> usize {
         ReplyPacket::Pubrec(id, reason) => encode::pubrec(version, *id, *reason, None, max, out_ref),
         ReplyPacket::Pubrel(id, reason) => encode::pubrel(version, *id, *reason, None, max, out_ref),
         ReplyPacket::Pubcomp(id, reason) => encode::pubcomp(version, *id, *reason, None, max, out_ref),
+        ReplyPacket::Auth(auth) => encode::auth(auth, None, max, out_ref),
         ReplyPacket::Suback(ack) => encode::suback(version, ack.packet_id, &ack.reasons, None, max, out_ref),
         ReplyPacket::Unsuback(ack) => {
             encode::unsuback(version, ack.packet_id, &ack.reasons, None, max, out_ref)
@@ -369,6 +371,7 @@ fn packet(version: Version, reply: &ReplyPacket) -> Packet<'static> {
         ReplyPacket::Pubrec(id, reason) => Packet::Pubrec(ack(id, reason)),
         ReplyPacket::Pubrel(id, reason) => Packet::Pubrel(ack(id, reason)),
         ReplyPacket::Pubcomp(id, reason) => Packet::Pubcomp(ack(id, reason)),
+        ReplyPacket::Auth(auth) => Packet::Auth((**auth).clone()),
         ReplyPacket::Suback(suback) => {
             let old =
                 |reason: &ReasonCode| if reason.is_error() { ReasonCode::UnspecifiedError } else { *reason };
