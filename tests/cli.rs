@@ -252,6 +252,26 @@ fn sigterm_says_goodbye_and_ends_with_0() {
 }
 
 #[test]
+fn it_listens_within_two_seconds_in_the_foreground_and_stays_after_sighup() {
+    // Of three starts, for a machine that is busy with other things.
+    let starts_in_time = |_| {
+        let folder = configured(PLAIN);
+        let since = Instant::now();
+        let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+        let mut client = broker.connect().unwrap();
+        let in_time = since.elapsed() < Duration::from_secs(2);
+        let sent = Command::new("kill").args(["-HUP", &broker.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        client.write_all(CONNECT).unwrap();
+        assert_eq!(packet(&mut client)[0], CONNACK);
+        // The process that was started is the one that listens.
+        assert_eq!(broker.terminate().status.code(), Some(0));
+        in_time
+    };
+    assert!((0..3).any(starts_in_time));
+}
+
+#[test]
 fn a_client_that_says_nothing_does_not_hold_up_the_end() {
     let folder = configured(&format!("{PLAIN}[limits]\nshutdown_timeout = \"1s\"\n"));
     let broker = Broker::start(folder.path(), &["--config", "c.toml"]);

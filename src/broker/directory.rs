@@ -138,6 +138,10 @@ impl Broker {
     pub fn evict_all(&self, reason: ReasonCode) {
         // Before the look around: who comes later sees this. The first reason stands.
         let _ = self.leaving.set(reason);
+        self.evict_connected(reason);
+    }
+
+    pub(super) fn evict_connected(&self, reason: ReasonCode) {
         self.slots().iter().filter_map(|slot| slot.link()).for_each(|link| link.evict(reason));
     }
 
@@ -300,8 +304,8 @@ impl Broker {
         if let Some(will) = overdue {
             self.publish_will(slot, will, Vec::new());
         }
-        if let Some(reason) = self.leaving.get() {
-            request.link.evict(*reason);
+        if let Some(reason) = self.leaving.get().copied().or_else(|| self.redirect_reason()) {
+            request.link.evict(reason);
         }
         Ok(seat)
     }

@@ -17,6 +17,7 @@ mod matching;
 mod memory;
 mod publish;
 mod recovery;
+mod redirect;
 mod replay;
 mod retained;
 mod route;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -48,6 +50,7 @@ pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
+use crate::config::RedirectConfig;
 use crate::record::{Change, Message, Record};
 use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
@@ -58,7 +61,7 @@ use retained::RetainedTotals;
 use timers::Timers;
 
 /// Limits that the broker enforces beyond those of a single session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BrokerLimits {
     /// What one client may do.
     pub session: SessionLimits,
@@ -110,6 +113,8 @@ pub struct Broker {
     timers: Timers,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
+    /// Where everybody is sent instead.
+    redirect: ArcSwapOption<RedirectConfig>,
     /// For slots, groups and routes alike: the index tells its targets apart by it.
     next_id: AtomicU64,
 }
@@ -140,6 +145,7 @@ impl Broker {
             retained_totals: Mutex::default(),
             timers: Timers::default(),
             leaving: OnceLock::new(),
+            redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),
         };
         broker.recover(recovered);

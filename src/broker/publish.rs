@@ -128,7 +128,8 @@ impl Broker {
     pub(super) fn route_will(&self, message: Message, changes: Vec<Change>, touched: &mut Touched) -> bool {
         let topic = message.topic().to_owned();
         let Ok(topic) = TopicName::parse(&topic, u16::MAX) else { return false };
-        let retain = message.head().retain;
+        // One that was left when retained messages were still offered is a message like any other.
+        let retain = message.head().retain && self.limits.session.offer.retain;
         let mut totals = retain.then(|| self.retained_totals.lock());
         let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
         let mut matches = Matches::default();

@@ -27,14 +27,9 @@ pub struct RetainedScan {
 }
 
 impl RetainedScan {
-    /// Whether it is for this filter.
-    pub fn is_for(&self, filter: &TopicFilter) -> bool {
-        self.filter == *filter
-    }
-
-    /// Whether it is for the filter of another one, which takes its place [MQTT-3.8.4-3].
-    pub fn is_replaced_by(&self, other: &Self) -> bool {
-        self.is_for(&other.filter)
+    /// What is subscribed to. Another one for it takes its place [MQTT-3.8.4-3].
+    pub fn filter(&self) -> &TopicFilter {
+        &self.filter
     }
 
     /// What a SUBSCRIBE starts, if anything: shared subscriptions get nothing, and the client may not want

@@ -131,7 +131,8 @@ impl Broker {
             // It ended meanwhile, and what it left behind was taken out before this came in.
             self.withdraw_all(slot);
         }
-        subscribed.scans.extend(RetainedScan::for_subscription(&request.filter, subscription, old.is_none()));
+        let scan = RetainedScan::for_subscription(&request.filter, subscription, old.is_none());
+        subscribed.scans.extend(scan.filter(|_| self.limits.session.offer.retain));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
-use crate::session::{Receipt, SubscribeRequest, Terms};
+use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
 
@@ -23,6 +23,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
         packet_size: 1 << 20,
         keep_alive_max: 0,
         session_expiry: 3600,
+        offer: Offer::EVERYTHING,
+        response_information: None,
     },
     memory: 1 << 30,
     outbox_bytes: 1 << 20,
@@ -252,6 +254,20 @@ async fn who_comes_in_after_all_were_told_to_leave_is_told_too() {
     world.broker.evict_all(ReasonCode::ServerShuttingDown);
     let late = world.attach("late").await;
     assert_eq!(late.link.eviction(), Some(ReasonCode::ServerShuttingDown));
+}
+
+#[tokio::test]
+async fn who_comes_in_while_everybody_is_sent_away_is_sent_away_too() {
+    let world = World::new();
+    let early = world.live("early").await;
+    let redirect = RedirectConfig { to: "other.example".into(), permanent: false };
+    world.broker.set_redirect(Some(redirect));
+    let late = world.attach("late").await;
+    for client in [&early, &late] {
+        assert_eq!(client.link.eviction(), Some(ReasonCode::UseAnotherServer));
+    }
+    world.broker.set_redirect(None);
+    assert_eq!(world.attach("later").await.link.eviction(), None);
 }
 
 #[tokio::test]

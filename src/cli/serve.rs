@@ -72,7 +72,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     }
     // Who moves the plain listener runs a second broker: what it did not ask for may be taken.
     let spare = args.config.is_none() && args.listen.is_some();
-    server::run(config, spare).into()
+    server::run(config, args.config.clone(), spare).into()
 }
 
 /// The rule of the configuration holds for the flag as well: nobody comes in from outside by accident.

@@ -129,14 +129,14 @@ pub(super) fn encode_connack(
 ) -> Result<(), EncodeError> {
     write::in_packet(connack.reason, PacketType::Connack)?;
     let session_present = connack.session_present && connack.reason == ReasonCode::Success;
-    write::fitting(out, max_packet_size, |out, with_diagnostics| {
+    write::fitting(out, max_packet_size, |out, with_advice| {
         write::packet(out, PacketType::Connack, |body| {
             body.extend_from_slice(&[session_present.into(), connack.reason as u8]);
             write::with_length(body, |block| {
                 encode_connack_numbers(&connack.properties, block);
                 encode_connack_texts(&connack.properties, block)?;
-                if with_diagnostics {
-                    encode_connack_diagnostics(&connack.properties, block)?;
+                if with_advice {
+                    encode_connack_advice(&connack.properties, block)?;
                 }
                 Ok(())
             })
@@ -179,8 +179,6 @@ fn encode_connack_texts(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(
     use PropertyId as Id;
     for (id, text) in [
         (Id::AssignedClientIdentifier, &from.assigned_client_id),
-        (Id::ResponseInformation, &from.response_information),
-        (Id::ServerReference, &from.server_reference),
         (Id::AuthenticationMethod, &from.authentication_method),
     ] {
         write::property_text(out, id, text.as_deref())?;
@@ -188,8 +186,16 @@ fn encode_connack_texts(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(
     write::property_bytes(out, Id::AuthenticationData, from.authentication_data.as_deref())
 }
 
-fn encode_connack_diagnostics(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    write::property_text(out, PropertyId::ReasonString, from.reason_string.as_deref())?;
+/// What a client can do without.
+fn encode_connack_advice(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    use PropertyId as Id;
+    for (id, text) in [
+        (Id::ResponseInformation, &from.response_information),
+        (Id::ServerReference, &from.server_reference),
+        (Id::ReasonString, &from.reason_string),
+    ] {
+        write::property_text(out, id, text.as_deref())?;
+    }
     for (name, value) in &from.user_properties {
         out.push(PropertyId::UserProperty as u8);
         write::text(out, name)?;
@@ -214,11 +220,11 @@ pub(super) fn encode_disconnect(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     write::in_packet(disconnect.reason, PacketType::Disconnect)?;
-    write::fitting(out, max_packet_size, |out, with_diagnostics| {
-        let reason_string = disconnect.reason_string.as_deref().filter(|_| with_diagnostics);
-        let has_properties = disconnect.session_expiry.is_some()
-            || reason_string.is_some()
-            || disconnect.server_reference.is_some();
+    write::fitting(out, max_packet_size, |out, with_advice| {
+        let reason_string = disconnect.reason_string.as_deref().filter(|_| with_advice);
+        let reference = disconnect.server_reference.as_deref().filter(|_| with_advice);
+        let has_properties =
+            disconnect.session_expiry.is_some() || reason_string.is_some() || reference.is_some();
         write::packet(out, PacketType::Disconnect, |body| {
             if disconnect.reason == ReasonCode::Success && !has_properties {
                 return Ok(());
@@ -232,7 +238,6 @@ pub(super) fn encode_disconnect(
                     write::property_u32(block, PropertyId::SessionExpiryInterval, seconds);
                 }
                 write::property_text(block, PropertyId::ReasonString, reason_string)?;
-                let reference = disconnect.server_reference.as_deref();
                 write::property_text(block, PropertyId::ServerReference, reference)
             })
         })

@@ -1,7 +1,8 @@
 //! CONNECT (3.1), read and written by hand: the one packet whose version has to be found out first.
 //!
-//! 3.1 is judged as 3.1.1 is, except that a user name or password may be missing from the end although its
-//! flag is set, which 3.1 asks servers to accept.
+//! 3.1 is judged as 3.1.1 is, with two exceptions. A user name or password may be missing from the end although
+//! its flag is set, which 3.1 asks servers to accept; and connect flags that it does not use, bit 0 and those of
+//! a will that is not there, may have any value, because it names none.
 
 use std::num::NonZeroU16;
 
@@ -11,8 +12,10 @@ use super::reader::Reader;
 use super::{Connect, DecodeError, EncodeError, Qos, ReasonCode, Version, Will};
 use super::{publish, write};
 
+const FLAG_RESERVED: u8 = 0x01;
 const FLAG_CLEAN_START: u8 = 0x02;
 const FLAG_WILL: u8 = 0x04;
+const FLAG_WILL_QOS: u8 = 0x18;
 const FLAG_WILL_RETAIN: u8 = 0x20;
 const FLAG_PASSWORD: u8 = 0x40;
 const FLAG_USER_NAME: u8 = 0x80;
@@ -86,9 +89,9 @@ pub(super) fn is_cut_short(mut reader: Reader<'_>, version: Version) -> bool {
 }
 
 fn judge_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
+    let flags = if version == Version::V31 { used_by_v31(flags) } else { flags };
     let will_qos = flags >> 3 & 3;
-    // 3.1 does not use the bit and asks for no value.
-    if flags & 1 != 0 && version != Version::V31 {
+    if flags & FLAG_RESERVED != 0 {
         return Err(DecodeError::malformed("the reserved connect flag is set [MQTT-3.1.2-3]"));
     }
     if will_qos == 3 {
@@ -102,6 +105,12 @@ fn judge_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
         return Err(DecodeError::malformed("a password without a user name [MQTT-3.1.2-22 of 3.1.1]"));
     }
     Ok(())
+}
+
+/// The connect flags without those that 3.1 does not use and names no value for.
+fn used_by_v31(flags: u8) -> u8 {
+    let of_no_will = if flags & FLAG_WILL == 0 { FLAG_WILL_QOS | FLAG_WILL_RETAIN } else { 0 };
+    flags & !(FLAG_RESERVED | of_no_will)
 }
 
 fn read_properties<'a>(reader: &mut Reader<'a>, connect: &mut Connect<'a>) -> Result<(), DecodeError> {

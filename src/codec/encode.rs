@@ -1,7 +1,8 @@
 //! Packets to bytes, for both roles: each function appends one packet to `out`, or nothing and an error.
 //!
 //! `max_packet_size` is the receiver's limit in bytes ([`super::MAX_PACKET_SIZE`] if it has named none). A
-//! reason string, and the user properties of a CONNACK, are left out of a packet that would exceed it.
+//! reason string, a server reference, and the response information and user properties of a CONNACK are left out
+//! of a packet that would exceed it.
 //! A broker sends its PUBLISH packets by [`PublishFrame`] alone, which leaves the payload where it is.
 
 use super::frame::PacketType;

@@ -81,6 +81,7 @@ impl ReasonCode {
             Self::UnsupportedProtocolVersion => Some(1),
             Self::ClientIdentifierNotValid => Some(2),
             Self::ServerUnavailable | Self::ServerBusy | Self::QuotaExceeded => Some(3),
+            Self::UseAnotherServer | Self::ServerMoved => Some(3),
             Self::BadUserNameOrPassword => Some(4),
             Self::NotAuthorized | Self::Banned => Some(5),
             _ => None,

@@ -24,8 +24,8 @@ pub(super) fn packet(
 
 /// Appends one packet that its receiver takes. `write` is called with `true` for the whole of it; if that
 /// is too large, with `false` for the packet without reason string and user properties, which the
-/// specification asks to leave out then [MQTT-3.4.2-2] [MQTT-3.2.2-19]; if that is too large too, the
-/// packet cannot be sent.
+/// specification asks to leave out then [MQTT-3.4.2-2] [MQTT-3.2.2-19], and without whatever else the
+/// receiver can do without; if that is too large too, the packet cannot be sent.
 pub(super) fn fitting(
     out: &mut Vec<u8>,
     max_packet_size: u32,

@@ -9,9 +9,10 @@ use std::{
 use http::{HeaderMap, Uri};
 
 use super::{
-    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat,
+    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
     RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
 };
+use crate::codec::Qos;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -24,6 +25,8 @@ impl Default for Config {
             store: StoreConfig::default(),
             listeners: vec![listener(1883, None), listener(8883, Some(TlsConfig::default()))],
             auth: AuthConfig::default(),
+            mqtt: MqttConfig::default(),
+            redirect: None,
             limits: Limits::default(),
             targets: Default::default(),
             routes: Vec::new(),
@@ -53,12 +56,26 @@ impl Default for TlsConfig {
     }
 }
 
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            maximum_qos: Qos::ExactlyOnce,
+            retain: true,
+            wildcard_subscriptions: true,
+            subscription_identifiers: true,
+            shared_subscriptions: true,
+            response_information: None,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             packet_size: MIB as u32,
             connections: 100_000,
             connect_timeout: Duration::from_secs(10),
+            packet_timeout: Duration::from_mins(5),
             keep_alive_max: None,
             receive_maximum: 1024,
             inflight: 512,

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
     error::{ConfigError, Mistake},
-    files,
+    files, mqtt,
     report::{Report, Span, Wrong},
     routes,
     section::Section,
@@ -95,6 +95,8 @@ fn parse(report: Report<'_>, text: &str) -> Result<Config, ConfigError> {
 fn read_config(root: &mut Section<'_>) -> Config {
     let store = root.section("store", read_store);
     let limits = root.section("limits", read_limits);
+    let mqtt = root.section("mqtt", |section| mqtt::read_mqtt(section, limits.topic_levels));
+    let redirect = root.optional_section("redirect", mqtt::read_redirect).flatten();
     let auth = root.section("auth", read_auth);
     let mut bound = Vec::new();
     let listeners = read_listeners(root, &auth, &mut bound);
@@ -105,7 +107,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let log = root.section("log", read_log);
-    Config { store, listeners, auth, limits, targets, routes, admin, log }
+    Config { store, listeners, auth, mqtt, redirect, limits, targets, routes, admin, log }
 }
 
 fn read_store(section: &mut Section<'_>) -> StoreConfig {
@@ -137,6 +139,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
         packet_size: u32::try_from(packet_size).unwrap_or(default.packet_size),
         connections: section.number("connections", COUNT, default.connections),
         connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
+        packet_timeout: section.duration("packet_timeout", TIMEOUT, default.packet_timeout),
         keep_alive_max: Some(keep_alive).filter(|longest| !longest.is_zero()),
         receive_maximum: section.number("receive_maximum", ids.clone(), default.receive_maximum),
         inflight: section.number("inflight", ids.clone(), default.inflight),

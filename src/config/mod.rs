@@ -11,10 +11,13 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use http::{HeaderMap, Uri};
 
+use crate::codec::Qos;
+
 mod defaults;
 mod error;
 mod files;
 mod load;
+mod mqtt;
 mod report;
 mod routes;
 mod secret;
@@ -26,6 +29,7 @@ mod tests;
 mod values;
 
 pub use error::{ConfigError, Mistake, Place};
+pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
@@ -37,6 +41,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Who may connect.
     pub auth: AuthConfig,
+    /// What of the protocol is offered.
+    pub mqtt: MqttConfig,
+    /// Where clients are sent instead; `None` lets them in.
+    pub redirect: Option<RedirectConfig>,
     /// What each client, and all of them together, may use.
     pub limits: Limits,
     /// HTTP targets by name.
@@ -104,6 +112,33 @@ pub struct AuthConfig {
     pub vague_refusals: bool,
 }
 
+/// `[mqtt]`: what of the protocol clients are offered. CONNACK tells 5.0 clients what they are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttConfig {
+    /// Highest QoS that a client may publish with and that a subscription is granted.
+    pub maximum_qos: Qos,
+    /// Whether clients may publish retained messages, and get those there are.
+    pub retain: bool,
+    /// Whether topic filters may have wildcards.
+    pub wildcard_subscriptions: bool,
+    /// Whether a subscription may have an identifier.
+    pub subscription_identifiers: bool,
+    /// Whether subscriptions may be shared.
+    pub shared_subscriptions: bool,
+    /// Response Information for 5.0 clients that ask for it, with [`CLIENT_ID_PLACEHOLDER`] in it or not.
+    pub response_information: Option<String>,
+}
+
+/// `[redirect]`: every client is sent to another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectConfig {
+    /// The Server Reference: hosts with or without a port, with spaces between them.
+    pub to: String,
+    /// Whether 5.0 clients are told to stay there (0x9D, server moved) or to try again here some time (0x9C,
+    /// use another server).
+    pub permanent: bool,
+}
+
 /// `[limits]`: every queue, buffer and table has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -114,6 +149,8 @@ pub struct Limits {
     /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete and
     /// the exchange of enhanced authentication has ended.
     pub connect_timeout: Duration,
+    /// How long a packet may take from its first byte to its last.
+    pub packet_timeout: Duration,
     /// Longest Keep Alive that an MQTT 5.0 client may ask for (Server Keep Alive); `None` is no limit.
     pub keep_alive_max: Option<Duration>,
     /// QoS 1 and 2 PUBLISH packets that a client may have open towards us (Receive Maximum in CONNACK).

@@ -38,6 +38,7 @@ impl Connection {
             self.check_eviction(now)?;
             // Silence is judged after the look at the socket: what waits there was said in time.
             self.session.handle_time(now)?;
+            self.check_packet(now)?;
             self.settle(now)?;
             let has_written = self.write(cx, scratch, now)?;
             self.settle(now)?;
@@ -62,6 +63,15 @@ impl Connection {
             return Ok(());
         }
         Err(Close::because(reason, "the connection was told to leave").into())
+    }
+
+    /// Leaves when the client has begun a packet and does not finish it.
+    fn check_packet(&self, now: UnixMillis) -> Result<(), End> {
+        if self.packet_due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let detail = "a packet was not complete in time";
+        Err(Close::because(ReasonCode::ImplementationSpecificError, detail).into())
     }
 
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
@@ -169,7 +179,7 @@ impl Connection {
             return Err(End::Lost);
         }
         let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);
-        let dues = [self.session.deadline(), write, self.leaves_at, gives_way_until];
+        let dues = [self.session.deadline(), self.packet_due(), write, self.leaves_at, gives_way_until];
         let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;

@@ -28,6 +28,8 @@ pub(super) struct Opening {
     pub decoder: Decoder,
     /// What has arrived and was not looked at.
     pub partial: Vec<u8>,
+    /// What it has of the common budget.
+    partial_share: MemoryShare,
     /// When there has to be a decision.
     until: Instant,
     /// The largest packet the client takes.
@@ -58,8 +60,16 @@ pub(super) async fn establish(
 ) -> Option<Box<Connection>> {
     let decoder = Decoder::server(context.broker.limits().session.packet_size);
     let until = Instant::now() + context.connect_timeout;
-    let mut opening =
-        Opening { stream, peer, decoder, partial: Vec::new(), until, size_max: MAX_PACKET_SIZE };
+    let partial_share = MemoryShare::of(&context.broker.memory);
+    let mut opening = Opening {
+        stream,
+        peer,
+        decoder,
+        partial: Vec::new(),
+        partial_share,
+        until,
+        size_max: MAX_PACKET_SIZE,
+    };
     match opening.decide(&context).await {
         Ok(accepted) => accepted.into_connection(context, opening).await,
         Err(Refusal::Gone) => None,
@@ -132,7 +142,11 @@ impl Opening {
             })
         });
         match timeout_at(self.until, read).await {
-            Ok(Ok(1..)) => Ok(()),
+            Ok(Ok(1..)) if self.partial_share.grow(self.partial.len()) => Ok(()),
+            Ok(Ok(1..)) => {
+                let detail = "the broker has no memory for a large CONNECT";
+                Err(Close::because(ReasonCode::QuotaExceeded, detail).into())
+            }
             Ok(_) => Err(Refusal::Gone),
             Err(_) => Err(Refusal::Late),
         }
@@ -153,6 +167,9 @@ impl Opening {
     ) -> Result<Accepted, Refusal> {
         let broker = &context.broker;
         let because = |detail| move |reason| Close::because(reason, detail);
+        if let Some(reason) = broker.redirect_reason() {
+            return Err(because("clients are sent to another server")(reason).into());
+        }
         if broker.memory.is_exhausted() {
             return Err(because("limits.memory is used up")(ReasonCode::ServerBusy).into());
         }
@@ -169,7 +186,7 @@ impl Opening {
         let rights = broker.auth.rights(&identity, &terms.client_id);
         let rights = rights.map_err(because("the users have changed meanwhile"))?;
         let will = connect.will.as_ref().map(|will| will_record(will, &terms, &rights));
-        let will = will.transpose().map_err(because("the client may not publish its will"))?;
+        let will = will.transpose().map_err(because("the client may not publish its will"))?.flatten();
         let link = Arc::new(Link::default());
         // Only now: a client that is not let in disturbs nobody's session.
         let request = AttachRequest {
@@ -190,7 +207,9 @@ impl Opening {
         // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
         let version = self.decoder.version().filter(|_| reason != ReasonCode::SessionTakenOver);
         let Some(version) = version else { return };
-        let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+        let server_reference = context.broker.server_reference(reason);
+        let properties = ConnackProperties { server_reference, ..ConnackProperties::default() };
+        let connack = Connack { session_present: false, reason, properties };
         let mut bytes = Vec::new();
         if encode::connack(version, &connack, self.size_max, &mut bytes).is_ok() {
             // A client that does not take it in time goes without: the connection ends either way.
@@ -221,10 +240,14 @@ async fn authenticate(context: &ConnectionContext, connect: &Connect<'_>) -> Res
     checked.unwrap_or(Err(ReasonCode::UnspecifiedError))
 }
 
-/// A will is judged like a PUBLISH, and its rights at once, not only when it goes out.
-fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRecord, ReasonCode> {
+/// A will is judged like a PUBLISH, and its rights at once, not only when it goes out. As with a PUBLISH one to
+/// where clients do not publish is taken, and nobody gets it.
+fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<Option<WillRecord>, ReasonCode> {
     let topic = TopicName::parse(will.topic, terms.topic_levels).map_err(|_| ReasonCode::TopicNameInvalid)?;
-    if topic.is_system() || !rights.may_publish(&topic) {
+    if topic.is_system() {
+        return Ok(None);
+    }
+    if !rights.may_publish(&topic) {
         return Err(ReasonCode::NotAuthorized);
     }
     let mut properties = Vec::with_capacity(will.properties.forwarded_len);
@@ -240,7 +263,7 @@ fn will_record(will: &Will<'_>, terms: &Terms, rights: &Rights) -> Result<WillRe
         publisher: &terms.client_id,
     };
     let message = Message::new(&parts, &mut Vec::new());
-    Ok(WillRecord { message, delay: will.delay, message_expiry: will.properties.message_expiry })
+    Ok(Some(WillRecord { message, delay: will.delay, message_expiry: will.properties.message_expiry }))
 }
 
 async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()> {
@@ -254,13 +277,14 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> std::io::Result<()>
 
 impl Accepted {
     /// Sends the CONNACK that accepts; everything else follows it [MQTT-3.2.0-1]. False when the client did
-    /// not take it in time, or takes no packet of its size.
+    /// not take it in time, or takes no packet of its size, and is told so if it takes at least that.
     async fn send_connack(&mut self, context: &ConnectionContext, opening: &mut Opening) -> bool {
         let mut connack = self.terms.connack(self.attachment.session_present());
         self.authentication.accept(std::mem::take(&mut self.proof), &mut connack);
         let (version, size_max) = (self.terms.version, self.terms.max_packet_size);
         let mut bytes = Vec::new();
         if encode::connack(version, &connack, size_max, &mut bytes).is_err() {
+            opening.refuse(context, ReasonCode::PacketTooLarge).await;
             return false;
         }
         let sent = timeout(context.write_timeout, write_all(&mut opening.stream, &bytes)).await;
@@ -274,7 +298,8 @@ impl Accepted {
         mut opening: Opening,
     ) -> Option<Box<Connection>> {
         let is_answered = self.send_connack(&context, &mut opening).await;
-        let Opening { stream, peer, decoder, partial, .. } = opening;
+        let Opening { stream, peer, decoder, partial, mut partial_share, .. } = opening;
+        partial_share.shrink(partial.len());
         let Self { terms, identity, authentication, rights, attachment, link, .. } = self;
         let broker = &context.broker;
         if !is_answered {
@@ -299,10 +324,11 @@ impl Accepted {
             publishing: PublishContext::default(),
             came_with_connect: !partial.is_empty(),
             partial,
+            partial_since: None,
             unsent: None,
             blocked_since: None,
             needs_flush: false,
-            partial_share: MemoryShare::of(&context.broker.memory),
+            partial_share,
             gives_way: None,
             leaves_at: None,
             frames: Default::default(),

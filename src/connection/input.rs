@@ -1,20 +1,26 @@
 //! Bytes in: whole packets to the session, the rest kept until it is whole.
 
+use std::collections::HashSet;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use super::drive::store_failed;
 use super::scratch::{READ_MAX, Scratch};
 use super::{Connection, End};
-use crate::broker::Source;
+use crate::broker::{RetainedScan, Source};
 use crate::codec::{Disconnect, Packet, Publish, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
-use crate::record::UnixMillis;
+use crate::record::{Lsn, UnixMillis};
 use crate::session::{Close, Incoming, ReplyPacket};
 use crate::topic::TopicName;
 
 /// Replies that may wait for a socket that takes nothing before reading stops, in bytes. Below this a client
 /// that writes before it reads does not lock up with us.
 const UNSENT_REPLIES_MAX: usize = 64 * 1024;
+
+/// A packet that is so many bytes short is long, and each piece of it shows that the client is alive.
+const LONG_REST: usize = 1000;
 
 /// How long a publisher waits for a crowded outbox.
 const GIVES_WAY_MAX: Duration = Duration::from_millis(50);
@@ -29,8 +35,9 @@ impl Connection {
     ) -> Result<bool, End> {
         self.reading_paused = !self.may_read();
         if self.reading_paused {
-            // Who is not read from cannot be silent.
+            // Who is not read from cannot be silent, or slow.
             self.session.heard(now);
+            self.partial_since = self.partial_since.map(|_| now);
             return Ok(false);
         }
         if std::mem::take(&mut self.came_with_connect) {
@@ -46,7 +53,6 @@ impl Connection {
             Poll::Ready(Ok(read)) => read,
         };
         self.inbound.bytes += read as u64;
-        self.session.heard(now);
         if kept == self.partial.len() {
             self.read_in_scratch(scratch, kept + read, now)?;
         } else {
@@ -92,7 +98,7 @@ impl Connection {
         if !rest.is_empty() {
             self.partial = rest.to_vec();
         }
-        Ok(())
+        self.await_rest(consumed > 0, now)
     }
 
     /// A packet larger than the thread's buffer: it gathers in a buffer that grows with what has arrived,
@@ -107,13 +113,33 @@ impl Connection {
         }
         let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
         if whole.is_none_or(|whole| self.partial.len() < whole) {
-            return Ok(());
+            return self.await_rest(false, now);
         }
         let bytes = std::mem::take(&mut self.partial);
         self.partial_share.shrink(0);
         let consumed = self.handle_packets(&bytes, now)?;
         self.partial = bytes.get(consumed..).unwrap_or_default().to_vec();
+        self.await_rest(consumed > 0, now)
+    }
+
+    /// Notes since when the rest of a packet is awaited. A packet shows that the client is alive, not each of
+    /// its bytes [MQTT-3.1.2-22]; but one that is long may take longer than the keep-alive.
+    fn await_rest(&mut self, is_new: bool, now: UnixMillis) -> Result<(), End> {
+        if self.partial.is_empty() {
+            self.partial_since = None;
+            return Ok(());
+        }
+        self.partial_since = self.partial_since.filter(|_| !is_new).or(Some(now));
+        let whole = self.decoder.frame_len(&self.partial).map_err(Close::from)?;
+        if whole.is_some_and(|whole| whole - self.partial.len() > LONG_REST) {
+            self.session.heard(now);
+        }
         Ok(())
+    }
+
+    /// When the packet that is awaited has to be complete.
+    pub(super) fn packet_due(&self) -> Option<UnixMillis> {
+        self.partial_since.map(|since| since.plus(self.context.packet_timeout))
     }
 
     /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them.
@@ -122,6 +148,9 @@ impl Connection {
         while let Some((packet, len)) =
             self.decoder.decode(bytes.get(consumed..).unwrap_or_default()).map_err(Close::from)?
         {
+            if consumed == 0 {
+                self.session.heard(now);
+            }
             self.handle_packet(packet, now)?;
             consumed += len;
         }
@@ -134,7 +163,7 @@ impl Connection {
             Packet::Puback(ack) => self.session.handle_puback(ack)?,
             Packet::Pubrec(ack) => self.session.handle_pubrec(ack)?,
             Packet::Pubrel(ack) => self.session.handle_pubrel(ack),
-            Packet::Pubcomp(ack) => self.session.handle_pubcomp(ack),
+            Packet::Pubcomp(ack) => self.session.handle_pubcomp(ack)?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
             Packet::Pingreq => self.session.handle_pingreq(),
@@ -172,18 +201,26 @@ impl Connection {
         let subscribed = subscribed.map_err(|_| store_failed())?;
         let suback = Suback { packet_id: subscribe.packet_id, reasons: subscribed.reasons };
         self.session.answer_later(subscribed.safe_at, ReplyPacket::Suback(suback));
-        for scan in subscribed.scans {
-            // One for each subscription at most, however often a client repeats itself.
-            self.scans.retain(|(_, known)| !known.is_replaced_by(&scan));
-            self.scans.push_back((subscribed.safe_at, scan));
-        }
+        self.queue_scans(subscribed.safe_at, subscribed.scans);
         Ok(())
+    }
+
+    /// One scan for each subscription at most, however often a client repeats itself, and the newest. Those
+    /// that wait are looked at once for all filters: how many there are of both is the client's choice.
+    fn queue_scans(&mut self, safe_at: Lsn, scans: Vec<RetainedScan>) {
+        let mut replaced = HashSet::with_hasher(RandomState::default());
+        let is_last = |scan: &RetainedScan| replaced.insert(scan.filter().clone());
+        let newest: Vec<_> = scans.into_iter().rev().filter(is_last).collect();
+        self.scans.retain(|(_, known)| !replaced.contains(known.filter()));
+        self.scans.extend(newest.into_iter().rev().map(|scan| (safe_at, scan)));
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let filters = self.session.handle_unsubscribe(unsubscribe)?;
-        for filter in filters.iter().flatten().filter(|filter| !filter.is_shared()) {
-            self.scans.retain(|(_, scan)| !scan.is_for(&filter.filter));
+        if !self.scans.is_empty() {
+            let plain = filters.iter().flatten().filter(|filter| !filter.is_shared());
+            let gone: HashSet<_, RandomState> = plain.map(|filter| &filter.filter).collect();
+            self.scans.retain(|(_, scan)| !gone.contains(scan.filter()));
         }
         let unsubscribed =
             self.context.broker.unsubscribe(&self.slot, filters).map_err(|_| store_failed())?;

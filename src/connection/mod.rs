@@ -44,6 +44,8 @@ pub struct ConnectionContext {
     /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete and,
     /// where it names an authentication method, the exchange has ended.
     pub connect_timeout: Duration,
+    /// How long a packet may take from its first byte to its last.
+    pub packet_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
     /// Password checks that may run at once, each on a thread of its own for some 20 ms.
@@ -67,6 +69,8 @@ pub(crate) struct Connection {
     publishing: PublishContext,
     /// The beginning of a packet that is not complete.
     partial: Vec<u8>,
+    /// When it came.
+    partial_since: Option<UnixMillis>,
     /// What it has of the common budget.
     partial_share: MemoryShare,
     /// Nothing is read until this outbox was emptied, or this time has come.

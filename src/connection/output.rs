@@ -95,7 +95,8 @@ impl Connection {
         if self.session.version() != Version::V5 || self.unsent.is_some() {
             return;
         }
-        let disconnect = Disconnect { reason: close.reason, ..Disconnect::default() };
+        let server_reference = self.context.broker.server_reference(close.reason);
+        let disconnect = Disconnect { reason: close.reason, server_reference, ..Disconnect::default() };
         let mut out = Outgoing::default();
         let size_max = self.session.max_packet_size();
         if encode::disconnect(Version::V5, &disconnect, size_max, &mut out.bytes).is_err() {

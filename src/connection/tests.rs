@@ -7,8 +7,78 @@ use super::*;
 use crate::auth::Authenticator;
 use crate::broker::tests::{LIMITS, STORE};
 use crate::config::Config;
-use crate::store::Store;
+use crate::store::tests::{Disk, open_on};
+use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;
+
+/// A broker on `store` that accepts on loopback until the test ends.
+async fn broker_on((store, recovered): (Store, Recovered)) -> (Arc<Broker>, SocketAddr) {
+    let auth = Arc::new(Authenticator::load(Config::default().auth).unwrap());
+    let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let context = context(&broker, address);
+    tokio::spawn(async move {
+        while let Ok((accepted, peer)) = listener.accept().await {
+            tokio::spawn(serve(Arc::clone(&context), Stream::Tcp(accepted), peer));
+        }
+    });
+    (broker, address)
+}
+
+fn context(broker: &Arc<Broker>, listener: SocketAddr) -> Arc<ConnectionContext> {
+    Arc::new(ConnectionContext {
+        broker: Arc::clone(broker),
+        listener,
+        connect_timeout: Duration::from_secs(10),
+        packet_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+        password_checks: Arc::new(Semaphore::new(1)),
+    })
+}
+
+/// Sends, and waits for exactly this answer.
+async fn ask(client: &mut TcpStream, bytes: &[u8], answer: &[u8]) {
+    client.write_all(bytes).await.unwrap();
+    let mut read = vec![0; answer.len()];
+    let answered = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut read)).await;
+    answered.unwrap().unwrap();
+    assert_eq!(read, answer);
+}
+
+#[tokio::test]
+async fn qos1_ack_after_fsync() {
+    let disk = Disk::default();
+    let (broker, address) = broker_on(open_on(&disk, &STORE).unwrap()).await;
+    // A durable session of 3.1.1 that is owed what comes, and is away.
+    let mut keeper = TcpStream::connect(address).await.unwrap();
+    ask(&mut keeper, b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01k", b"\x20\x02\0\0").await;
+    ask(&mut keeper, b"\x82\x06\0\x01\0\x01t\x01", b"\x90\x03\0\x01\x01").await;
+    drop(keeper);
+    let mut clients = Vec::new();
+    for connect in [b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01p", b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01o"] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        ask(&mut client, connect, b"\x20\x02\0\0").await;
+        clients.push(client);
+    }
+    let [publisher, other] = &mut clients[..] else { panic!("two clients") };
+    ask(other, b"\x82\x06\0\x01\0\x01o\x01", b"\x90\x03\0\x01\x01").await;
+
+    disk.hold_syncs();
+    // PINGRESP comes, PUBACK does not.
+    ask(publisher, b"\x32\x06\0\x01t\0\x05x\xc0\0", b"\xd0\0").await;
+    let held = disk.clone();
+    tokio::task::spawn_blocking(move || held.wait_until_held()).await.unwrap();
+    ask(publisher, b"\xc0\0", b"\xd0\0").await;
+    // Who needs no disk is served: a message comes back before its PUBACK does, and both come.
+    ask(other, b"\x30\x04\0\x01oy", b"\x30\x04\0\x01oy").await;
+    ask(other, b"\x32\x06\0\x01n\0\x09z", b"\x40\x02\0\x09").await;
+    ask(publisher, b"\xc0\0", b"\xd0\0").await;
+
+    disk.release_syncs();
+    ask(publisher, b"", b"\x40\x02\0\x05").await;
+    broker.store.close();
+}
 
 #[tokio::test]
 async fn packets_in_one_segment_with_connect_are_answered_and_a_task_cut_off_gives_its_session_back() {
@@ -18,13 +88,7 @@ async fn packets_in_one_segment_with_connect_are_answered_and_a_task_cut_off_giv
     let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let context = Arc::new(ConnectionContext {
-        broker: Arc::clone(&broker),
-        listener: address,
-        connect_timeout: Duration::from_secs(10),
-        write_timeout: Duration::from_secs(10),
-        password_checks: Arc::new(Semaphore::new(1)),
-    });
+    let context = context(&broker, address);
     let mut client = TcpStream::connect(address).await.unwrap();
     let (accepted, peer) = listener.accept().await.unwrap();
     let served = tokio::spawn(serve(context, Stream::Tcp(accepted), peer));

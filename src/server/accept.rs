@@ -54,6 +54,7 @@ impl Acceptors {
                 broker: Arc::clone(broker),
                 listener: bound.address(),
                 connect_timeout: config.limits.connect_timeout,
+                packet_timeout: config.limits.packet_timeout,
                 write_timeout: config.limits.write_timeout,
                 password_checks: Arc::clone(&password_checks),
             };

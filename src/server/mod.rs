@@ -9,7 +9,7 @@ mod settings;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -51,9 +51,10 @@ impl From<Exit> for ExitCode {
 /// Why the broker could not start.
 type StartError = Box<dyn std::error::Error>;
 
-/// Runs the broker until SIGTERM or SIGINT, or until the store fails. `spare` says that listeners beside the
-/// first may be left out when their address is taken.
-pub fn run(config: Config, spare: bool) -> Exit {
+/// Runs the broker until SIGTERM or SIGINT, or until the store fails. `file` is where the configuration came
+/// from, to be read again on SIGHUP. `spare` says that listeners beside the first may be left out when their
+/// address is taken.
+pub fn run(config: Config, file: Option<PathBuf>, spare: bool) -> Exit {
     telemetry::init_log(&config.log);
     // Before anything counts: handles belong to the recorder that is there when they are made.
     let metrics = telemetry::install_metrics();
@@ -63,7 +64,7 @@ pub fn run(config: Config, spare: bool) -> Exit {
         Err(error) => return cannot_start(&error),
     };
     let exit = runtime.block_on(async {
-        match Server::start(config, metrics, spare).await {
+        match Server::start(config, file, metrics, spare).await {
             Ok(server) => server.serve(descriptors).await,
             Err(error) => cannot_start(&*error),
         }
@@ -91,7 +92,12 @@ struct Server {
 
 impl Server {
     /// Opens the store, enters sessions and routes, and binds every address. Nothing is accepted yet.
-    async fn start(config: Config, recorder: PrometheusHandle, spare: bool) -> Result<Self, StartError> {
+    async fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        recorder: PrometheusHandle,
+        spare: bool,
+    ) -> Result<Self, StartError> {
         let auth = Authenticator::load(config.auth.clone())?;
         make_data_directory(&config.store.path)?;
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
@@ -99,6 +105,7 @@ impl Server {
         let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
         let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);
+        broker.set_redirect(config.redirect.clone());
         let has_dev_certificate = config.listeners.iter().any(|l| l.tls == Some(TlsConfig::default()));
         if has_dev_certificate {
             dev_certs::ensure(Path::new("certs"))?;
@@ -115,7 +122,7 @@ impl Server {
             data: config.store.path.clone(),
         };
         let background = Background::start(&config, admin, spare).await?;
-        let reloader = Reloader { auth, tls };
+        let reloader = Reloader { auth, tls, broker: Arc::clone(&broker), file };
         let config = Arc::new(config);
         Ok(Self { config, broker, bridge, acceptors, background, readiness, reloader, has_dev_certificate })
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::broker::BrokerLimits;
-use crate::config::Config;
-use crate::session::SessionLimits;
+use crate::config::{Config, MqttConfig};
+use crate::session::{Offer, SessionLimits};
 use crate::store::StoreSettings;
 
 pub(super) fn store(config: &Config) -> StoreSettings {
@@ -27,6 +27,8 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
             packet_size: limits.packet_size,
             keep_alive_max: limits.keep_alive_max.map_or(0, |max| seconds(max).min(u16::MAX.into()) as u16),
             session_expiry: seconds(limits.session_expiry),
+            offer: offer(&config.mqtt),
+            response_information: config.mqtt.response_information.as_deref().map(Into::into),
         },
         memory: bytes(limits.memory),
         outbox_bytes: bytes(limits.outbox_bytes),
@@ -39,6 +41,16 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
         takeover_timeout: limits.takeover_timeout,
+    }
+}
+
+fn offer(mqtt: &MqttConfig) -> Offer {
+    Offer {
+        maximum_qos: mqtt.maximum_qos,
+        retain: mqtt.retain,
+        wildcard_subscriptions: mqtt.wildcard_subscriptions,
+        subscription_identifiers: mqtt.subscription_identifiers,
+        shared_subscriptions: mqtt.shared_subscriptions,
     }
 }
 

@@ -30,7 +30,7 @@ impl Session {
             // [MQTT-4.4.0-2]
             Some(ExchangeState::AwaitingPubrec) if ack.reason.is_error() => self.finish(packet_id),
             Some(ExchangeState::AwaitingPubrec) => self.release(packet_id, pubrel),
-            Some(ExchangeState::AwaitingPubcomp) => self.replies.push_now(pubrel),
+            Some(ExchangeState::AwaitingPubcomp) => self.release_again(pubrel),
             Some(ExchangeState::AwaitingPuback) => {
                 return Err(Close::protocol_error("PUBREC for a QoS 1 message"));
             }
@@ -38,17 +38,28 @@ impl Session {
             None if ack.reason.is_error() => {}
             None => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
-                self.replies.push_now(ReplyPacket::Pubrel(packet_id, reason));
+                self.release_again(ReplyPacket::Pubrel(packet_id, reason));
             }
         }
         Ok(())
     }
 
-    /// Handles a PUBCOMP. One for an identifier that is not in use, or whose PUBREC is missing, is ignored.
-    pub fn handle_pubcomp(&mut self, ack: Ack) {
-        if self.state(ack.packet_id) == Some(ExchangeState::AwaitingPubcomp) {
+    /// Handles a PUBCOMP. One for an identifier that is not in use is ignored.
+    ///
+    /// # Errors
+    /// When the identifier belongs to a message that was not released: one of QoS 1, or one whose PUBREC is
+    /// missing.
+    pub fn handle_pubcomp(&mut self, ack: Ack) -> Result<(), Close> {
+        let state = self.state(ack.packet_id);
+        if state == Some(ExchangeState::AwaitingPubcomp) {
             self.finish(ack.packet_id);
+        } else if self.outbound.extra_releases > 0 {
+            // It answers one of those, whose identifier may stand for another message by now.
+            self.outbound.extra_releases -= 1;
+        } else if state.is_some() {
+            return Err(Close::protocol_error("PUBCOMP for a message that was not released"));
         }
+        Ok(())
     }
 
     /// Ends an exchange whose message is not to be had any more. It is not settled: whoever has it now does
@@ -70,6 +81,12 @@ impl Session {
 
     fn state(&mut self, packet_id: PacketId) -> Option<ExchangeState> {
         self.outbound.known(packet_id).map(|known| known.state)
+    }
+
+    /// Answers a PUBREC for which nothing is to be done: its PUBCOMP ends nothing.
+    fn release_again(&mut self, pubrel: ReplyPacket) {
+        self.outbound.extra_releases = self.outbound.extra_releases.saturating_add(1);
+        self.replies.push_now(pubrel);
     }
 
     fn release(&mut self, packet_id: PacketId, pubrel: ReplyPacket) {

@@ -3,10 +3,12 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use super::Offer;
 use crate::codec::{Connack, ConnackProperties, Connect, MAX_PACKET_SIZE, ReasonCode, Version};
+use crate::config::CLIENT_ID_PLACEHOLDER;
 
 /// What the broker allows one client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionLimits {
     /// Receive Maximum we announce: QoS 1 and 2 messages a client may have open towards us.
     pub receive_maximum: u16,
@@ -22,6 +24,11 @@ pub struct SessionLimits {
     pub keep_alive_max: u16,
     /// Seconds that a session outlives its connection at most; what 3.1.1 sessions get.
     pub session_expiry: u32,
+    /// What of MQTT is offered.
+    pub offer: Offer,
+    /// What a 5.0 client that asks for it puts in front of its response topics, with
+    /// [`CLIENT_ID_PLACEHOLDER`] in it or not.
+    pub response_information: Option<Arc<str>>,
 }
 
 /// What both sides have agreed on.
@@ -53,6 +60,8 @@ pub struct Terms {
     pub receive_maximum: u16,
     /// Levels of a topic.
     pub topic_levels: u16,
+    /// What of MQTT is offered.
+    pub offer: Offer,
     /// Differences to what a 5.0 client asked for, to be told in CONNACK.
     told: ConnackProperties,
 }
@@ -72,6 +81,9 @@ impl Terms {
         if assigned && !is_v5 && (!connect.clean_start || connect.version == Version::V31) {
             // [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty client id.
             return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        if let Some(will) = &connect.will {
+            limits.offer.judge_message(will.qos, will.retain).map_err(|close| close.reason)?;
         }
         let session_expiry = match (is_v5, connect.clean_start) {
             (true, _) => connect.session_expiry.unwrap_or(0).min(limits.session_expiry),
@@ -95,6 +107,7 @@ impl Terms {
             topic_alias_in: if is_v5 { limits.topic_alias_maximum } else { 0 },
             receive_maximum: limits.receive_maximum,
             topic_levels: limits.topic_levels,
+            offer: limits.offer,
             told: ConnackProperties::default(),
         };
         terms.tell(connect, limits);
@@ -119,8 +132,15 @@ impl Terms {
             assigned_client_id: self.assigned.then(|| self.client_id.to_string()),
             topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|max| *max > 0),
             server_keep_alive: Some(self.keep_alive).filter(|seconds| *seconds != connect.keep_alive),
+            // [MQTT-3.1.2-28]
+            response_information: limits
+                .response_information
+                .as_deref()
+                .filter(|_| connect.request_response_information)
+                .and_then(|template| response_information(template, &self.client_id)),
             ..ConnackProperties::default()
         };
+        self.offer.tell(&mut self.told);
     }
 }
 
@@ -133,6 +153,12 @@ pub fn assigned_client_id(random: [u8; 16]) -> String {
         let _never_fails = write!(id, "{byte:02x}");
     }
     id
+}
+
+/// `None` for a client whose id would lead out of its own level of the topic.
+fn response_information(template: &str, client_id: &str) -> Option<String> {
+    let fits = !template.contains(CLIENT_ID_PLACEHOLDER) || !client_id.contains(['+', '#', '/']);
+    fits.then(|| template.replace(CLIENT_ID_PLACEHOLDER, client_id))
 }
 
 fn keep_alive(connect: &Connect<'_>, limits: &SessionLimits) -> u16 {

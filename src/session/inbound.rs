@@ -98,6 +98,7 @@ impl Session {
     /// # Errors
     /// When the client broke a rule that ends the connection.
     pub fn handle_publish<'a>(&mut self, publish: &Publish<'a>) -> Result<Incoming<'a>, Close> {
+        self.offer.judge_message(publish.qos, publish.retain)?;
         let topic = self.inbound.resolve(publish)?;
         if TopicName::parse(&topic, self.topic_levels).is_err() {
             return Err(Close::because(ReasonCode::MalformedPacket, "the topic has too many levels"));

@@ -25,6 +25,7 @@ mod authentication;
 mod close;
 mod connect;
 mod inbound;
+mod offer;
 mod outbound;
 mod outgoing;
 mod packet_ids;
@@ -42,6 +43,7 @@ pub use authentication::{AuthStep, Authentication};
 pub use close::Close;
 pub use connect::{SessionLimits, Terms, assigned_client_id};
 pub use inbound::{Incoming, Receipt, Topic};
+pub use offer::Offer;
 pub use outbound::{Claim, Delivery, Dropped, Outcome};
 pub use outgoing::Outgoing;
 pub use replies::ReplyPacket;
@@ -72,6 +74,7 @@ pub struct Session {
     durable: Option<Durable>,
     max_packet_size: u32,
     topic_levels: u16,
+    offer: Offer,
     /// One and a half times the keep-alive; `None` when it is off [MQTT-3.1.2-22].
     silence_max: Option<Duration>,
     heard_at: UnixMillis,
@@ -103,6 +106,7 @@ impl Session {
             durable,
             max_packet_size: terms.max_packet_size,
             topic_levels: terms.topic_levels,
+            offer: terms.offer,
             silence_max: silence_max(terms.keep_alive),
             heard_at: now,
             inbound: Inbound::new(terms),
@@ -134,7 +138,7 @@ impl Session {
         self.durable
     }
 
-    /// Notes that something arrived: whatever it is, the client is alive.
+    /// Notes that a packet has arrived, or much of one: whatever it is, the client is alive.
     pub fn heard(&mut self, now: UnixMillis) {
         self.heard_at = now;
     }

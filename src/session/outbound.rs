@@ -86,6 +86,8 @@ pub(super) struct Outbound {
     /// What was published before this may have been sent by a connection that did not end in order.
     doubtful_before: UnixMillis,
     aliases: OutboundAliases,
+    /// PUBRELs that released nothing, and whose PUBCOMP has not come.
+    pub(super) extra_releases: u16,
     /// Claims that were settled and are still to be told.
     pub(super) settled: Vec<Claim>,
 }
@@ -131,6 +133,7 @@ impl Outbound {
             resends: VecDeque::new(),
             doubtful_before: UnixMillis::default(),
             aliases: OutboundAliases::new(terms.topic_alias_out),
+            extra_releases: 0,
             settled: Vec::new(),
         }
     }

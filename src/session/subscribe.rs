@@ -24,14 +24,18 @@ impl Session {
         &self,
         subscribe: &Subscribe,
     ) -> Result<Vec<Result<SubscribeRequest, ReasonCode>>, Close> {
+        self.offer.judge_identifier(subscribe.subscription_id)?;
         let mut requests = Vec::with_capacity(subscribe.filters.len());
         for entry in &subscribe.filters {
-            let options = entry.options;
-            let request = self.parse_filter(&entry.filter)?.map(|filter| SubscribeRequest {
-                filter,
-                options,
-                id: subscribe.subscription_id,
-            });
+            // [MQTT-3.2.2-10] A higher QoS is no reason to refuse.
+            let qos = entry.options.qos.min(self.offer.maximum_qos);
+            let options = SubscribeOptions { qos, ..entry.options };
+            let filter = match self.parse_filter(&entry.filter)? {
+                Ok(filter) => self.offer.judge_filter(filter, self.version)?,
+                refused => refused,
+            };
+            let request =
+                filter.map(|filter| SubscribeRequest { filter, options, id: subscribe.subscription_id });
             if options.no_local && request.as_ref().is_ok_and(|request| request.filter.is_shared()) {
                 // [MQTT-3.8.3-4]
                 return Err(Close::protocol_error("No Local on a shared subscription"));

@@ -18,7 +18,7 @@ mod rows;
 mod state;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watermark;
 mod writer;
 

@@ -169,12 +169,12 @@ fn recipients(
     }
     for row in tables.groups.iter()? {
         let (name, number) = row?;
-        state.enter(registry, RecipientNo(number.value()));
+        state.enter(registry, RecipientNo(number.value())).name = Some(name.value().into());
         recovered.groups.push((name.value().into(), RecipientNo(number.value())));
     }
     for row in tables.routes.iter()? {
         let (name, number) = row?;
-        state.enter(registry, RecipientNo(number.value()));
+        state.enter(registry, RecipientNo(number.value())).name = Some(name.value().into());
         recovered.routes.push((name.value().into(), RecipientNo(number.value())));
     }
     for row in tables.progress.iter()? {

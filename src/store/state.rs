@@ -50,6 +50,8 @@ pub(super) struct Recipient {
     pub(super) epoch: Epoch,
     /// The session's row, as it was last written; `None` for groups and routes.
     pub(super) session: Option<SessionRow>,
+    /// The name of a group or route, which its row is found by.
+    pub(super) name: Option<Box<str>>,
     dirty: bool,
 }
 
@@ -207,11 +209,11 @@ impl State {
                 tables.retained.remove(&**topic)?;
             }
             Change::GroupOpened(recipient, name) => {
-                self.admit(tables, registry, *recipient)?;
+                self.admit(tables, registry, *recipient)?.name = Some(name.clone());
                 tables.groups.insert(&**name, recipient.0)?;
             }
             Change::RouteOpened(recipient, name) => {
-                self.admit(tables, registry, *recipient)?;
+                self.admit(tables, registry, *recipient)?.name = Some(name.clone());
                 tables.routes.insert(&**name, recipient.0)?;
             }
             Change::DeadLetter(letter) => {
@@ -278,9 +280,9 @@ impl State {
         tables.progress.remove(number.0)?;
         let range = (number.0, "")..(number.0 + 1, "");
         tables.subscriptions.retain_in(range, |_, _| false)?;
-        if recipient.session.is_none() {
-            remove_by_number(&mut tables.groups, number)?;
-            remove_by_number(&mut tables.routes, number)?;
+        if let Some(name) = &recipient.name {
+            remove_if(&mut tables.groups, name, number)?;
+            remove_if(&mut tables.routes, name, number)?;
         }
         self.sweeps.push_back(recipient.backlog);
         for exchange in recipient.progress.exchanges.values() {
@@ -398,19 +400,15 @@ fn remove_message(tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> 
     Ok(tables.messages.remove(lsn.0)?.map_or(0, |row| row.value().len() as u64))
 }
 
-fn remove_by_number(
+/// Removes the row of this name when it is this recipient's: another one may have the name by now.
+fn remove_if(
     table: &mut redb::Table<'_, &'static str, u64>,
+    name: &str,
     number: RecipientNo,
 ) -> Result<(), StoreError> {
-    let mut name = None;
-    for row in table.iter()? {
-        let (key, value) = row?;
-        if value.value() == number.0 {
-            name = Some(key.value().to_owned());
-        }
-    }
-    if let Some(name) = name {
-        table.remove(name.as_str())?;
+    let is_its = table.get(name)?.is_some_and(|row| row.value() == number.0);
+    if is_its {
+        table.remove(name)?;
     }
     Ok(())
 }

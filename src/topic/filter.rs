@@ -42,6 +42,12 @@ impl TopicFilter {
         self.0.starts_with(['+', '#'])
     }
 
+    /// Whether any level is a wildcard.
+    pub fn has_wildcards(&self) -> bool {
+        // They stand for whole levels, and are in no other.
+        self.0.contains(['+', '#'])
+    }
+
     /// Whether a message on `topic` is for this filter. Levels are compared byte by byte: nothing is
     /// normalized [MQTT-4.7.3-4]. For one filter; many are matched by the
     /// [`SubscriptionIndex`](super::SubscriptionIndex).

@@ -17,6 +17,9 @@ mod share;
 mod symbols;
 mod trie;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::TopicError;
 pub use filter::TopicFilter;
 pub use index::{Stamp, SubscriptionIndex};

@@ -14,7 +14,7 @@ use causeway::broker::{AttachRequest, Broker, BrokerLimits, Link, PublishContext
 use causeway::codec::{Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, Version};
 use causeway::config::{AuthConfig, Config, RouteConfig, TargetConfig};
 use causeway::record::{Lsn, RecipientNo};
-use causeway::session::{Receipt, SessionLimits, Terms};
+use causeway::session::{Offer, Receipt, SessionLimits, Terms};
 use causeway::store::{Store, StoreSettings};
 use causeway::telemetry::Metrics;
 use causeway::topic::TopicName;
@@ -333,6 +333,8 @@ fn limits(config: &Config) -> BrokerLimits {
             packet_size: 1 << 20,
             keep_alive_max: 0,
             session_expiry: 3600,
+            offer: Offer::EVERYTHING,
+            response_information: None,
         },
         memory: 1 << 30,
         outbox_bytes: 1 << 20,

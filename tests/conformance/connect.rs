@@ -24,7 +24,7 @@ fn is_accepted_in_every_version() {
 }
 
 #[test]
-fn a_second_one_ends_the_connection() {
+fn second_connect() {
     proves!("5.0 MQTT-3.1.0-2", "5.0 MQTT-3.2.0-2", "3.1.1 MQTT-3.1.0-2");
     for version in VERSIONS {
         let connect = Connect::new(version, &unique("twice"));
@@ -35,7 +35,7 @@ fn a_second_one_ends_the_connection() {
 }
 
 #[test]
-fn has_to_be_the_first_packet() {
+fn first_packet_not_connect() {
     proves!("5.0 MQTT-3.1.0-1", "3.1.1 MQTT-3.1.0-1", "5.0 MQTT-3.14.0-1");
     let firsts = [Publish::new("a", "").v5(), vec![0xC0, 0], vec![0xE0, 0], subscribe(1, &[("a", 0)])];
     for first in firsts {
@@ -43,10 +43,16 @@ fn has_to_be_the_first_packet() {
         client.send(&first);
         client.expect_closed();
     }
+    // By its first byte, whatever length follows.
+    for first in (0..=255).filter(|first| *first != 0x10) {
+        let mut client = broker().open();
+        client.send(&[first, 0xFF, 0xFF, 0xFF, 0x7F]);
+        client.expect_closed();
+    }
 }
 
 #[test]
-fn an_unknown_protocol_is_refused() {
+fn protocol_names() {
     proves!(
         "5.0 MQTT-3.1.2-1",
         "5.0 MQTT-3.1.2-2",
@@ -183,6 +189,23 @@ fn an_empty_client_id_gets_one_that_is_used() {
     assert_ne!(one, other);
     broker().resume(&Connect::v5(&one).expiry(100).resuming());
     broker().connect(&Connect::v311("")).expect_nothing();
+}
+
+#[test]
+fn assigned_id_unique() {
+    let mut broker = Broker::start("");
+    let mut known = std::collections::HashSet::new();
+    for round in 0..300 {
+        if round == 200 {
+            broker.crash();
+        }
+        let connack = broker.open().connect(&Connect::v5("").expiry(u32::from(round % 50 == 0) * 9), false);
+        let at = connack.iter().rposition(|byte| *byte == 0x12).unwrap();
+        let id = connack[at + 3..at + 3 + usize::from(connack[at + 2])].to_vec();
+        // Sixteen random bytes and more cannot be guessed.
+        assert!(id.len() >= 32 && connack[at + 1] == 0, "{connack:02x?}");
+        assert!(known.insert(id), "{connack:02x?} was given out before");
+    }
 }
 
 #[test]

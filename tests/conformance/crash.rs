@@ -35,6 +35,23 @@ fn acknowledged_messages_sessions_and_exchanges_survive() {
 }
 
 #[test]
+fn qos1_crash_after_ack() {
+    let mut broker = Broker::start("");
+    let keeper = Connect::v5("keeper").durable();
+    broker.connect(&keeper).ask(&subscribe(1, &[("t", 1)]), &suback(0x90, 1, &[1]));
+    for round in 1..=8_u16 {
+        let mut sender = broker.connect(&Connect::v5("sender"));
+        sender.ask(&Publish::new("t", round.to_string()).qos(1, round).v5(), &ack(0x40, round));
+        broker.crash();
+    }
+    let mut client = broker.resume(&keeper);
+    for round in 1..=8 {
+        assert_eq!(client.take_qos_1().payload, round.to_string().as_bytes());
+    }
+    client.expect_nothing();
+}
+
+#[test]
 fn retained_messages_and_wills_survive() {
     let mut broker = Broker::start("");
     let mut client = broker.connect(&Connect::v5("keeps"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Broker, Connect, Publish, Version, broker, suback, subscribe, unique};
 
 #[test]
-fn a_silent_client_is_closed_after_one_and_a_half_times() {
+fn half_open_keepalive() {
     proves!("5.0 MQTT-3.1.2-22", "3.1.1 MQTT-3.1.2-24", "5.0 MQTT-3.1.2-20", "3.1.1 MQTT-3.1.2-23");
     for version in [Version::V311, Version::V5] {
         let mut silent = broker().connect(&Connect::new(version, &unique("silent")).keep_alive(1));
@@ -34,6 +34,24 @@ fn what_is_sent_to_a_client_does_not_keep_it_alive_and_what_it_sends_does() {
 }
 
 #[test]
+fn half_open_keepalive_counts_packets_and_not_their_bytes() {
+    let publish = Publish::new("slow", [0; 40]).v5();
+    let mut slow = broker().connect(&Connect::v5(&unique("slow")).keep_alive(1));
+    let long = Publish::new("long", [0; 3000]).v5();
+    let mut busy = broker().connect(&Connect::v5(&unique("busy")).keep_alive(1));
+    let since = Instant::now();
+    for at in 0..20 {
+        slow.send(&publish[at..=at]);
+        busy.send(&long[at * 100..at * 100 + 100]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    slow.expect_end(0x8D);
+    assert!(since.elapsed() < Duration::from_millis(2900), "{:?}", since.elapsed());
+    busy.send(&long[2000..]);
+    busy.expect_nothing();
+}
+
+#[test]
 fn pingreq_is_answered() {
     proves!("5.0 MQTT-3.12.4-1", "3.1.1 MQTT-3.12.4-1");
     for version in [Version::V31, Version::V311, Version::V5] {
@@ -50,4 +68,18 @@ fn a_maximum_is_imposed_on_5_only() {
         assert_eq!(connack.windows(3).any(|window| window == [0x13, 0, 60]), told, "{asked}: {connack:02x?}");
     }
     broker.connect(&Connect::v311("c")).expect_nothing();
+}
+
+#[test]
+fn one_of_0_is_off_unless_a_maximum_is_imposed() {
+    proves!("5.0 MQTT-3.2.2-21", "5.0 MQTT-3.2.2-22");
+    let broker = Broker::start("[limits]\nkeep_alive_max = \"1s\"");
+    let mut old = broker.connect(&Connect::v311("old").keep_alive(0));
+    let mut new = broker.open();
+    let connack = new.connect(&Connect::v5("new").keep_alive(0), false);
+    assert!(connack.windows(3).any(|window| window == [0x13, 0, 1]), "{connack:02x?}");
+    let since = Instant::now();
+    new.expect_end(0x8D);
+    assert!(since.elapsed() >= Duration::from_millis(1450));
+    old.expect_nothing();
 }

@@ -1,6 +1,6 @@
 //! Bytes that are no MQTT, and packets that clients do not send.
 
-use crate::harness::{Connect, Publish, broker, disconnect, packet, string, subscribe, unique};
+use crate::harness::{Connect, Publish, broker, disconnect, packet, string, suback, subscribe, unique};
 
 /// Sends bytes on a fresh connection of 5.0, and checks the reason of the end.
 fn ends(bytes: &[u8], reason: u8) {
@@ -13,7 +13,7 @@ fn ends(bytes: &[u8], reason: u8) {
 }
 
 #[test]
-fn packets_that_only_servers_send() {
+fn server_only_packets() {
     for bytes in [&[0x20, 2, 0, 0][..], &[0x90, 3, 0, 1, 0], &[0xB0, 2, 0, 1], &[0xD0, 0]] {
         ends(bytes, 0x82);
     }
@@ -25,7 +25,7 @@ fn reserved_packet_type() {
 }
 
 #[test]
-fn flags_of_the_fixed_header() {
+fn flags_matrix() {
     proves!(
         "5.0 MQTT-2.1.3-1",
         "5.0 MQTT-3.14.1-1",
@@ -36,9 +36,21 @@ fn flags_of_the_fixed_header() {
         "3.1.1 MQTT-3.6.1-1",
         "3.1.1 MQTT-3.14.1-1"
     );
-    for first in [0x41, 0x51, 0x52, 0x60, 0x61, 0x63, 0x66, 0x6A, 0x71, 0x80, 0xA0, 0xC1, 0xE1, 0xE8] {
-        ends(&[first, 2, 0, 1], 0x81);
+    for first in 0x40..=0xFF_u8 {
+        let right = match first >> 4 {
+            6 | 8 | 10 => 2,
+            // That a server's packet comes from a client is worse than its flags.
+            9 | 11 | 13 => continue,
+            _ => 0,
+        };
+        if first & 0x0F != right {
+            ends(&[first, 2, 0, 1], 0x81);
+        }
     }
+    // Before 5.0 there is no AUTH.
+    let mut client = broker().connect(&Connect::v311(&unique("malformed")));
+    client.send(&[0xF0, 0]);
+    client.expect_closed();
 }
 
 #[test]
@@ -68,7 +80,7 @@ fn lengths() {
 }
 
 #[test]
-fn text_that_is_no_text() {
+fn utf8_matrix() {
     proves!(
         "5.0 MQTT-1.5.4-1",
         "5.0 MQTT-1.5.4-2",
@@ -110,6 +122,19 @@ fn text_that_is_no_text() {
         let mut client = broker().connect(&Connect::v5(&unique("text")));
         client.send(&Publish::new("a", "").property(0x03, &text).v5());
         client.expect_end(0x81);
+        let mut client = broker().connect(&Connect::v5(&unique("text")));
+        let pair = [string("k"), text].concat();
+        client.send(&Publish::new("a", "").property(0x26, &pair).v5());
+        client.expect_end(0x81);
+    }
+    // All that is UTF-8 is kept as it came: BOM, non-characters, the last code point, control characters.
+    for text in ["\u{feff}", "\u{fffe}\u{ffff}", "\u{10ffff}", "\u{1}\u{7f}\u{85}", "\u{d7ff}\u{e000}"] {
+        let topic = unique(text);
+        let mut client = broker().connect(&Connect::v5(&topic));
+        client.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
+        let publish = Publish::new(&topic, text).property(0x03, &string(text)).property(0x08, &string(text));
+        let publish = publish.property(0x26, &[string(text), string(text)].concat()).v5();
+        client.ask(&publish, &publish);
     }
 }
 
@@ -137,19 +162,23 @@ fn reason_codes_that_are_not_in_the_table() {
 }
 
 #[test]
-fn disconnect_forms() {
+fn disconnect_short_forms() {
     proves!("5.0 MQTT-3.14.4-1", "5.0 MQTT-3.14.4-2", "3.1.1 MQTT-3.14.4-1", "3.1.1 MQTT-3.14.4-2");
     let topic = unique("after");
     let mut witness = broker().connect(&Connect::v5(&unique("witness")));
     witness.send(&subscribe(1, &[(&topic, 0)]));
     witness.receive();
     for form in [&[0xE0, 0][..], &[0xE0, 1, 0], &[0xE0, 2, 0, 0]] {
-        let mut client = broker().connect(&Connect::v5(&unique("form")));
+        let mut client = broker().connect(&Connect::v5(&unique("form")).will(&topic, "will", 0));
         // What follows is not processed.
         client.send(&[form, &Publish::new(&topic, "x").v5()[..]].concat());
         client.expect_closed();
     }
     witness.expect_nothing();
+    for form in [&[0xE0, 1, 4][..], &[0xE0, 2, 4, 0]] {
+        broker().connect(&Connect::v5(&unique("form")).will(&topic, "will", 0)).leave_with(form);
+        witness.expect(&Publish::new(&topic, "will").v5());
+    }
 }
 
 #[test]

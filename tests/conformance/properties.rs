@@ -46,7 +46,7 @@ fn check(allowed: &[u8], repeatable: &[u8], with: impl Fn(&[u8]) -> Vec<u8>) {
 }
 
 #[test]
-fn of_publish() {
+fn property_matrix_of_publish() {
     proves!(
         "U-PROP-01-once",
         "U-PROP-01-where",
@@ -69,7 +69,7 @@ fn of_publish() {
 }
 
 #[test]
-fn of_subscribe_and_unsubscribe() {
+fn property_matrix_of_subscribe_and_unsubscribe() {
     check(&[0x0B, 0x26], &[0x26], |properties| subscribe_with(1, properties, &[("a", 0)]));
     check(&[0x26], &[0x26], |properties| {
         packet(0xA2, &[vec![0, 1, properties.len() as u8], properties.to_vec(), string("a")].concat())
@@ -77,7 +77,7 @@ fn of_subscribe_and_unsubscribe() {
 }
 
 #[test]
-fn of_acknowledgements() {
+fn property_matrix_of_acknowledgements() {
     proves!("U-PROP-1F-once", "U-PROP-1F-where");
     for first in [0x40, 0x50, 0x62, 0x70] {
         check(&[0x1F, 0x26], &[0x26], |properties| {
@@ -87,7 +87,7 @@ fn of_acknowledgements() {
 }
 
 #[test]
-fn of_disconnect() {
+fn property_matrix_of_disconnect() {
     proves!("U-PROP-11-where", "U-PROP-1C-where");
     for (id, value) in all() {
         let property = [&[id][..], &value].concat();
@@ -122,7 +122,7 @@ fn check_connect(allowed: &[u8], repeatable: &[u8], with: impl Fn(u8, &[u8]) -> 
 }
 
 #[test]
-fn of_connect() {
+fn property_matrix_of_connect() {
     proves!(
         "U-PROP-11-once",
         "U-PROP-12-where",
@@ -154,7 +154,7 @@ fn of_connect() {
 }
 
 #[test]
-fn of_a_will() {
+fn property_matrix_of_a_will() {
     proves!("U-PROP-18-once", "U-PROP-18-where");
     check_connect(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26], &[0x26], |id, value| {
         Connect::v5(&unique("property")).will("a", "b", 0).will_property(id, value).bytes()
@@ -162,7 +162,7 @@ fn of_a_will() {
 }
 
 #[test]
-fn values_that_are_none() {
+fn property_matrix_of_values() {
     proves!(
         "U-PROP-01-value",
         "U-PROP-08-value",

@@ -51,7 +51,7 @@ fn nobody_listens_is_told() {
 }
 
 #[test]
-fn dup_of_the_publisher_is_not_forwarded() {
+fn dup_not_propagated() {
     proves!("5.0 MQTT-3.3.1-3", "3.1.1 MQTT-3.3.1-3");
     let topic = unique("dup");
     let mut receiver = subscriber(&topic, 1);
@@ -151,7 +151,7 @@ fn order_is_kept() {
 }
 
 #[test]
-fn aliases_of_the_client() {
+fn alias_bounds() {
     proves!(
         "5.0 MQTT-3.3.2-12",
         "5.0 MQTT-3.3.2-9",
@@ -179,10 +179,14 @@ fn aliases_of_the_client() {
         sender.send(&publish(&one, alias));
         sender.expect_end(0x94);
     }
+    // Within the maximum, but never set.
+    let mut sender = publisher();
+    sender.send(&publish("", 63));
+    sender.expect_end(0x82);
 }
 
 #[test]
-fn an_alias_ends_with_its_connection() {
+fn alias_bounds_end_with_the_connection() {
     proves!("5.0 MQTT-3.3.2-7", "U-3.3.2-b");
     let (id, topic) = (unique("alias"), unique("alias"));
     let mut client = broker().connect(&Connect::v5(&id).expiry(100));

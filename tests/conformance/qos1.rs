@@ -101,7 +101,7 @@ fn an_error_puback_settles_the_message() {
 }
 
 #[test]
-fn nothing_is_repeated_on_a_live_connection() {
+fn no_resend_on_live_connection() {
     proves!(
         "5.0 MQTT-4.4.0-1",
         "3.1.1 MQTT-4.4.0-1",
@@ -155,11 +155,4 @@ fn more_than_our_receive_maximum_ends_the_connection() {
     client.ask(&Publish::new("t", "").qos(2, 2).v5(), &ack_with(0x50, 2, 0x10));
     client.send(&Publish::new("t", "").qos(1, 4).v5());
     client.expect_end(0x93);
-}
-
-#[test]
-fn an_unknown_puback_is_ignored() {
-    let mut client = broker().connect(&Connect::v5(&unique("unknown")));
-    client.send(&ack(0x40, 77));
-    client.expect_nothing();
 }

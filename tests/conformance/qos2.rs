@@ -1,6 +1,6 @@
 //! QoS 2, both ways.
 
-use crate::harness::{Client, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique};
+use crate::harness::{Broker, Client, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique};
 
 fn receiver_of(topic: &str, connect: &Connect) -> Client {
     let mut receiver = broker().connect(connect);
@@ -15,7 +15,7 @@ fn publish_to(topic: &str, payload: &str) {
 }
 
 #[test]
-fn a_repeat_is_acknowledged_and_not_delivered() {
+fn qos2_publish_replay_n() {
     proves!(
         "5.0 MQTT-4.3.3-8",
         "5.0 MQTT-4.3.3-10",
@@ -44,25 +44,106 @@ fn a_repeat_is_acknowledged_and_not_delivered() {
 }
 
 #[test]
-fn a_repeat_is_known_over_a_reconnect() {
+fn qos2_publish_replay_n_over_reconnects_and_crashes() {
     proves!("3.1.1 MQTT-4.1.0-1");
-    let topic = unique("repeat");
-    let mut receiver = receiver_of(&topic, &Connect::v5(&unique("repeat")));
-    let connect = Connect::v5(&unique("repeat")).durable();
-    let mut sender = broker().connect(&connect);
-    let publish = Publish::new(&topic, "once").qos(2, 4);
-    sender.ask(&publish.v5(), &ack(0x50, 4));
-    sender.cut();
-    let mut sender = broker().resume(&connect);
-    sender.ask(&publish.clone().dup().v5(), &ack(0x50, 4));
+    let mut broker = Broker::start("");
+    let receives = Connect::v5("receives").durable();
+    let mut receiver = broker.connect(&receives);
+    receiver.ask(&subscribe(1, &[("once", 2)]), &suback(0x90, 1, &[2]));
+    let connect = Connect::v311("sends").durable();
+    let mut sender = broker.connect(&connect);
+    let publish = Publish::new("once", "once").qos(2, 4);
+    sender.ask(&publish.v311(), &ack(0x50, 4));
+    for n in 1..=50 {
+        sender.ask(&publish.clone().dup().v311(), &ack(0x50, 4));
+        if n % 20 == 0 {
+            broker.crash();
+            sender = broker.resume(&connect);
+        } else if n % 6 == 0 {
+            sender.cut();
+            sender = broker.resume(&connect);
+        }
+    }
     sender.ask(&ack(0x62, 4), &ack(0x70, 4));
-    assert_eq!(receiver.message().payload, b"once");
+    let mut receiver = broker.resume(&receives);
+    let message = receiver.message();
+    assert_eq!(message.payload, b"once");
+    receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
+    receiver.send(&ack(0x70, message.id));
+    receiver.expect_nothing();
+    receiver.leave();
+    broker.resume(&receives).expect_nothing();
+}
+
+#[test]
+fn qos2_never_released() {
+    let topic = unique("never");
+    let connect = Connect::v5(&topic).expiry(60);
+    for _ in 0..2 {
+        let mut client = broker().connect(&connect);
+        let all: Vec<u8> = (1..=1024).flat_map(|n| Publish::new(&topic, "").qos(2, n).v5()).collect();
+        client.send(&all);
+        (1..=1024).for_each(|n| client.expect(&ack_with(0x50, n, 0x10)));
+        // A repeat is none too many.
+        client.ask(&Publish::new(&topic, "").qos(2, 1024).dup().v5(), &ack(0x50, 1024));
+        client.send(&Publish::new(&topic, "").qos(2, 1025).v5());
+        client.expect_end(0x93);
+        // What the session had open ends with it: all of it can be opened again.
+    }
+}
+
+#[test]
+fn qos2_never_released_before_5() {
+    // There is no Receive Maximum; there are no more than all identifiers.
+    let mut client = broker().connect(&Connect::v311(&unique("never")));
+    for round in 0..2 {
+        for start in (1..=65_535).step_by(5_000) {
+            let ids = start..=(start + 4_999).min(65_535_u32);
+            let publish = |n: u32| Publish::new("never-released", "").qos(2, n as u16);
+            let repeated = |n| if round == 0 { publish(n) } else { publish(n).dup() };
+            client.send(&ids.clone().flat_map(|n| repeated(n).v311()).collect::<Vec<_>>());
+            ids.for_each(|n| client.expect(&ack(0x50, n as u16)));
+        }
+    }
+}
+
+#[test]
+fn qos2_reuse_after_pubcomp() {
+    proves!("5.0 MQTT-4.3.3-12");
+    let mut broker = Broker::start("");
+    let receives = Connect::v5("receives").durable();
+    broker.connect(&receives).ask(&subscribe(1, &[("t", 2)]), &suback(0x90, 1, &[2]));
+    let connect = Connect::v5("sends").durable();
+    let mut sender = broker.connect(&connect);
+    for round in 0..4 {
+        sender.ask(&Publish::new("t", round.to_string()).qos(2, 7).v5(), &ack(0x50, 7));
+        sender.send(&ack(0x62, 7));
+        if round % 2 == 0 {
+            // Wherever this finds the PUBREL: on its way, or released, or answered.
+            broker.crash();
+            sender = broker.resume(&connect);
+            sender.send(&ack(0x62, 7));
+            let pubcomp = sender.receive();
+            assert!(pubcomp == ack(0x70, 7) || pubcomp == ack_with(0x70, 7, 0x92), "{pubcomp:02x?}");
+        } else {
+            sender.expect(&ack(0x70, 7));
+        }
+    }
+    let mut receiver = broker.resume(&receives);
+    for round in 0..4 {
+        assert_eq!(receiver.message().payload, round.to_string().as_bytes());
+    }
     receiver.expect_nothing();
 }
 
 #[test]
-fn an_unknown_pubrel_is_answered() {
+fn qos2_pubrel_unknown() {
     let mut client = broker().connect(&Connect::v5(&unique("unknown")));
+    client.ask(&ack(0x62, 9), &ack_with(0x70, 9, 0x92));
+    // Known once, and not any more.
+    let topic = unique("unknown");
+    client.ask(&Publish::new(&topic, "").qos(2, 9).v5(), &ack_with(0x50, 9, 0x10));
+    client.ask(&ack(0x62, 9), &ack(0x70, 9));
     client.ask(&ack(0x62, 9), &ack_with(0x70, 9, 0x92));
     let mut client = broker().connect(&Connect::v311(&unique("unknown")));
     client.ask(&ack(0x62, 9), &ack(0x70, 9));
@@ -110,7 +191,7 @@ fn publish_is_repeated_before_pubrec_and_pubrel_after_it() {
 }
 
 #[test]
-fn the_window_counts_until_pubcomp() {
+fn window_counts_qos2_until_pubcomp() {
     let topic = unique("window");
     let mut receiver = receiver_of(&topic, &Connect::v5(&unique("window")).property(0x21, &[0, 1]));
     publish_to(&topic, "1");
@@ -129,7 +210,7 @@ fn the_window_counts_until_pubcomp() {
 }
 
 #[test]
-fn an_error_pubrec_settles_the_message() {
+fn qos2_error_pubrec() {
     proves!("5.0 MQTT-4.4.0-2");
     let topic = unique("refuses");
     let connect = Connect::v5(&unique("refuses")).durable();
@@ -143,20 +224,31 @@ fn an_error_pubrec_settles_the_message() {
 }
 
 #[test]
-fn acks_of_the_wrong_kind_end_the_connection() {
-    for (qos, wrong) in [(2, 0x40), (1, 0x50)] {
+fn wrong_ack_kind() {
+    for (qos, wrong) in [(2, 0x40), (1, 0x50), (1, 0x70), (2, 0x70)] {
         let topic = unique("wrong");
-        let mut receiver = broker().connect(&Connect::v5(&unique("wrong")));
+        let connect = Connect::v5(&topic).durable();
+        let mut receiver = broker().connect(&connect);
         receiver.ask(&subscribe(1, &[(&topic, qos)]), &suback(0x90, 1, &[qos]));
         publish_to(&topic, "x");
         let message = receiver.message();
         receiver.send(&ack(wrong, message.id));
         receiver.expect_end(0x82);
+        // Neither is the identifier free, nor is the message settled. An acknowledgement of what was never sent
+        // is nobody's.
+        let mut receiver = broker().resume(&connect);
+        let again = receiver.message();
+        assert_eq!((again.id, again.dup, again.payload), (message.id, true, b"x".to_vec()));
+        receiver.send(&[ack(0x40, 777), ack(0x70, 778)].concat());
+        receiver.expect_nothing();
+        receiver.cut();
+        let mut receiver = broker().resume(&connect);
+        assert_eq!(receiver.message().id, message.id);
     }
 }
 
 #[test]
-fn a_handshake_that_began_is_finished_although_the_message_expires() {
+fn qos2_expiry_midway() {
     proves!("5.0 MQTT-4.3.3-7", "5.0 MQTT-4.3.3-13");
     let topic = unique("expires");
     let connect = Connect::v5(&unique("expires")).durable();

@@ -92,7 +92,7 @@ fn retain_as_published() {
 }
 
 #[test]
-fn retain_handling() {
+fn retain_handling_0_1_2() {
     proves!("5.0 MQTT-3.3.1-10", "5.0 MQTT-3.3.1-11", "5.0 MQTT-3.8.4-4");
     let topic = unique("handling");
     keep(&topic, "x", 0);

@@ -3,7 +3,7 @@
 use std::{thread::sleep, time::Duration};
 
 use crate::harness::{
-    Connect, Publish, Version, ack, ack_with, broker, disconnect, suback, suback_v311, subscribe,
+    Broker, Connect, Publish, Version, ack, ack_with, broker, disconnect, suback, suback_v311, subscribe,
     subscribe_v311, unique,
 };
 
@@ -51,7 +51,45 @@ fn clean_start_discards() {
 }
 
 #[test]
-fn what_came_meanwhile_is_delivered_in_order() {
+fn clean_start_discards_what_is_open_and_what_waits() {
+    proves!("5.0 MQTT-3.1.2-4", "5.0 MQTT-3.1.4-4");
+    let connect = Connect::v5("clean").expiry(600);
+    let will = connect.clone().will("will", "gone", 1).will_property(0x18, &[0, 0, 1, 0]);
+    let witness = Connect::v5("witness").durable();
+    for crashes in [false, true] {
+        let mut broker = Broker::start("");
+        let mut watches = broker.connect(&witness);
+        watches.ask(&subscribe(1, &[("will", 1)]), &suback(0x90, 1, &[1]));
+        let mut client = broker.connect(&will);
+        client.ask(&subscribe(1, &[("t", 2)]), &suback(0x90, 1, &[2]));
+        let mut sender = broker.connect(&Connect::v5("sender"));
+        sender.ask(&Publish::new("t", "open").qos(1, 1).v5(), &ack(0x40, 1));
+        sender.ask(&Publish::new("t", "open").qos(2, 2).v5(), &ack(0x50, 2));
+        client.send(&Publish::new("u", "open").qos(2, 3).v5());
+        client.defer_until(&ack_with(0x50, 3, 0x10));
+        client.message();
+        client.message();
+        client.cut();
+        sender.ask(&Publish::new("t", "waits").qos(1, 1).v5(), &ack(0x40, 1));
+        // The will waits for its delay or the end of the session, which is now.
+        let mut client = broker.connect(&connect);
+        client.expect_nothing();
+        client.ask(&ack(0x62, 3), &ack_with(0x70, 3, 0x92));
+        if crashes {
+            broker.crash();
+            client = broker.resume(&connect.clone().resuming());
+            watches = broker.resume(&witness);
+        }
+        client.expect_nothing();
+        sender = broker.connect(&Connect::v5("sender"));
+        sender.ask(&Publish::new("t", "nobody").qos(1, 1).v5(), &ack_with(0x40, 1, 0x10));
+        assert_eq!(watches.take_qos_1().payload, b"gone");
+        watches.expect_nothing();
+    }
+}
+
+#[test]
+fn resume_with_new_traffic() {
     proves!("3.1.1 MQTT-3.1.2-5", "5.0 MQTT-4.5.0-1", "5.0 MQTT-4.1.0-1", "3.1.1 MQTT-4.1.0-2");
     let (id, topic) = (unique("offline"), unique("offline"));
     let connect = Connect::v311(&id).durable();
@@ -85,21 +123,54 @@ fn ends_with_its_connection_without_expiry() {
 }
 
 #[test]
-fn expires() {
-    proves!("5.0 MQTT-4.1.0-2");
-    let [short, changed, long] = [unique("expires"), unique("expires"), unique("expires")];
-    broker().connect(&Connect::v5(&short).expiry(1)).leave();
-    broker().connect(&Connect::v5(&changed).expiry(600)).leave_with(&disconnect(0, &[0x11, 0, 0, 0, 1]));
-    broker().connect(&Connect::v5(&long).expiry(1)).leave_with(&disconnect(0, &[0x11, 0, 0, 0, 60]));
-    // The one thing here that only time can show.
-    sleep(Duration::from_millis(1100));
-    broker().connect(&Connect::v5(&short).resuming()).expect_nothing();
-    broker().connect(&Connect::v5(&changed).resuming()).expect_nothing();
-    broker().resume(&Connect::v5(&long).resuming()).expect_nothing();
+fn session_expiry_matrix() {
+    proves!("5.0 MQTT-4.1.0-2", "5.0 MQTT-3.1.2-23");
+    let mut broker = Broker::start("");
+    let expiry = |seconds: u32| disconnect(0, &[&[0x11][..], &seconds.to_be_bytes()].concat());
+    // What CONNECT asks for, how the connection ends, and whether the session is there 1.2 s later.
+    let cases: [(Option<u32>, Option<Vec<u8>>, bool); 11] = [
+        (None, None, false),
+        (Some(0), None, false),
+        (Some(1), None, false),
+        (Some(60), None, true),
+        (Some(u32::MAX), None, true),
+        (Some(1), Some(vec![0xE0, 0]), false),
+        (Some(60), Some(vec![0xE0, 0]), true),
+        (Some(60), Some(expiry(0)), false),
+        (Some(60), Some(expiry(1)), false),
+        (Some(1), Some(expiry(60)), true),
+        (Some(1), Some(expiry(u32::MAX)), true),
+    ];
+    let connect = |n: usize, seconds: Option<u32>| {
+        let connect = Connect::v5(&format!("c{n}")).resuming();
+        seconds.map_or(connect.clone(), |seconds| connect.expiry(seconds))
+    };
+    for (n, (seconds, end, _)) in cases.iter().enumerate() {
+        let client = broker.connect(&connect(n, *seconds));
+        match end {
+            Some(end) => client.leave_with(end),
+            None => client.cut(),
+        }
+    }
+    // From 0 it cannot be raised, and the session ends as it would have.
+    let mut raises = broker.connect(&connect(99, None));
+    raises.send(&expiry(60));
+    raises.expect_end(0x82);
+    broker.connect(&connect(99, None)).leave();
+    // A restart does not begin anew what runs. What was acknowledged after the last one left is on disk, and
+    // so is that it left.
+    let mut sync = broker.connect(&Connect::v5("sync"));
+    sync.ask(&Publish::new("sync", "x").qos(1, 1).retain().v5(), &ack_with(0x40, 1, 0x10));
+    broker.crash();
+    sleep(Duration::from_millis(1200));
+    for (n, (seconds, end, kept)) in cases.iter().enumerate() {
+        let connack = broker.open().offer(&connect(n, Some(5))).unwrap();
+        assert_eq!(connack[2], u8::from(*kept), "{seconds:?}, ended by {end:02x?}");
+    }
 }
 
 #[test]
-fn expired_messages_are_not_delivered_and_others_say_what_is_left() {
+fn expiry_decrement() {
     proves!("5.0 MQTT-3.3.2-5", "5.0 MQTT-3.3.2-6");
     let (id, topic) = (unique("late"), unique("late"));
     let connect = Connect::v5(&id).durable();
@@ -112,25 +183,47 @@ fn expired_messages_are_not_delivered_and_others_say_what_is_left() {
     };
     sender.ask(&publish(1, 1), &ack(0x40, 1));
     sender.ask(&publish(100, 2), &ack(0x40, 2));
+    // The same in the memory of a connected client whose window is full, and as retained messages.
+    let mut slow = broker().connect(&Connect::v5(&unique("slow")).property(0x21, &[0, 1]));
+    let online = unique("online");
+    slow.ask(&subscribe(1, &[(&online, 1)]), &suback(0x90, 1, &[1]));
+    let publish = |topic: &str, seconds: u8| {
+        Publish::new(topic, "x").qos(1, 3).property(2, &[0, 0, 0, seconds]).retain().v5()
+    };
+    for seconds in [100, 1, 100] {
+        sender.ask(&publish(&online, seconds), &ack(0x40, 3));
+    }
+    let [gone, kept] = [unique("gone"), unique("kept")];
+    sender.ask(&publish(&gone, 1), &ack_with(0x40, 3, 0x10));
+    sender.ask(&publish(&kept, 100), &ack_with(0x40, 3, 0x10));
     sleep(Duration::from_millis(1200));
+    let is_reduced = |properties: &[u8]| matches!(properties, [2, 0, 0, 0, 90..=99]);
     let mut client = broker().resume(&connect);
     let message = client.take_qos_1();
     assert_eq!(message.payload, b"100");
-    assert!(matches!(message.properties[..], [2, 0, 0, 0, 90..=99]), "{:?}", message.properties);
+    assert!(is_reduced(&message.properties), "{:?}", message.properties);
     client.expect_nothing();
+    assert_eq!(slow.take_qos_1().properties, [2, 0, 0, 0, 100]);
+    let second = slow.take_qos_1();
+    assert!(is_reduced(&second.properties), "{second:?}");
+    slow.expect_nothing();
+    slow.ask(&subscribe(2, &[(&gone, 1), (&kept, 1)]), &suback(0x90, 2, &[1, 1]));
+    let retained = slow.take_qos_1();
+    assert!(retained.topic == kept && retained.retain && is_reduced(&retained.properties), "{retained:?}");
+    slow.expect_nothing();
 }
 
 #[test]
-fn a_smaller_window_after_resume_is_kept() {
+fn resume_window_smaller() {
     let (id, topic) = (unique("smaller"), unique("smaller"));
     let connect = Connect::v5(&id).durable();
     let mut client = broker().connect(&connect);
     client.ask(&subscribe(1, &[(&topic, 1)]), &suback(0x90, 1, &[1]));
     let mut sender = broker().connect(&Connect::v5(&unique("p")));
-    for n in 1..=20 {
+    for n in 1..=100 {
         sender.ask(&Publish::new(&topic, n.to_string()).qos(1, n).v5(), &ack(0x40, n));
     }
-    let ids: Vec<_> = (0..20).map(|_| client.message().id).collect();
+    let ids: Vec<_> = (0..100).map(|_| client.message().id).collect();
     client.cut();
     let mut client = broker().resume(&connect.property(0x21, &[0, 1]));
     for id in ids {

@@ -1,6 +1,6 @@
 //! The same client id twice.
 
-use crate::harness::{Connect, Publish, Version, ack, broker, suback, subscribe, unique};
+use crate::harness::{Connect, Publish, Version, ack, broker, parse, suback, subscribe, unique};
 
 #[test]
 fn the_old_connection_is_told_and_closed() {
@@ -29,26 +29,61 @@ fn the_session_goes_over_with_what_is_open() {
 }
 
 #[test]
-fn a_storm_leaves_one_connection_with_the_session() {
-    let connect = Connect::v5(&unique("storm")).durable();
-    broker().connect(&connect).leave();
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..25 {
-                    let mut client = broker().open();
-                    client.send(&connect.bytes());
-                    // One that a newer one overtakes before its CONNACK is closed without it.
-                    client.wait_for_end_or(|answer| answer[0] == 0x20);
-                }
-            });
-        }
+fn takeover_storm() {
+    const EACH: usize = 12;
+    let topic = unique("storm");
+    let connect = Connect::v5(&topic).durable();
+    let mut first = broker().connect(&connect);
+    first.ask(&subscribe(1, &[(&topic, 1)]), &suback(0x90, 1, &[1]));
+    let mut sender = broker().connect(&Connect::v5(&unique("p")));
+    sender.ask(&Publish::new(&topic, "kept").qos(1, 1).v5(), &ack(0x40, 1));
+    let id = first.message().id;
+    let before = broker().resident();
+    let connections: Vec<_> = std::thread::scope(|scope| {
+        let storm: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let connect = || {
+                        let mut client = broker().open();
+                        let connack = client.offer(&connect);
+                        (client, connack)
+                    };
+                    (0..EACH).map(|_| connect()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        storm.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    broker().resume(&connect).expect_nothing();
+    first.expect_end(0x8E);
+    // Each was told to go, or overtaken before it was let in; all but one.
+    let mut alive = 0;
+    for (mut client, connack) in connections {
+        let Some(connack) = connack else { continue };
+        assert_eq!(connack[2], 1, "the session was lost: {connack:02x?}");
+        client.send(&[0xC0, 0]);
+        let mut end = client.receive();
+        if end[0] == 0x3A {
+            assert_eq!(parse(&end, Version::V5).id, id);
+            end = client.receive();
+        }
+        match end[0] {
+            0xD0 => alive += 1,
+            _ => assert_eq!(end, [0xE0, 1, 0x8E]),
+        }
+        if end[0] == 0xE0 {
+            client.expect_closed();
+        }
+    }
+    assert_eq!(alive, 1);
+    let again = broker().resume(&connect).message();
+    assert_eq!((again.id, again.dup, again.payload), (id, true, b"kept".to_vec()));
+    if let (Some(before), Some(after)) = (before, broker().resident()) {
+        assert!(after < before + 100_000_000, "{before} bytes grew to {after}");
+    }
 }
 
 #[test]
-fn a_peer_that_does_not_read_does_not_hinder() {
+fn takeover_of_stuck_peer() {
     let (id, topic) = (unique("stuck"), unique("stuck"));
     let connect = Connect::v5(&id).durable();
     let mut stuck = broker().connect(&connect);

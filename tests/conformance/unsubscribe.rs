@@ -32,7 +32,7 @@ fn every_filter_is_answered_in_order() {
 }
 
 #[test]
-fn nothing_new_comes_and_what_began_is_finished() {
+fn unsubscribe_inflight() {
     proves!("5.0 MQTT-3.10.4-2", "5.0 MQTT-3.10.4-3", "3.1.1 MQTT-3.10.4-2", "3.1.1 MQTT-3.10.4-3");
     let topic = unique("begun");
     let connect = Connect::v5(&unique("begun")).durable();

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Client, Connect, Publish, Version, ack, broker, disconnect, packet, string, suback, subscribe, unique,
+    Broker, Client, Connect, Publish, Version, ack, broker, disconnect, packet, string, suback, subscribe,
+    unique,
 };
 
 /// Somebody who waits for the will on `topic`.
@@ -231,5 +232,110 @@ fn qos_2_is_delivered_by_handshake() {
     assert_eq!(will.qos, 2);
     witness.ask(&ack(0x50, will.id), &ack(0x62, will.id));
     witness.send(&packet(0x70, &will.id.to_be_bytes()));
+    witness.expect_nothing();
+}
+
+/// How a connection with a will ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Disconnect(u8),
+    Cut,
+    Silence,
+    ProtocolError,
+    Takeover { clean: bool },
+    Back { clean: bool },
+    Stop,
+    Crash,
+}
+
+#[test]
+fn will_matrix() {
+    use End::*;
+    // The will's delay, the session's expiry, how it ends, and how often the will is published within 1.3 s.
+    let cases = [
+        (0, 60, Disconnect(0), 0),
+        (1, 60, Disconnect(0), 0),
+        (0, 0, Disconnect(4), 1),
+        (60, 60, Disconnect(4), 0),
+        (60, 0, Disconnect(4), 1),
+        (0, 0, Cut, 1),
+        (60, 0, Cut, 1),
+        (60, 1, Cut, 1),
+        (1, 60, Cut, 1),
+        (60, 60, Cut, 0),
+        (0, 60, Silence, 1),
+        (0, 60, ProtocolError, 1),
+        (60, 60, ProtocolError, 0),
+        (0, 60, Takeover { clean: false }, 1),
+        (60, 60, Takeover { clean: false }, 0),
+        (0, 60, Takeover { clean: true }, 1),
+        (60, 60, Takeover { clean: true }, 1),
+        (1, 60, Back { clean: false }, 0),
+        (0, 60, Back { clean: false }, 1),
+        (60, 60, Back { clean: true }, 1),
+    ];
+    std::thread::scope(|scope| {
+        for (delay, expiry, end, times) in cases {
+            scope.spawn(move || will_case(delay, expiry, end, times));
+        }
+        // These have a broker of their own.
+        for (delay, end, times) in
+            [(0, Stop, 1), (1, Stop, 1), (60, Stop, 0), (0, Crash, 1), (1, Crash, 1), (60, Crash, 0)]
+        {
+            scope.spawn(move || will_case_of_the_broker(delay, end, times));
+        }
+    });
+}
+
+fn will_case(delay: u8, expiry: u32, end: End, times: usize) {
+    let topic = unique("will");
+    let mut witness = witness(&topic);
+    let keep_alive = u16::from(matches!(end, End::Silence));
+    let plain = Connect::v5(&unique("dies")).resuming().expiry(expiry).keep_alive(keep_alive);
+    let connect = plain.clone().will(&topic, "gone", 1).will_property(0x18, &[0, 0, 0, delay]);
+    let mut client = broker().connect(&connect);
+    let mut back = None;
+    match end {
+        End::Disconnect(reason) => client.leave_with(&disconnect(reason, &[])),
+        End::Cut => client.cut(),
+        End::Silence => client.expect_end(0x8D),
+        End::ProtocolError => client.leave_with(&[0xD0, 0]),
+        End::Takeover { clean } | End::Back { clean } => {
+            if matches!(end, End::Back { .. }) {
+                client.cut();
+            }
+            let mut next = broker().open();
+            assert_eq!(next.offer(&if clean { plain.clean() } else { plain }).unwrap()[2], u8::from(!clean));
+            back = Some(next);
+        }
+        End::Stop | End::Crash => unreachable!("not with the shared broker"),
+    }
+    std::thread::sleep(Duration::from_millis(1300));
+    for _ in 0..times {
+        assert_eq!(witness.take_qos_1().payload, b"gone", "delay {delay}, expiry {expiry}, {end:?}");
+    }
+    witness.expect_nothing();
+    drop(back);
+}
+
+/// Stopped or killed, the broker owes the will of a durable session once it runs again, and no earlier than
+/// its delay; the will of one that was published at the stop is not published again.
+fn will_case_of_the_broker(delay: u8, end: End, times: usize) {
+    let mut broker = Broker::start("");
+    let witness = Connect::v5("witness").durable();
+    broker.connect(&witness).ask(&subscribe(1, &[("will", 1)]), &suback(0x90, 1, &[1]));
+    let connect = Connect::v5("dies").durable().will("will", "gone", 1);
+    let _client = broker.connect(&connect.will_property(0x18, &[0, 0, 0, delay]));
+    match end {
+        End::Stop => broker.restart(),
+        _ => broker.crash(),
+    }
+    std::thread::sleep(Duration::from_millis(1300));
+    // Not twice either, after another start.
+    broker.crash();
+    let mut witness = broker.resume(&witness);
+    for _ in 0..times {
+        assert_eq!(witness.take_qos_1().payload, b"gone", "delay {delay}, {end:?}");
+    }
     witness.expect_nothing();
 }

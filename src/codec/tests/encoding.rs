@@ -83,11 +83,15 @@ fn diagnostics_give_way_to_the_receivers_limit() {
         server_reference: Some("b".to_owned()),
         ..Disconnect::default()
     };
-    let short = encoded(|out| encode::disconnect(Version::V5, &disconnect, 20, out));
-    assert_eq!(short, [0xE0, 6, 0x9D, 4, 0x1C, 0, 1, b'b']);
+    let whole = encoded(|out| encode::disconnect(Version::V5, &disconnect, 29, out));
+    assert_eq!(whole.len(), 29);
+    let short = encoded(|out| encode::disconnect(Version::V5, &disconnect, 28, out));
+    assert_eq!(short, [0xE0, 1, 0x9D]);
 
     let properties = ConnackProperties {
         server_keep_alive: Some(9),
+        response_information: Some("r".to_owned()),
+        server_reference: Some("b".to_owned()),
         reason_string: why.map(str::to_owned),
         user_properties: vec![("name".to_owned(), "value".to_owned())],
         ..ConnackProperties::default()

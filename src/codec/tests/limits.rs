@@ -165,6 +165,33 @@ fn a_property_value_stays_within_the_property_length() {
     refused(From::Client, Version::V5, &bytes, MALFORMED);
 }
 
+/// Nanoseconds that this thread has run, where the system says so: others run beside it. As exact as its
+/// clock tick.
+fn time_on_cpu() -> u64 {
+    let said = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    said.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+}
+
+/// Many user properties in one packet take as long as the same number in many packets, for each packet that
+/// clients put them in; one look back for each would take a hundred times as long.
+#[test]
+fn user_property_flood() {
+    let time = |count: usize, packets: usize| {
+        let properties = super::block(&[&b"\x26\0\x04name\0\x05value".repeat(count)]);
+        let connect = frame(0x10, &[b"\0\x04MQTT\x05\x02\0\0", &properties, b"\0\x01x"]);
+        let publish = frame(0x30, &[b"\0\x01a", &properties]);
+        let subscribe = frame(0x82, &[b"\0\x01", &properties, b"\0\x01a\0"]);
+        [connect, publish, subscribe].map(|packet| {
+            let since = time_on_cpu();
+            (0..packets).for_each(|_| assert!(decode(From::Client, Version::V5, &packet).is_ok()));
+            time_on_cpu() - since
+        })
+    };
+    for (few, many) in time(500, 200).into_iter().zip(time(50_000, 2)) {
+        assert!(many < few * 10 + 20_000_000, "{few} ns became {many} ns");
+    }
+}
+
 #[test]
 fn decoder_and_error_are_small() {
     assert!(size_of::<Decoder>() <= 8);

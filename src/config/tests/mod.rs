@@ -41,7 +41,7 @@ fn mistakes(text: &str) -> Vec<String> {
 #[test]
 fn without_a_word_the_defaults_apply() {
     assert_eq!(Config::parse("", "a.toml"), Ok(Config::default()));
-    let empty = "[store]\n[auth]\n[limits]\n[targets]\n[admin]\n[log]\n";
+    let empty = "[store]\n[auth]\n[mqtt]\n[limits]\n[targets]\n[admin]\n[log]\n";
     assert_eq!(Config::parse(empty, "a.toml"), Ok(Config::default()));
 }
 
@@ -68,6 +68,8 @@ fn every_optional_key_of_the_shipped_file_parses() {
         "the shipped file shows the defaults of a target"
     );
     assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
+    assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
 
 /// Each reader is asked what it knows: a table with one unknown key gets the list of known ones.
@@ -78,6 +80,8 @@ fn the_shipped_file_has_every_key() {
         ("[[listeners]]", "address = \"127.0.0.1:1\""),
         ("[listeners.tls]", "certificate = \"c\"\nkey = \"k\"\n[[listeners]]\naddress = \"127.0.0.1:1\""),
         ("[auth]", ""),
+        ("[mqtt]", ""),
+        ("[redirect]", "to = \"h\""),
         ("[limits]", ""),
         ("[admin]", ""),
         ("[log]", ""),

@@ -202,6 +202,16 @@ fn reading_stops_when_too_many_replies_wait() {
 }
 
 #[test]
+fn the_topics_of_all_aliases_together_have_a_limit() {
+    let mut peer = Peer::new(&terms(Version::V5, |_, _| ()), false);
+    let long: &'static str = "a".repeat(40_000).leak();
+    let mut set = |number| peer.session.handle_publish(&alias(number, long)).map(drop);
+    set(1).unwrap();
+    set(1).unwrap();
+    assert_eq!(set(2).unwrap_err().reason, QuotaExceeded);
+}
+
+#[test]
 fn alias_bounds() {
     let topic_of = |peer: &mut Peer, number, topic| match peer.session.handle_publish(&alias(number, topic)) {
         Ok(Incoming::Route(topic)) => Ok(topic.to_string()),

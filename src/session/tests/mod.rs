@@ -28,6 +28,8 @@ fn limits() -> SessionLimits {
         packet_size: 1000,
         keep_alive_max: 0,
         session_expiry: 3600,
+        offer: Offer::EVERYTHING,
+        response_information: None,
     }
 }
 

@@ -100,8 +100,11 @@ impl Model {
                 }
             }
             Op::Pubcomp(number) => {
-                self.peer.session.handle_pubcomp(ack(number));
-                self.acknowledged(number, AwaitingPubcomp);
+                let state = self.open.get(&number).copied();
+                match self.peer.session.handle_pubcomp(ack(number)) {
+                    Ok(()) => self.acknowledged(number, AwaitingPubcomp),
+                    Err(_) => assert!(matches!(state, Some(AwaitingPuback | AwaitingPubrec))),
+                }
             }
             Op::Pubrel(number) => {
                 self.inbound.remove(&number);

@@ -57,7 +57,7 @@ fn qos_2_is_told_first_and_released_when_that_is_durable() {
     assert_eq!(peer.seen(), []);
     peer.watermark = Lsn(102);
     assert_eq!(peer.seen(), [Seen::Pubrel(1, Success)]);
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     let delta = peer.report(103).unwrap();
     assert_eq!((delta.ended, delta.settled), (vec![id(1)], vec![Lsn(5)]));
 }
@@ -69,7 +69,7 @@ fn a_session_that_ends_with_its_connection_waits_for_nothing() {
     assert_eq!(peer.seen(), [Seen::publish(1, ExactlyOnce, false, "a")]);
     peer.session.handle_pubrec(ack(1)).unwrap();
     assert_eq!(peer.seen(), [Seen::Pubrel(1, Success)]);
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     assert_eq!(peer.report(101), None);
 }
 
@@ -79,7 +79,7 @@ fn what_was_not_sent_cannot_be_acknowledged() {
     peer.deliver(owed(ExactlyOnce, OWN, 5));
     peer.session.handle_pubrec(ack(1)).unwrap();
     peer.session.handle_pubrec(refusal(1)).unwrap();
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     peer.session.handle_puback(ack(1)).unwrap();
     assert_eq!(peer.settled(), []);
     peer.report(100);
@@ -107,10 +107,10 @@ fn wrong_ack_kind() {
     deliver_qos_2(&mut peer, 6);
     assert_eq!(peer.session.handle_pubrec(ack(1)).unwrap_err().reason, ProtocolError);
     assert_eq!(peer.session.handle_puback(ack(2)).unwrap_err().reason, ProtocolError);
-    // Not in order, or not in use: ignored, or answered with a reason.
-    peer.session.handle_pubcomp(ack(1));
-    peer.session.handle_pubcomp(ack(2));
-    peer.session.handle_pubcomp(ack(3));
+    assert_eq!(peer.session.handle_pubcomp(ack(1)).unwrap_err().reason, ProtocolError);
+    assert_eq!(peer.session.handle_pubcomp(ack(2)).unwrap_err().reason, ProtocolError);
+    // Not in use: ignored, or answered with a reason.
+    peer.session.handle_pubcomp(ack(3)).unwrap();
     peer.session.handle_puback(ack(3)).unwrap();
     peer.session.handle_pubrec(refusal(3)).unwrap();
     assert_eq!(peer.seen(), []);
@@ -118,6 +118,18 @@ fn wrong_ack_kind() {
     assert_eq!(peer.seen(), [Seen::Pubrel(3, PacketIdentifierNotFound)]);
     assert_eq!(peer.settled(), []);
     assert_eq!(peer.session.in_flight().count(), 2);
+}
+
+#[test]
+fn a_pubcomp_that_answers_a_pubrel_for_nothing_hits_no_other_message() {
+    let mut peer = windowed(20);
+    peer.session.handle_pubrec(ack(1)).unwrap();
+    assert_eq!(peer.seen(), [Seen::Pubrel(1, PacketIdentifierNotFound)]);
+    // The identifier is given to a message before the client has answered.
+    peer.deliver(owed(AtLeastOnce, OWN, 5));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
+    assert_eq!(peer.session.in_flight().count(), 1);
+    assert_eq!(peer.session.handle_pubcomp(ack(1)).unwrap_err().reason, ProtocolError);
 }
 
 #[test]
@@ -144,13 +156,13 @@ fn window_counts_qos2_until_pubcomp() {
     peer.report(9);
     peer.seen();
     assert!(!peer.session.has_window(), "PUBREC frees nothing");
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     assert!(peer.session.has_window());
     peer.deliver(owed(AtLeastOnce, OWN, 8));
     assert!(!peer.session.has_window());
     // An acknowledgement of nothing frees nothing.
     peer.session.handle_puback(ack(9)).unwrap();
-    peer.session.handle_pubcomp(ack(9));
+    peer.session.handle_pubcomp(ack(9)).unwrap();
     assert!(!peer.session.has_window());
 }
 
@@ -334,6 +346,15 @@ fn alias_bounds() {
     assert_eq!(alias_of(&mut peer, "b", ""), Some(("".into(), 2)));
     let mut peer = Peer::passing();
     assert_eq!(alias_of(&mut peer, "a", ""), Some(("a".into(), 0)), "[MQTT-3.1.2-27]");
+}
+
+#[test]
+fn the_topics_of_all_aliases_together_have_a_limit() {
+    let mut peer = aliased(None);
+    let long = "a".repeat(40_000);
+    assert_eq!(alias_of(&mut peer, &long, "").unwrap().1, 1);
+    assert_eq!(alias_of(&mut peer, &long.replace('a', "b"), "").unwrap().1, 0);
+    assert_eq!(alias_of(&mut peer, "b", "").unwrap().1, 2);
 }
 
 #[test]

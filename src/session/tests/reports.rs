@@ -165,7 +165,7 @@ fn shared_messages_are_settled_for_the_group() {
     peer.deliver(owed(ExactlyOnce, GROUP, 6));
     peer.seen();
     peer.session.handle_pubrec(ack(1)).unwrap();
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     let delta = peer.report(10).unwrap();
     let want = SessionDelta { settled_shared: vec![(GROUP, Lsn(6))], ..SessionDelta::default() };
     assert_eq!(delta, want);

@@ -183,7 +183,7 @@ impl<'a> Server<'a> {
             Packet::Puback(ack) => session.handle_puback(*ack).unwrap(),
             Packet::Pubrec(ack) => session.handle_pubrec(*ack).unwrap(),
             Packet::Pubrel(ack) => session.handle_pubrel(*ack),
-            Packet::Pubcomp(ack) => session.handle_pubcomp(*ack),
+            Packet::Pubcomp(ack) => session.handle_pubcomp(*ack).unwrap(),
             other => unreachable!("{other:?}"),
         }
     }
@@ -350,9 +350,9 @@ fn resume_releases_without_a_window_and_counts_what_is_released() {
     assert_eq!(peer.seen(), [Seen::Pubrel(2, ok), Seen::Pubrel(1, ok)]);
     assert_eq!(repeat(&mut peer), None);
     assert!(peer.session.has_resends() && !peer.session.has_window());
-    peer.session.handle_pubcomp(ack(1));
+    peer.session.handle_pubcomp(ack(1)).unwrap();
     assert_eq!(repeat(&mut peer), None);
-    peer.session.handle_pubcomp(ack(2));
+    peer.session.handle_pubcomp(ack(2)).unwrap();
     assert_eq!(repeat(&mut peer), Some((7, vec![Seen::publish(3, ExactlyOnce, true, "7")])));
     assert!(!peer.session.has_window());
 }
@@ -366,7 +366,7 @@ fn a_late_acknowledgement_needs_no_repeat() {
     assert!(!peer.session.has_window(), "the released one is the client's now");
     peer.report(50);
     assert_eq!(peer.seen(), [Seen::Pubrel(2, ReasonCode::Success)]);
-    peer.session.handle_pubcomp(ack(2));
+    peer.session.handle_pubcomp(ack(2)).unwrap();
     let exchange = peer.session.take_resend().unwrap();
     assert_eq!(exchange.lsn, Lsn(12));
     // Acknowledged while its message is read.

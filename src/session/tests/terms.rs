@@ -110,6 +110,26 @@ fn connack_tells_a_5_0_client_our_limits_and_an_older_one_nothing() {
 }
 
 #[test]
+fn response_information_is_for_those_who_ask_and_stays_in_one_level() {
+    let told = |asks, id, template: Option<&str>| {
+        let terms = terms(Version::V5, |connect, limits| {
+            (connect.request_response_information, connect.client_id) = (asks, id);
+            limits.response_information = template.map(Into::into);
+        });
+        terms.connack(false).properties.response_information
+    };
+    let template = Some("response/{client_id}/");
+    assert_eq!(told(true, "ada", template).as_deref(), Some("response/ada/"));
+    assert_eq!(told(true, "", template).as_deref(), Some("response/assigned/"));
+    assert_eq!(told(false, "ada", template), None);
+    assert_eq!(told(true, "ada", None), None);
+    for id in ["a/b", "+", "a#"] {
+        assert_eq!(told(true, id, template), None, "{id}");
+        assert_eq!(told(true, id, Some("response")).as_deref(), Some("response"), "{id}");
+    }
+}
+
+#[test]
 fn assigned_ids_are_hexadecimal_and_as_random_as_their_bytes() {
     let id = assigned_client_id([0xAB; 16]);
     assert_eq!(id, format!("auto-{}", "ab".repeat(16)));

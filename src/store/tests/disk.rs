@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 
 use super::Dice;
@@ -32,7 +32,7 @@ pub(super) enum Unsynced {
 
 /// The disk; clones share it, so that a test looks at what a database works with.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<Medium>>);
+pub(crate) struct Disk(Arc<Mutex<Medium>>, Arc<Condvar>);
 
 #[derive(Debug, Default)]
 struct Medium {
@@ -43,6 +43,10 @@ struct Medium {
     fault: Option<(u64, Fault)>,
     syncs_only: bool,
     crashed: bool,
+    /// Syncs do not return.
+    holds: bool,
+    /// One of them was called.
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,7 @@ enum Operation {
 impl Disk {
     pub(super) fn with(content: Vec<u8>) -> Self {
         let medium = Medium { synced: content.clone(), content, ..Medium::default() };
-        Self(Arc::new(Mutex::new(medium)))
+        Self(Arc::new(Mutex::new(medium)), Arc::default())
     }
 
     /// Arms a fault for the n-th operation from now on, counted from one.
@@ -66,6 +70,22 @@ impl Disk {
     /// Counts and fails syncs only.
     pub(super) fn count_syncs_only(&self) {
         self.0.lock().syncs_only = true;
+    }
+
+    /// From now on no sync returns, until they are released.
+    pub(crate) fn hold_syncs(&self) {
+        self.0.lock().holds = true;
+    }
+
+    /// Waits until there is a sync that does not return.
+    pub(crate) fn wait_until_held(&self) {
+        self.1.wait_while(&mut self.0.lock(), |medium| !medium.is_held);
+    }
+
+    /// Lets syncs return again.
+    pub(crate) fn release_syncs(&self) {
+        self.0.lock().holds = false;
+        self.1.notify_all();
     }
 
     /// Writes and syncs so far.
@@ -135,6 +155,9 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut medium = self.0.lock();
+        medium.is_held = medium.holds;
+        self.1.notify_all();
+        self.1.wait_while(&mut medium, |medium| medium.holds);
         medium.step(true)?;
         let Medium { synced, unsynced, .. } = &mut *medium;
         unsynced.drain(..).for_each(|operation| apply(synced, &operation));

@@ -21,6 +21,7 @@ use crate::codec::Qos;
 use crate::record::{
     Change, Epoch, Leg, Message, MessageParts, Publication, SessionOpened, SubscriptionIds, UnixMillis,
 };
+pub(crate) use disk::Disk;
 
 const SETTINGS: StoreSettings = StoreSettings {
     cache_size: 1 << 20,
@@ -56,7 +57,7 @@ fn open_in(directory: &Path) -> (Store, Recovered) {
 }
 
 /// An open database, which is made when the disk is empty.
-fn database(disk: &disk::Disk) -> Result<redb::Database, StoreError> {
+fn database(disk: &Disk) -> Result<redb::Database, StoreError> {
     let database = redb::Database::builder().set_cache_size(1 << 20).create_with_backend(disk.clone());
     database.map_err(|e| StoreError::Failed(e.to_string()))
 }
@@ -67,7 +68,8 @@ fn load(database: redb::Database) -> Result<(recover::Opened, Registry), StoreEr
     Ok((recover::load(database, Path::new("test"), &registry)?, registry))
 }
 
-fn open_on(disk: &disk::Disk, settings: &StoreSettings) -> Result<(Store, Recovered), StoreError> {
+/// A store on a disk that a test has in its hands.
+pub(crate) fn open_on(disk: &Disk, settings: &StoreSettings) -> Result<(Store, Recovered), StoreError> {
     let (opened, registry) = load(database(disk)?)?;
     Store::start(opened, registry, settings)
 }

@@ -4,6 +4,7 @@
 //! kills it when its own standard input ends.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Lines},
     net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -14,7 +15,12 @@ use tempfile::TempDir;
 
 use super::{Client, Connect};
 
-const WATCH: &str = r#""$0" "$@" & broker=$!; read -r _; kill -9 $broker; wait $broker 2>/dev/null"#;
+/// It tells the number of the process, and then leaves standard output to the broker.
+const WATCH: &str = r#""$0" "$@" & broker=$!; echo "pid $broker"; exec >&-
+read -r _; kill -9 $broker 2>/dev/null; wait $broker 2>/dev/null"#;
+
+/// Where the broker's standard error goes, in its folder.
+const STDERR: &str = "stderr";
 
 /// A broker with a database of its own.
 pub struct Broker {
@@ -27,8 +33,9 @@ struct Running {
     /// Ends the broker when it is dropped.
     watch: Option<ChildStdin>,
     /// Kept open: the broker says more than its address.
-    _lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
+    process: u32,
 }
 
 /// The broker that most tests share: default settings, but for a plain listener only.
@@ -41,13 +48,7 @@ impl Broker {
     /// Starts a broker; `config` is added to what it needs to run at all.
     pub fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("causeway.toml");
-        let data = folder.path().join("data");
-        let text = format!(
-            "[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n\
-             [log]\nlevel = \"error\"\n{config}\n"
-        );
-        std::fs::write(file, text).unwrap();
+        configure(&folder, config);
         Self { running: run(&folder), folder }
     }
 
@@ -55,6 +56,39 @@ impl Broker {
     pub fn crash(&mut self) {
         self.running.kill();
         self.running = run(&self.folder);
+    }
+
+    /// Stops the broker in order, and starts it again with what is on its disk.
+    pub fn restart(&mut self) {
+        self.running.stop();
+        self.running = run(&self.folder);
+    }
+
+    /// As [`Broker::restart`], with another configuration.
+    pub fn restart_with(&mut self, config: &str) {
+        configure(&self.folder, config);
+        self.restart();
+    }
+
+    /// Has the running broker read another configuration.
+    pub fn reload(&self, config: &str) {
+        configure(&self.folder, config);
+        Command::new("kill").args(["-HUP", &self.running.process.to_string()]).status().unwrap();
+    }
+
+    /// Memory that the process has resident, in bytes, where the system says so.
+    pub fn resident(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.process)).ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().split(' ').next()?;
+        Some(kib.parse::<u64>().ok()? * 1024)
+    }
+
+    /// What the broker has said of its own mistakes: a panic ends no more than its connection, so that a test
+    /// that looks for one asks here.
+    pub fn panics(&self) -> Vec<String> {
+        let said = std::fs::read_to_string(self.folder.path().join(STDERR)).unwrap_or_default();
+        let panics = said.lines().filter(|line| line.contains("panicked") || line.contains("overflow"));
+        panics.map(str::to_owned).collect()
     }
 
     /// Where it listens.
@@ -83,6 +117,12 @@ impl Broker {
 }
 
 impl Running {
+    /// Asks the broker to end, and waits until it has closed its standard output.
+    fn stop(&mut self) {
+        Command::new("kill").arg(self.process.to_string()).status().unwrap();
+        self.lines.by_ref().for_each(drop);
+    }
+
     fn kill(&mut self) {
         drop(self.watch.take());
         self.shell.wait().unwrap();
@@ -95,16 +135,39 @@ impl Drop for Running {
     }
 }
 
+fn configure(folder: &TempDir, config: &str) {
+    let data = folder.path().join("data");
+    let text = format!(
+        "[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n\
+         [log]\nlevel = \"error\"\n{config}\n"
+    );
+    std::fs::write(folder.path().join("causeway.toml"), text).unwrap();
+}
+
 fn run(folder: &TempDir) -> Running {
+    let stderr = File::options().create(true).append(true).open(folder.path().join(STDERR)).unwrap();
     let mut shell = Command::new("/bin/sh")
         .args(["-c", WATCH, env!("CARGO_BIN_EXE_causeway"), "serve", "--config"])
         .arg(folder.path().join("causeway.toml"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.unwrap().trim().strip_prefix("MQTT")?.trim().parse().ok());
-    let address = address.expect("the broker says where it listens");
-    Running { watch: shell.stdin.take(), _lines: lines, shell, address }
+    let (mut process, mut address) = (None, None);
+    while process.is_none() || address.is_none() {
+        let Some(line) = lines.next() else {
+            panic!(
+                "the broker did not start: {}",
+                std::fs::read_to_string(folder.path().join(STDERR)).unwrap()
+            );
+        };
+        let line = line.unwrap();
+        let value = |name| line.trim().strip_prefix(name).map(str::trim);
+        process = process.or(value("pid").and_then(|process| process.parse().ok()));
+        address = address.or(value("MQTT").and_then(|address| address.parse().ok()));
+    }
+    let (process, address) = (process.unwrap(), address.unwrap());
+    Running { watch: shell.stdin.take(), lines, shell, address, process }
 }

@@ -1,6 +1,7 @@
 //! A client that sends what it is told, and takes whole packets.
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -15,6 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Client {
     stream: TcpStream,
     version: Version,
+    /// Packets that came before one that was waited for.
+    deferred: VecDeque<Vec<u8>>,
+    /// Bytes that are read before the connection counts as cut.
+    budget: usize,
 }
 
 /// A PUBLISH from the broker.
@@ -32,12 +37,23 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Alive,
+    /// It ends with this reason.
+    Told(u8),
+    /// It ends without a word.
+    Closed,
+}
+
 impl Client {
     pub fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, version: Version::V5 }
+        Self { stream, version: Version::V5, deferred: VecDeque::new(), budget: usize::MAX }
     }
 
     /// Sends CONNECT, and checks that it was accepted.
@@ -51,6 +67,23 @@ impl Client {
         connack
     }
 
+    /// Sends CONNECT; the CONNACK when it was accepted.
+    pub fn offer(&mut self, connect: &Connect) -> Option<Vec<u8>> {
+        self.version = connect.version;
+        self.send(&connect.bytes());
+        self.next().filter(|connack| connack[0] == 0x20 && connack[3] == 0)
+    }
+
+    /// Reads so many bytes more, and no more than that: then there is no next packet.
+    pub fn read_at_most(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    /// Ends the direction to the broker.
+    pub fn half_close(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Sends bytes. That the broker has closed already is for the next read to find out.
     pub fn send(&mut self, bytes: &[u8]) {
         record(&self.stream, bytes);
@@ -60,6 +93,29 @@ impl Client {
     /// The next packet.
     pub fn receive(&mut self) -> Vec<u8> {
         self.next().unwrap_or_else(|| panic!("the connection was closed"))
+    }
+
+    /// Whether what was sent is taken: the DISCONNECT that it was answered by, the end without one, or the
+    /// answer to the PINGREQ after it.
+    pub fn verdict(mut self, bytes: &[u8]) -> Verdict {
+        self.send(&[bytes, &[0xC0, 0]].concat());
+        loop {
+            match self.next().as_deref() {
+                None => return Verdict::Closed,
+                Some([0xE0, _, reason, ..]) => return Verdict::Told(*reason),
+                Some([0xD0, ..]) => return Verdict::Alive,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Reads to the end; the reason of the DISCONNECT before it, if there is one.
+    pub fn last_words(mut self) -> Option<u8> {
+        let mut reason = None;
+        while let Some(packet) = self.next() {
+            reason = (packet[0] == 0xE0).then(|| packet[2]);
+        }
+        reason
     }
 
     /// Checks the next packet, byte by byte.
@@ -72,6 +128,24 @@ impl Client {
     pub fn ask(&mut self, bytes: &[u8], answer: &[u8]) {
         self.send(bytes);
         self.expect(answer);
+    }
+
+    /// Waits for this packet; what comes before it is for later.
+    pub fn defer_until(&mut self, packet: &[u8]) {
+        let mut earlier = std::mem::take(&mut self.deferred);
+        if let Some(at) = earlier.iter().position(|known| known == packet) {
+            earlier.remove(at);
+            self.deferred = earlier;
+            return;
+        }
+        loop {
+            let received = self.receive();
+            if received == packet {
+                break;
+            }
+            earlier.push_back(received);
+        }
+        self.deferred = earlier;
     }
 
     /// The next packet, which has to be a PUBLISH.
@@ -116,14 +190,9 @@ impl Client {
         self.expect_closed();
     }
 
-    /// Reads until the end, or until a packet `is_it`.
-    pub fn wait_for_end_or(&mut self, is_it: impl Fn(&[u8]) -> bool) {
-        while self.next().is_some_and(|packet| !is_it(&packet)) {}
-    }
-
     /// Cuts the connection without DISCONNECT, and waits until the broker has seen it.
     pub fn cut(self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.half_close();
         self.wait_for_end();
     }
 
@@ -140,11 +209,16 @@ impl Client {
     }
 
     fn wait_for_end(mut self) {
-        while self.next().is_some() {}
+        let mut rest = Vec::new();
+        let end = self.stream.read_to_end(&mut rest);
+        assert!(!end.is_err_and(|error| is_timeout(&error)), "the broker does not close");
     }
 
     /// The next packet; `None` at the end of the connection.
-    fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(packet) = self.deferred.pop_front() {
+            return Some(packet);
+        }
         let mut packet = vec![0; 2];
         if !self.read(&mut packet) {
             return None;
@@ -152,20 +226,32 @@ impl Client {
         let (mut length, mut shift) = (usize::from(packet[1] & 0x7F), 7);
         while packet[packet.len() - 1] & 0x80 != 0 {
             let mut byte = [0];
-            assert!(self.read(&mut byte), "cut in the middle");
+            if !self.read(&mut byte) {
+                return self.cut_short();
+            }
             length |= usize::from(byte[0] & 0x7F) << shift;
             shift += 7;
             packet.push(byte[0]);
         }
         let head = packet.len();
         packet.resize(head + length, 0);
-        assert!(self.read(&mut packet[head..]), "cut in the middle");
+        if !self.read(&mut packet[head..]) {
+            return self.cut_short();
+        }
         Some(packet)
     }
 
+    /// The broker sends whole packets, unless the test wants no more.
+    fn cut_short(&self) -> Option<Vec<u8>> {
+        assert!(self.budget < usize::MAX / 2, "cut in the middle");
+        None
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> bool {
-        match self.stream.read_exact(buffer) {
-            Ok(()) => true,
+        let readable = buffer.len().min(self.budget);
+        self.budget -= readable;
+        match self.stream.read_exact(&mut buffer[..readable]) {
+            Ok(()) => readable == buffer.len(),
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
                 false
             }
@@ -174,7 +260,12 @@ impl Client {
     }
 }
 
-fn parse(packet: &[u8], version: Version) -> Received {
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// What is in a PUBLISH.
+pub fn parse(packet: &[u8], version: Version) -> Received {
     assert_eq!(packet[0] >> 4, 3, "no PUBLISH: {packet:02x?}");
     let mut at = 1 + packet[1..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
     let u16_at = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);

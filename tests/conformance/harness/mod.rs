@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+mod dice;
 mod packets;
 mod recording;
 mod scram;
@@ -9,7 +10,8 @@ mod scram;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use broker::{Broker, broker};
-pub use client::Client;
+pub use client::{Client, Verdict, parse};
+pub use dice::Dice;
 pub use packets::*;
 pub use scram::{Challenge, ITERATIONS, Scram, verifier_line};
 

@@ -66,6 +66,12 @@ impl Connect {
         self
     }
 
+    /// Begins anew.
+    pub fn clean(mut self) -> Self {
+        self.clean = true;
+        self
+    }
+
     /// 5.0: a session that outlives its connection by so many seconds.
     pub fn expiry(self, seconds: u32) -> Self {
         self.property(0x11, &seconds.to_be_bytes())
