@@ -71,9 +71,9 @@ fn body(packet: &[u8]) -> &[u8] {
 /// The packets as raw steps of a session (`targets::session`), with everything written after each.
 fn script(version: Version, flags: u8, packets: &[&[u8]]) -> Vec<u8> {
     let (choice, terms) = match version {
-        Version::V5 => (0, 9),
-        Version::V311 => (2, 6),
-        Version::V31 => (3, 6),
+        Version::V5 => (0, 10),
+        Version::V311 => (2, 7),
+        Version::V31 => (3, 7),
     };
     let mut script = vec![choice, flags];
     script.resize(2 + terms, 0);

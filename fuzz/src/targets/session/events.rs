@@ -8,7 +8,7 @@ use causeway::codec::{
     SubscribeOptions, Unsubscribe, Version,
 };
 use causeway::record::{Lsn, Message, MessageParts, SubscriptionIds, UnixMillis};
-use causeway::session::{Claim, Close, Delivery, Dropped, Incoming, Outcome, Receipt, ReplyPacket};
+use causeway::session::{Claim, Close, Delivery, Dropped, Incoming, Offer, Outcome, Receipt, ReplyPacket};
 use causeway::topic::TopicName;
 
 use super::client::Answer;
@@ -356,6 +356,7 @@ impl World {
     fn any_publish(&mut self, id: u16, input: &mut Input<'_>) {
         let topic = topics::name(input);
         let mut publish = publish(qos(input), id, &topic, "x");
+        publish.retain = self.verdict & 8 != 0;
         publish.dup = publish.packet_id.is_some() && self.verdict & 32 != 0;
         if self.setup.version == Version::V5 {
             publish.properties.topic_alias = NonZeroU16::new(input.below(4).into());
@@ -374,7 +375,8 @@ impl World {
             let options = SubscribeOptions { qos: qos(input), no_local, ..SubscribeOptions::default() };
             filters.push(SubscribeFilter { filter, options });
         }
-        self.client_sends(&Packet::Subscribe(Subscribe { packet_id, subscription_id: None, filters }));
+        let subscription_id = Some(7).filter(|_| self.setup.version == Version::V5 && self.verdict & 8 != 0);
+        self.client_sends(&Packet::Subscribe(Subscribe { packet_id, subscription_id, filters }));
     }
 
     fn any_unsubscribe(&mut self, packet_id: PacketId, input: &mut Input<'_>) {
@@ -429,9 +431,8 @@ impl World {
                 (self.session.handle_pubrec(*ack), if expected { Ok(()) } else { protocol_error })
             }
             Packet::Pubcomp(ack) => {
-                self.model.handle_pubcomp(ack.packet_id);
-                self.session.handle_pubcomp(*ack);
-                (Ok(()), Ok(()))
+                let expected = self.model.handle_pubcomp(ack.packet_id);
+                (self.session.handle_pubcomp(*ack), if expected { Ok(()) } else { protocol_error })
             }
             Packet::Pubrel(ack) => {
                 self.model.handle_pubrel(ack.packet_id);
@@ -512,7 +513,7 @@ impl World {
 
     fn handle_subscribe(&mut self, subscribe: &Subscribe) {
         let judged = self.session.handle_subscribe(subscribe);
-        let expected = expected_subscriptions(self.setup.version, subscribe);
+        let expected = expected_subscriptions(self.setup.version, &self.terms.offer, subscribe);
         let reasons = judged.as_ref().map_err(|close: &Close| close.reason).map(|requests| {
             requests.iter().map(|request| request.as_ref().map(|_| ()).map_err(|reason| *reason)).collect()
         });
@@ -593,10 +594,14 @@ fn any_filter(input: &mut Input<'_>) -> String {
 /// What becomes of each filter, or how the connection ends.
 fn expected_subscriptions(
     version: Version,
+    offer: &Offer,
     subscribe: &Subscribe,
 ) -> Result<Vec<Result<(), ReasonCode>>, ReasonCode> {
     let is_v5 = version == Version::V5;
     let refused = if is_v5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::UnspecifiedError };
+    if subscribe.subscription_id.is_some() && !offer.subscription_identifiers {
+        return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+    }
     let mut all = Vec::new();
     for entry in &subscribe.filters {
         let shared =
@@ -609,6 +614,21 @@ fn expected_subscriptions(
         }
         if !topics::is_filter(filter) || filter.split('/').count() > usize::from(TOPIC_LEVELS) {
             return Err(ReasonCode::MalformedPacket);
+        }
+        let missing = if shared.is_some() && !offer.shared_subscriptions {
+            Some(ReasonCode::SharedSubscriptionsNotSupported)
+        } else if filter.contains(['+', '#']) && !offer.wildcard_subscriptions {
+            Some(ReasonCode::WildcardSubscriptionsNotSupported)
+        } else {
+            None
+        };
+        match missing {
+            Some(reason) if is_v5 => return Err(reason),
+            Some(_) => {
+                all.push(Err(ReasonCode::UnspecifiedError));
+                continue;
+            }
+            None => {}
         }
         if entry.options.no_local && shared.is_some() {
             // [MQTT-3.8.3-4]

@@ -14,7 +14,7 @@ use std::num::NonZeroU16;
 
 use causeway::codec::{Connect, Decoder, MAX_PACKET_SIZE, Qos, Version};
 use causeway::record::UnixMillis;
-use causeway::session::{Durable, Outgoing, Session, SessionLimits, Terms};
+use causeway::session::{Durable, Offer, Outgoing, Session, SessionLimits, Terms};
 
 use super::Input;
 use client::Client;
@@ -104,6 +104,8 @@ impl Setup {
             packet_size: MAX_PACKET_SIZE,
             keep_alive_max: input.pick(&[0, 5]),
             session_expiry: 3600,
+            offer: if honest { Offer::EVERYTHING } else { any_offer(input.byte()) },
+            response_information: None,
         };
         Self { version, durable, honest, connect, limits }
     }
@@ -275,6 +277,17 @@ fn begin(setup: &Setup, terms: &Terms, store: &Store, torn: bool, now: UnixMilli
     let session = Session::new(terms, durable, progress, torn, now);
     let model = Model::new(terms, setup.durable, progress.unwrap_or(&Default::default()));
     (session, model)
+}
+
+/// Most of it, most of the time.
+fn any_offer(choice: u8) -> Offer {
+    Offer {
+        maximum_qos: if choice & 3 == 3 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },
+        retain: choice & 12 != 12,
+        wildcard_subscriptions: choice & 0x30 != 0x30,
+        subscription_identifiers: choice & 0xC0 != 0xC0,
+        shared_subscriptions: choice & 0xC0 != 0x80,
+    }
 }
 
 /// QoS 1 and 2 messages that an honest client may have open.

@@ -60,6 +60,8 @@ pub struct Model {
     /// Begun by an earlier connection and not repeated yet, in the order of the messages.
     pub waiting: Vec<(u16, Open)>,
     pub held: VecDeque<Held>,
+    /// PUBRELs whose PUBCOMP ends nothing.
+    extra_releases: usize,
     /// Messages that were settled and not told yet.
     pub settled: Vec<Lsn>,
     /// What the client has learned that our aliases stand for.
@@ -82,6 +84,7 @@ impl Model {
             sent,
             waiting,
             held,
+            extra_releases: 0,
             settled,
             learned,
         };
@@ -104,6 +107,13 @@ impl Model {
 
     /// Judges a PUBLISH of the client.
     pub fn handle_publish(&mut self, publish: &Publish<'_>) -> Verdict {
+        let offer = &self.terms.offer;
+        if publish.qos > offer.maximum_qos {
+            return Verdict::Close(ReasonCode::QosNotSupported);
+        }
+        if publish.retain && !offer.retain {
+            return Verdict::Close(ReasonCode::RetainNotSupported);
+        }
         let topic = match self.resolve(publish) {
             Ok(topic) => topic,
             Err(reason) => return Verdict::Close(reason),
@@ -204,20 +214,33 @@ impl Model {
                 self.sent.insert(ack.packet_id.get(), open);
                 self.replies.push_back((wait, pubrel));
             }
-            Some(ExchangeState::AwaitingPubcomp) => self.push_now(pubrel),
+            Some(ExchangeState::AwaitingPubcomp) => self.release_again(pubrel),
             None if ack.reason.is_error() => {}
             None => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
-                self.push_now(ReplyPacket::Pubrel(ack.packet_id, reason));
+                self.release_again(ReplyPacket::Pubrel(ack.packet_id, reason));
             }
         }
         true
     }
 
-    pub fn handle_pubcomp(&mut self, id: PacketId) {
-        if self.state(id) == Some(ExchangeState::AwaitingPubcomp) {
+    /// False when the client broke the protocol.
+    pub fn handle_pubcomp(&mut self, id: PacketId) -> bool {
+        let state = self.state(id);
+        if state == Some(ExchangeState::AwaitingPubcomp) {
             self.finish(id);
+        } else if self.extra_releases > 0 {
+            self.extra_releases -= 1;
+        } else {
+            return state.is_none();
         }
+        true
+    }
+
+    /// A PUBREL that ends nothing is answered like any other.
+    fn release_again(&mut self, pubrel: ReplyPacket) {
+        self.extra_releases += 1;
+        self.push_now(pubrel);
     }
 
     /// The exchange is over and its message is settled.
