@@ -53,3 +53,8 @@ fn auth_files() {
 fn rows() {
     run("rows", 20_000, targets::rows::run);
 }
+
+#[test]
+fn websocket() {
+    run("websocket", 5_000, targets::websocket::run);
+}

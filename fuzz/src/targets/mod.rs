@@ -13,5 +13,6 @@ pub mod rows;
 pub mod session;
 mod topics;
 pub mod trie;
+pub mod websocket;
 
 use input::Input;

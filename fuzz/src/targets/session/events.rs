@@ -160,17 +160,9 @@ impl World {
         assert_eq!(exchange.map(|exchange| (exchange.packet_id.get(), exchange.lsn.0)), expected);
         let Some(exchange) = exchange else { return };
         let id = exchange.packet_id;
-        let Some(mut item) = self.store.owed.get(&exchange.lsn.0).cloned() else {
-            panic!("{exchange:?} is of a message that is not owed")
+        let Some(mut item) = self.store.owed.get(&exchange.lsn.0).cloned().filter(|_| choice & 15 != 15) else {
+            return self.abandon(id, exchange.lsn.0);
         };
-        if choice & 15 == 15 {
-            // Its message cannot be read: it goes elsewhere.
-            self.session.abandon(id);
-            self.model.take(id);
-            self.store.owed.remove(&item.number);
-            self.promised.remove(&item.number);
-            return;
-        }
         item.qos = if exchange.state == AwaitingPuback { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         let fits = self.model.fits(&item, self.now);
         let outcome = self.session.redeliver(self.now, id, delivery(&item), &mut self.out);
@@ -183,6 +175,16 @@ impl World {
             assert_eq!((outcome, bytes.len()), (Outcome::Dropped(Dropped::TooLarge), 0));
             self.give_up(&item);
         }
+    }
+
+    /// The message of an exchange is not to be had any more: it went elsewhere. A crash may have forgotten
+    /// that the exchange has ended by that.
+    fn abandon(&mut self, id: PacketId, number: u64) {
+        assert!(self.store.owed.remove(&number).is_some() || self.elsewhere.contains(&number), "{number} is lost");
+        self.elsewhere.insert(number);
+        self.promised.remove(&number);
+        self.session.abandon(id);
+        self.model.take(id);
     }
 
     /// Writes what may be written, and gives it to the client.

@@ -65,6 +65,8 @@ struct World {
     backlog: Vec<u64>,
     /// Messages that the client has to have in the end.
     promised: BTreeSet<u64>,
+    /// Messages that went elsewhere when they were to be repeated.
+    elsewhere: BTreeSet<u64>,
     /// What becomes of the next PUBLISH.
     verdict: u8,
     over: bool,
@@ -125,7 +127,7 @@ impl World {
         let mut client = Client::default();
         client.connected(true, quota(&setup));
         let server_decoder = server_decoder(setup.version);
-        let (refused, backlog, promised) = Default::default();
+        let (refused, backlog, promised, elsewhere) = Default::default();
         Self {
             setup,
             terms,
@@ -141,6 +143,7 @@ impl World {
             may_wait_for_ids: false,
             backlog,
             promised,
+            elsewhere,
             verdict: 0,
             over: false,
         }
