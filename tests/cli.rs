@@ -252,6 +252,33 @@ fn sigterm_says_goodbye_and_ends_with_0() {
 }
 
 #[test]
+fn sigterm_says_goodbye_over_websocket_too() {
+    let folder = configured(&format!("{PLAIN}[[listeners]]\naddress = \"127.0.0.1:0\"\nwebsocket = {{}}\n"));
+    let broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let (_, address) = broker.banner.split_once("ws://").unwrap();
+    let mut client = TcpStream::connect(address.split('/').next().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    // A mask of zeros changes nothing.
+    let head = [0x82, 0x80 | CONNECT.len() as u8, 0, 0, 0, 0];
+    client.write_all(&[request.as_bytes(), &head, CONNECT].concat()).unwrap();
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        received.extend(byte);
+    }
+    // A frame of less than 126 bytes has the head of an MQTT packet.
+    assert_eq!(packet(&mut client)[2], CONNACK);
+    assert_eq!(broker.terminate().status.code(), Some(0));
+    client.read_to_end(&mut received).unwrap();
+    // DISCONNECT with Server shutting down, and a Close frame with 1001.
+    assert!(received.ends_with(&[0x82, 3, 0xe0, 1, 0x8b, 0x88, 2, 0x03, 0xe9]), "{received:x?}");
+}
+
+#[test]
 fn it_listens_within_two_seconds_in_the_foreground_and_stays_after_sighup() {
     // Of three starts, for a machine that is busy with other things.
     let starts_in_time = |_| {

@@ -23,8 +23,13 @@ const PURE: [(&str, &[&str]); 3] = [
 ];
 
 /// Packages that one room alone may name, so that it could do without them one day.
-const KEPT_IN: [(&str, &str); 4] =
-    [("redb", "store"), ("mqttbytes", "codec"), ("rcgen", "transport"), ("hyper_rustls", "bridge")];
+const KEPT_IN: [(&str, &str); 5] = [
+    ("redb", "store"),
+    ("mqttbytes", "codec"),
+    ("rcgen", "transport"),
+    ("tungstenite", "transport"),
+    ("hyper_rustls", "bridge"),
+];
 
 /// What a file uses: rooms by their path from the root of the crate, and every word that begins a path or
 /// follows `std::`.

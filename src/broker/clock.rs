@@ -1,6 +1,6 @@
 //! The one clock: wall time at the start plus elapsed time, so that it never jumps.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::record::UnixMillis;
 
@@ -17,6 +17,11 @@ impl Clock {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         Self { started_at: UnixMillis(millis), started: Instant::now() }
+    }
+
+    /// How long it has run.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The time now.

@@ -170,12 +170,13 @@ impl Broker {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
         // [MQTT-4.8.2-5] What is left is QoS 2 that was begun: nobody else gets it.
-        let left = groups.iter().filter_map(|group| group.settle_hand(slot));
-        let changes: Vec<_> = discarded.into_iter().chain(left).collect();
-        match will {
-            Some(will) => self.publish_will(slot, will, changes),
-            None => self.submit_unawaited(changes),
-        }
+        self.settle_hands(slot, &groups, |left| {
+            let changes = discarded.into_iter().chain(left).collect();
+            match will {
+                Some(will) => self.publish_will(slot, will, changes),
+                None => self.submit_unawaited(changes),
+            }
+        });
     }
 
     /// Finds the slot of the client id, or makes one, and draws an epoch: whoever has the slot is told to
@@ -296,9 +297,10 @@ impl Broker {
             due: None,
         });
         inner.expiry = request.terms.session_expiry;
+        inner.window = request.terms.send_window.into();
         inner.closed_at = None;
         inner.mode = if slot.durable().is_some() { Mode::Backlog } else { Mode::Live };
-        self.metrics.connections.increment(1.0);
+        self.metrics.connections.increment(1);
         let seat = Seat { torn: std::mem::replace(&mut inner.torn, true), opened: inner.opened };
         drop(inner);
         if let Some(will) = overdue {
@@ -352,7 +354,7 @@ impl Broker {
     fn vacate(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, departure: Departure) {
         let now = self.clock.now();
         inner.link = None;
-        self.metrics.connections.decrement(1.0);
+        self.metrics.connections.decrement(1);
         if inner.mode == Mode::Ended {
             return;
         }
@@ -404,6 +406,7 @@ impl Broker {
         }
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
+            self.metrics.sessions_expired.increment(1);
             return self.end(slot, inner, true);
         }
         let will = inner.take_due_will(now);

@@ -29,7 +29,25 @@ pub(super) struct Plan {
 impl Broker {
     /// Submits what has to be durable, then puts the message into the outboxes. Nothing is delivered when
     /// the record is refused.
+    ///
+    /// A further copy for a session is a message of its own, because one message is owed to a session once.
     pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
+        let Some(again) = &matches.again else { return self.route_once(matches, routed, touched) };
+        let copy = Routed { goes_through: true, ..Routed::of(routed.message.clone()) };
+        let first = self.route_once(matches, routed, touched);
+        if matches!(first, Receipt::Refused(_)) {
+            return first;
+        }
+        match self.route(again, copy, touched) {
+            Receipt::Safe(_) => first,
+            Receipt::SafeAt(lsn, reason) => Receipt::SafeAt(lsn, reason),
+            // Not as soon as this copy is complete: the others may not be.
+            Receipt::SafeWith(entry, reason) => Receipt::SafeAt(entry.lsn, reason),
+            refused @ Receipt::Refused(_) => refused,
+        }
+    }
+
+    fn route_once(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
         let qos = routed.message.head().qos;
         let plan = self.plan(matches, &routed.message);
         let reason = if matches.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
@@ -70,7 +88,7 @@ impl Broker {
         }
     }
 
-    fn submit(
+    pub(super) fn submit(
         &self,
         routed: Routed,
         legs: SmallVec<[Leg; 1]>,
@@ -199,7 +217,7 @@ fn is_full(full: &Full, recipient: RecipientNo) -> bool {
     full.iter().any(|(known, ..)| *known == recipient)
 }
 
-fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
+pub(super) fn leg(recipient: RecipientNo, qos: Qos, retain: bool, subscription_ids: SubscriptionIds) -> Leg {
     Leg { recipient, qos, retain, subscription_ids }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A group with a durable member owns its messages in the store, as a session does: with no member online
 //! they wait, and what a member leaves unacknowledged goes to another. A group whose members all end with
-//! their connections keeps nothing.
+//! their connections keeps in memory what they have in hand, and nothing when nobody is left.
 //!
 //! Invariant: a number is in the hands of one member at most.
 
@@ -12,15 +12,23 @@ use std::sync::{Arc, OnceLock};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use super::fan_out::leg;
+use super::publish::Routed;
 use super::slot::{Pushed, Touched};
-use super::{Broker, DurableSlot, Mode, PublishContext, Slot, Subscription};
+use super::turn::{self, Room, Turn};
+use super::unstored::{self, Held, Unstored};
+use super::{Broker, DurableSlot, Memory, Mode, PublishContext, Slot, Subscription};
 use crate::codec::Qos;
-use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
+use crate::config::ShareStrategy;
+use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record, SubscriptionIds};
 use crate::session::{Claim, Delivery, Session};
 use crate::store::SubmitError;
 
 /// Stands in for the holder of a number that was settled: slots are numbered from 1.
 const SETTLED: u64 = 0;
+
+/// How often a member is chosen for one message: it may leave between the look at it and the push.
+const CHOICES_MAX: usize = 3;
 
 /// A share name and a filter, and who takes part.
 #[derive(Debug)]
@@ -33,11 +41,14 @@ pub struct Group {
     members: Mutex<Members>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Members {
     list: Vec<Member>,
-    /// Whose turn it is.
-    next: usize,
+    turn: Turn,
+    /// Who is woken next when something is to be fetched.
+    rung: usize,
+    /// What members have in hand that is not in a queue.
+    unstored: Unstored,
     /// Numbers of the group's queue that a member has in hand, and the slot it has: [`SETTLED`] once it has
     /// settled them and the disk does not know yet.
     in_hand: HashMap<Lsn, u64, RandomState>,
@@ -55,6 +66,8 @@ struct Members {
 #[derive(Debug)]
 struct Member {
     slot: Arc<Slot>,
+    /// Of the client id.
+    hash: u64,
     subscription: Subscription,
 }
 
@@ -67,8 +80,20 @@ pub(super) struct SharedDelivery<'a> {
 }
 
 impl Group {
-    pub(super) fn new(name: &str, id: u64) -> Self {
-        Self { name: name.into(), id, durable: OnceLock::new(), members: Mutex::default() }
+    fn new(name: &str, strategy: ShareStrategy, id: u64, memory: &Arc<Memory>) -> Self {
+        let members = Members {
+            list: Vec::new(),
+            turn: Turn::new(strategy),
+            rung: 0,
+            unstored: Unstored::new(id, memory),
+            in_hand: HashMap::default(),
+            settling: VecDeque::new(),
+            behind: false,
+            last_pushed: Lsn::ZERO,
+            floor: Lsn::ZERO,
+            closed: false,
+        };
+        Self { name: name.into(), id, durable: OnceLock::new(), members: Mutex::new(members) }
     }
 
     /// The group's own queue, if it has one.
@@ -113,7 +138,10 @@ impl Group {
         }
         match members.list.iter_mut().find(|member| member.slot.id == slot.id) {
             Some(member) => member.subscription = subscription,
-            None => members.list.push(Member { slot: Arc::clone(slot), subscription }),
+            None => {
+                let hash = turn::hash(slot.client_id.as_bytes());
+                members.list.push(Member { slot: Arc::clone(slot), hash, subscription });
+            }
         }
         Ok(Some(safe_at))
     }
@@ -121,13 +149,16 @@ impl Group {
     /// Takes a member out. True when nobody is left, which closes the group.
     pub(super) fn leave(&self, slot: &Slot) -> bool {
         let mut members = self.members.lock();
-        members.list.retain(|member| member.slot.id != slot.id);
+        if let Some(place) = members.list.iter().position(|member| member.slot.id == slot.id) {
+            members.list.remove(place);
+            members.turn.removed(place);
+        }
         members.closed = members.list.is_empty();
         members.closed
     }
 
-    /// Gives a message to the next member that is online and has room. Without one it stays in the group's
-    /// queue; a group without a queue drops it.
+    /// Gives a message to a member that is online and has room. Without one it stays in the group's queue; a
+    /// group without a queue drops it.
     pub(super) fn push(
         &self,
         delivery: SharedDelivery<'_>,
@@ -145,16 +176,9 @@ impl Group {
                 return Pushed::Kept;
             }
         }
-        for _ in 0..members.list.len() {
-            let Some((slot, subscription)) = members.turn() else { break };
-            if !slot.has_room(bytes_max) {
-                continue;
-            }
-            let pushed = slot.push(delivery.to(&subscription), bytes_max, touched);
-            if matches!(pushed, Pushed::Kept | Pushed::Crowded) {
-                if let Some(claim) = &delivery.claim {
-                    members.in_hand.insert(claim.lsn, slot.id);
-                }
+        for _ in 0..CHOICES_MAX {
+            let Some(chosen) = members.choose(&delivery, bytes_max) else { break };
+            if members.give(chosen, &delivery, bytes_max, touched) {
                 return Pushed::Kept;
             }
         }
@@ -221,15 +245,20 @@ impl Group {
         members.forget_settled(durable);
     }
 
-    /// Puts back what a member has fetched and does not take.
+    /// Puts back what a member has fetched and does not take. If it is a member no more, the others are told.
     pub fn put_back(&self, slot: &Slot, numbers: impl Iterator<Item = Lsn>) {
-        let mut members = self.members.lock();
+        let (mut members, mut touched) = (self.members.lock(), Touched::default());
         for lsn in numbers {
             if members.in_hand.get(&lsn) == Some(&slot.id) {
                 members.in_hand.remove(&lsn);
                 members.behind = true;
             }
         }
+        if members.behind && !members.list.iter().any(|member| member.slot.id == slot.id) {
+            members.ring_all(&mut touched);
+        }
+        drop(members);
+        touched.ring();
     }
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
@@ -240,26 +269,44 @@ impl Group {
         members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
         if members.in_hand.len() < before {
             members.behind = true;
-            // All of them: one that is woken alone may be one that cannot take anything.
-            touched.links.extend(members.list.iter().filter_map(|member| member.slot.link()));
+            members.ring_all(touched);
         }
     }
 
-    /// Settles what a session that has ended still has in hand.
-    pub(super) fn settle_hand(&self, slot: &Slot) -> Option<Change> {
-        let owner = self.durable.get()?.recipient;
+    /// Takes what a session that has ended still has in hand as settled. Whoever has submitted that says so by
+    /// [`Group::settled_by`].
+    fn settle_hand(&self, slot: &Slot) -> Vec<Lsn> {
         let mut members = self.members.lock();
         let mut numbers = Vec::new();
-        members.in_hand.retain(|lsn, holder| {
-            let is_left = *holder == slot.id;
-            numbers.extend(is_left.then_some(*lsn));
-            !is_left
-        });
-        (!numbers.is_empty()).then_some(Change::Settled(owner, numbers))
+        for (lsn, holder) in members.in_hand.iter_mut().filter(|(_, holder)| **holder == slot.id) {
+            *holder = SETTLED;
+            numbers.push(*lsn);
+        }
+        numbers
     }
 
     fn has_in_hand(&self, slot: &Slot) -> bool {
-        self.members.lock().in_hand.values().any(|holder| *holder == slot.id)
+        let members = self.members.lock();
+        members.unstored.has(slot.id) || members.in_hand.values().any(|holder| *holder == slot.id)
+    }
+
+    fn is_owner(&self, owner: RecipientNo) -> bool {
+        match self.durable.get() {
+            Some(durable) if durable.recipient == owner => true,
+            _ => owner == unstored::owner(self.id),
+        }
+    }
+
+    /// Takes out what a session that has ended had in hand beside the queue, but for QoS 2 that has begun.
+    fn take_unstored(&self, slot: &Slot, session: &Session) -> Vec<Held> {
+        let mut members = self.members.lock();
+        let begun = session.begun_exactly_once(members.unstored.owner());
+        members.unstored.take(slot.id, &begun)
+    }
+
+    /// How many members there are.
+    pub(super) fn member_count(&self) -> usize {
+        self.members.lock().list.len()
     }
 
     /// Notes that a session has a number in hand since before the start.
@@ -278,19 +325,66 @@ impl Members {
         }
     }
 
-    fn turn(&mut self) -> Option<(Arc<Slot>, Subscription)> {
-        if self.list.is_empty() {
-            return None;
+    /// The place of the member that the message goes to. What is stored waits on disk rather than in an outbox
+    /// that is filling; what is not fills it to the end.
+    fn choose(&mut self, delivery: &SharedDelivery<'_>, bytes_max: usize) -> Option<usize> {
+        let Self { list, turn, .. } = self;
+        let size = size_of::<Delivery>() + delivery.message.size();
+        let qos = delivery.message.head().qos;
+        let waits = delivery.claim.is_none() && qos > Qos::AtMostOnce;
+        let room_of = |index: usize| {
+            let member = list.get(index)?;
+            let room = member.slot.room(size, bytes_max).filter(|room| waits || !room.crowded)?;
+            let takes_window = qos.min(member.subscription.options.qos) > Qos::AtMostOnce;
+            Some(if takes_window { room } else { Room { window: usize::MAX, ..room } })
+        };
+        let hash_of = |index: usize| list.get(index).map_or(0, |member| member.hash);
+        turn.choose(list.len(), delivery.message, hash_of, room_of)
+    }
+
+    /// Puts the message into the outbox of a member. False when it was not taken.
+    fn give(
+        &mut self,
+        index: usize,
+        delivery: &SharedDelivery<'_>,
+        bytes_max: usize,
+        touched: &mut Touched,
+    ) -> bool {
+        let Some(member) = self.list.get(index) else { return false };
+        let mut given = delivery.to(&member.subscription);
+        let is_unstored = given.claim.is_none() && given.qos > Qos::AtMostOnce;
+        if is_unstored {
+            given.claim = self.unstored.hold(member.slot.id, delivery.message, given.not_before);
+            if given.claim.is_none() {
+                return false;
+            }
         }
-        let turn = self.next % self.list.len();
-        self.next = turn + 1;
-        self.list.get(turn).map(|member| (Arc::clone(&member.slot), member.subscription))
+        let number = given.claim.as_ref().map(|claim| claim.lsn);
+        let pushed = member.slot.push(given, bytes_max, touched);
+        let is_taken = matches!(pushed, Pushed::Kept | Pushed::Crowded);
+        match number {
+            Some(lsn) if is_unstored && !is_taken => self.unstored.settle(lsn),
+            Some(lsn) if !is_unstored && is_taken => drop(self.in_hand.insert(lsn, member.slot.id)),
+            _ => {}
+        }
+        if is_unstored && pushed == Pushed::Crowded {
+            touched.crowded = Some(Arc::clone(&member.slot));
+        }
+        is_taken
+    }
+
+    /// Wakes everyone who is online: one that is woken alone may be one that cannot take anything.
+    fn ring_all(&self, touched: &mut Touched) {
+        touched.links.extend(self.list.iter().filter_map(|member| member.slot.link()));
     }
 
     /// Wakes a member that is online, so that it fetches.
     fn ring_one(&mut self, touched: &mut Touched) {
-        for _ in 0..self.list.len() {
-            if let Some(link) = self.turn().and_then(|(slot, _)| slot.link()) {
+        let len = self.list.len();
+        for turn in 0..len {
+            let member = self.list.get((self.rung + turn) % len);
+            if let Some(link) = member.and_then(|member| member.slot.link()) {
+                self.rung = (self.rung + turn + 1) % len;
                 return touched.links.push(link);
             }
         }
@@ -319,8 +413,12 @@ impl SharedDelivery<'_> {
 impl Broker {
     /// The group of this name, which is made when there is none.
     pub(super) fn group(&self, name: &str) -> Arc<Group> {
-        let entry = self.groups.entry(name.into());
-        Arc::clone(entry.or_insert_with(|| Arc::new(Group::new(name, self.new_id()))).value())
+        let make = || {
+            let share_name = name.split('/').nth(1).unwrap_or_default();
+            let strategy = self.limits.shared.strategy_of(share_name);
+            Arc::new(Group::new(name, strategy, self.new_id(), &self.memory))
+        };
+        Arc::clone(self.groups.entry(name.into()).or_insert_with(make).value())
     }
 
     /// A session joins the group of this name. Gives the number to wait for.
@@ -359,8 +457,7 @@ impl Broker {
         if slot.durable().is_some_and(|durable| durable.recipient == claim.owner) {
             return None;
         }
-        let is_owner =
-            |group: &&Arc<Group>| group.durable().is_some_and(|queue| queue.recipient == claim.owner);
+        let is_owner = |group: &&Arc<Group>| group.is_owner(claim.owner);
         // A member that has left settles what it had begun all the same.
         let member_of = slot.lock().groups.iter().find(is_owner).cloned();
         member_of.or_else(|| self.group_by_number(claim.owner))
@@ -376,18 +473,61 @@ impl Broker {
         session: &Session,
         context: &mut PublishContext,
     ) {
-        let has_ended = slot.lock().mode == Mode::Ended;
-        let mut changes = Vec::new();
         for group in groups {
-            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
-            let keeps = session.begun_exactly_once(owner);
-            group.let_go(slot, &keeps, &mut context.touched);
-            changes.extend(if has_ended { group.settle_hand(slot) } else { None });
+            self.hand_on(group, group.take_unstored(slot, session), &mut context.touched);
+            if let Some(owner) = group.durable().map(|durable| durable.recipient) {
+                let keeps = session.begun_exactly_once(owner);
+                group.let_go(slot, &keeps, &mut context.touched);
+            }
+        }
+        if slot.lock().mode == Mode::Ended {
+            self.settle_hands(slot, groups, |changes| self.submit_unawaited(changes));
+        }
+        for group in groups {
             if group.subscription_of(slot).is_none() && !group.has_in_hand(slot) {
                 slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
             }
         }
-        self.submit_unawaited(changes);
+    }
+
+    /// Settles what a session that has ended still has in hand of `groups`, by changes that `submit` submits:
+    /// until these are durable nobody else fetches it.
+    pub(super) fn settle_hands(&self, slot: &Slot, groups: &[Arc<Group>], submit: impl FnOnce(Vec<Change>)) {
+        let hands: Vec<_> = groups.iter().map(|group| (group, group.settle_hand(slot))).collect();
+        let settled = |(group, numbers): &(&Arc<Group>, Vec<Lsn>)| {
+            let owner = group.durable().filter(|_| !numbers.is_empty())?.recipient;
+            Some(Change::Settled(owner, numbers.clone()))
+        };
+        submit(hands.iter().filter_map(settled).collect());
+        let (submitted, durable) = (self.store.last_submitted(), self.store.watermark());
+        for (group, numbers) in hands {
+            numbers.into_iter().for_each(|lsn| group.settled_by(submitted, lsn, durable));
+        }
+    }
+
+    /// Gives to others what a member had that is in no queue. A group that has one by now stores it first.
+    fn hand_on(&self, group: &Group, left: Vec<Held>, touched: &mut Touched) {
+        for Held { message, not_before, .. } in left {
+            let claim = group.durable().and_then(|durable| self.store_for(durable.recipient, &message));
+            let shared = SharedDelivery { message: &message, not_before, claim };
+            self.count_pushed(group.push(shared, self.limits.outbox_bytes, touched));
+        }
+    }
+
+    /// Stores a message for a group; `None` when the store has failed.
+    fn store_for(&self, group: RecipientNo, message: &Message) -> Option<Claim> {
+        let leg = leg(group, message.head().qos, false, SubscriptionIds::new());
+        let entry = self.submit(Routed::of(message.clone()), [leg].into()).ok()?;
+        Some(Claim { lsn: entry.lsn, owner: group, entry: Some(entry) })
+    }
+
+    /// Settles a claim that is on no disk. False when it is another's.
+    pub fn settle_unstored(&self, slot: &Slot, claim: &Claim) -> bool {
+        let is_unstored = unstored::is_owner(claim.owner);
+        if is_unstored && let Some(group) = self.group_of(slot, claim) {
+            group.members.lock().unstored.settle(claim.lsn);
+        }
+        is_unstored
     }
 
     /// A session leaves a group. What it has in hand it may still settle; the rest is released when its
@@ -402,10 +542,7 @@ impl Broker {
 
     /// The group with this number in the store. Looks through all groups: for those who have left theirs.
     pub(super) fn group_by_number(&self, recipient: RecipientNo) -> Option<Arc<Group>> {
-        let found = self
-            .groups
-            .iter()
-            .find(|group| group.durable().is_some_and(|durable| durable.recipient == recipient));
+        let found = self.groups.iter().find(|group| group.is_owner(recipient));
         found.map(|group| Arc::clone(group.value()))
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Matches {
     pub(super) sessions: Vec<SessionMatch>,
     pub(super) groups: Vec<Arc<Group>>,
     pub(super) routes: Vec<Arc<Route>>,
+    /// The further copies for sessions that get one for each subscription that matches.
+    pub(super) again: Option<Box<Self>>,
 }
 
 /// The matches of the topics a connection publishes to. It holds slots, never connections, so that it stays
@@ -104,6 +106,17 @@ impl MatchMemory {
     }
 }
 
+impl SessionMatch {
+    fn new(slot: &Arc<Slot>, subscription: &Subscription) -> Self {
+        Self {
+            slot: Arc::clone(slot),
+            qos: subscription.options.qos,
+            retain_as_published: subscription.options.retain_as_published,
+            ids: subscription.id.into_iter().collect(),
+        }
+    }
+}
+
 impl Matches {
     /// Finds everyone the topic matches, in place of who was in here. `publisher` is left out where it asked
     /// for No Local [MQTT-3.8.3-3].
@@ -111,14 +124,14 @@ impl Matches {
         self.sessions.clear();
         self.groups.clear();
         self.routes.clear();
+        self.again = None;
+        let is_publisher = |slot: &Slot| publisher.is_some_and(|publisher| publisher.id == slot.id);
+        let is_merged = broker.limits.merge_overlapping;
         let mut by_slot = HashMap::new();
         broker.index.for_each_match(topic, |target, subscription| match target {
-            Target::Session(slot) => {
-                let own = publisher.is_some_and(|publisher| publisher.id == slot.id);
-                if !(own && subscription.options.no_local) {
-                    self.add_session(slot, subscription, &mut by_slot);
-                }
-            }
+            Target::Session(slot) if subscription.options.no_local && is_publisher(slot) => {}
+            Target::Session(slot) if is_merged => self.add_session(slot, subscription, &mut by_slot),
+            Target::Session(slot) => self.sessions.push(SessionMatch::new(slot, subscription)),
             Target::Group(group) => self.groups.push(Arc::clone(group)),
             Target::Route(route) => {
                 if !self.routes.iter().any(|known| Arc::ptr_eq(known, route)) {
@@ -127,6 +140,26 @@ impl Matches {
             }
         });
         self.routes.retain(|route| !route.excludes(topic));
+        if !is_merged {
+            self.split_copies();
+        }
+    }
+
+    /// Leaves each session here once, by the subscription with the highest QoS, and moves the others on: the
+    /// first copy is the one that is promised [MQTT-3.3.4-2].
+    fn split_copies(&mut self) {
+        let mut copies = HashMap::<u64, usize>::new();
+        let mut sessions = std::mem::take(&mut self.sessions);
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.qos));
+        for session in sessions {
+            let copy = copies.entry(session.slot.id).or_default();
+            let mut matches = &mut *self;
+            for _ in 0..*copy {
+                matches = matches.again.get_or_insert_default();
+            }
+            matches.sessions.push(session);
+            *copy += 1;
+        }
     }
 
     /// Adds a subscription of a session that may be in here already. `by_slot` has the places of all sessions
@@ -154,12 +187,7 @@ impl Matches {
         if !by_slot.is_empty() {
             by_slot.insert(slot.id, self.sessions.len());
         }
-        self.sessions.push(SessionMatch {
-            slot: Arc::clone(slot),
-            qos: subscription.options.qos,
-            retain_as_published: subscription.options.retain_as_published,
-            ids: subscription.id.into_iter().collect(),
-        });
+        self.sessions.push(SessionMatch::new(slot, subscription));
     }
 
     /// Whether nobody at all matches.

@@ -1,8 +1,8 @@
 //! The switchboard: who is there, what they subscribe to, and where a message goes.
 //!
 //! It touches no socket, and the disk only through the store: it hands records to that and messages to
-//! outboxes. Connections call it from their own tasks; it has no task of its own but the one that keeps the
-//! timers.
+//! outboxes. Connections call it from their own tasks; it has no tasks of its own but the one that keeps the
+//! timers and the one that publishes `$SYS`.
 //!
 //! Invariant: a message is handed to the store and to every outbox by the same call, without an await in
 //! between, and a record is submitted before any of its legs is delivered.
@@ -23,9 +23,12 @@ mod retained;
 mod route;
 mod slot;
 mod subscriptions;
+mod sys;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
+mod turn;
+mod unstored;
 mod wills;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,17 +53,17 @@ pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
-use crate::config::RedirectConfig;
-use crate::record::{Change, Message, Record};
+use crate::config::{RedirectConfig, SharedConfig};
+use crate::record::{Change, Record};
 use crate::session::SessionLimits;
 use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
 use matching::Target;
-use retained::RetainedTotals;
+use retained::{Retained, RetainedTotals};
 use timers::Timers;
 
-/// Limits that the broker enforces beyond those of a single session.
+/// Limits that the broker enforces beyond those of a single session, and what an operator may choose.
 #[derive(Clone, Debug)]
 pub struct BrokerLimits {
     /// What one client may do.
@@ -71,6 +74,8 @@ pub struct BrokerLimits {
     pub outbox_bytes: usize,
     /// Messages that wait on disk for one session or route.
     pub queued_messages: u64,
+    /// Whether a message that several subscriptions of a session match is one delivery and not several.
+    pub merge_overlapping: bool,
     /// Bytes that wait on disk for one session or route.
     pub queued_bytes: u64,
     /// Sessions.
@@ -87,6 +92,10 @@ pub struct BrokerLimits {
     pub dead_letter_bytes: u64,
     /// How long a new connection waits for the old one of its session to leave.
     pub takeover_timeout: Duration,
+    /// Which member of a shared group gets a message.
+    pub shared: SharedConfig,
+    /// Whether a retained message is sent only while its author may publish it.
+    pub checks_retained_source: bool,
 }
 
 /// The switchboard.
@@ -108,7 +117,7 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
-    retained: RetainedTree<Message>,
+    retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
     /// Why everybody has to leave, once that is so.
@@ -163,6 +172,11 @@ impl Broker {
         if !changes.is_empty() {
             drop(self.store.submit(Record::of(changes)));
         }
+    }
+
+    /// How many sessions there are, with a connection or without.
+    fn session_count(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     fn new_id(&self) -> u64 {

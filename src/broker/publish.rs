@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::matching::{MatchMemory, Matches};
+use super::retained::Retained;
 use super::slot::Touched;
 use super::{Broker, Slot};
 use crate::auth::Rights;
@@ -29,6 +30,8 @@ pub struct Source<'a> {
     pub durable: Option<Durable>,
     /// What it may do.
     pub rights: &'a Rights,
+    /// Its user name, if somebody has checked it.
+    pub user_name: Option<&'a str>,
 }
 
 /// A message that is about to be routed, with everything that becomes durable with it.
@@ -111,12 +114,14 @@ impl Broker {
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
         let mut totals = self.retained_totals.lock();
         let before = self.retained.get(topic);
-        if !self.retain(&mut totals, topic, &message) {
+        let retained = Retained { message, author: source.user_name.map(Into::into) };
+        if !self.retain(&mut totals, topic, &retained) {
             self.metrics.dropped.retained_full.increment(1);
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
         let (matches, _) = memory.look_up(self, source, topic);
-        let routed = Routed { inbound: inbound(source, publish), retain: true, ..Routed::of(message) };
+        let (inbound, changes) = (inbound(source, publish), retained.changes());
+        let routed = Routed { inbound, retain: true, changes, ..Routed::of(retained.message) };
         let receipt = self.route(matches, routed, touched);
         if matches!(receipt, Receipt::Refused(_)) {
             self.put_back_retained(&mut totals, topic, before);
@@ -125,13 +130,24 @@ impl Broker {
     }
 
     /// Routes a will. False when the store has failed; there is nobody to wait for its commit.
-    pub(super) fn route_will(&self, message: Message, changes: Vec<Change>, touched: &mut Touched) -> bool {
+    pub(super) fn route_will(
+        &self,
+        message: Message,
+        author: Option<Arc<str>>,
+        mut changes: Vec<Change>,
+        touched: &mut Touched,
+    ) -> bool {
         let topic = message.topic().to_owned();
         let Ok(topic) = TopicName::parse(&topic, u16::MAX) else { return false };
         // One that was left when retained messages were still offered is a message like any other.
         let retain = message.head().retain && self.limits.session.offer.retain;
         let mut totals = retain.then(|| self.retained_totals.lock());
-        let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &message));
+        let retained = Retained { message, author };
+        let retain = totals.as_mut().is_some_and(|totals| self.retain(totals, &topic, &retained));
+        if retain {
+            changes.extend(retained.changes());
+        }
+        let message = retained.message;
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
         let routed = Routed { retain, changes, goes_through: true, ..Routed::of(message) };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::retained::Retained;
 use super::slot::SlotWill;
 use super::{Broker, DurableSlot, Slot};
 use crate::record::{Change, ExchangeState, SubscriptionRow, UnixMillis};
@@ -12,9 +13,10 @@ use crate::topic::TopicName;
 
 impl Broker {
     pub(super) fn recover(&self, recovered: Recovered) {
-        for message in &recovered.retained {
-            if let Ok(topic) = TopicName::parse(message.topic(), u16::MAX) {
-                self.retain(&mut self.retained_totals.lock(), &topic, message);
+        for (message, author) in recovered.retained {
+            let retained = Retained { message, author };
+            if let Ok(topic) = TopicName::parse(retained.message.topic(), u16::MAX) {
+                self.retain(&mut self.retained_totals.lock(), &topic, &retained);
             }
         }
         for (name, recipient) in &recovered.groups {

@@ -1,7 +1,10 @@
 //! Retained messages: what a new subscription is given first.
 
+use std::sync::Arc;
+
 use super::slot::{Pushed, Touched};
 use super::{Broker, PublishContext, Slot, Subscription};
+use crate::auth::Rights;
 use crate::codec::{Qos, RetainHandling};
 use crate::record::{Change, Leg, Lsn, Message, Publication, Record, UnixMillis};
 use crate::session::{Claim, Delivery};
@@ -16,6 +19,21 @@ const CHUNK: usize = 64;
 pub(super) struct RetainedTotals {
     pub(super) messages: u64,
     pub(super) bytes: u64,
+}
+
+/// A retained message and who put it there.
+#[derive(Clone, Debug)]
+pub(super) struct Retained {
+    pub(super) message: Message,
+    /// The user name of its author, beside the client id that is in the message.
+    pub(super) author: Option<Arc<str>>,
+}
+
+/// Answers whether authors may still publish what they have, and remembers the last one's rights: retained
+/// messages that lie side by side are often by the same client.
+struct Authors<'a> {
+    broker: &'a Broker,
+    last: Option<(Retained, Option<Rights>)>,
 }
 
 /// A subscription that is still to be given retained messages.
@@ -49,6 +67,17 @@ impl RetainedScan {
     }
 }
 
+impl Retained {
+    /// What becomes durable beside the message.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let author = self.author.as_ref().filter(|_| !self.message.payload().is_empty());
+        author
+            .map(|name| Change::RetainedBy(self.message.topic().into(), Arc::clone(name)))
+            .into_iter()
+            .collect()
+    }
+}
+
 impl Broker {
     /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
     /// is no room for it.
@@ -56,13 +85,14 @@ impl Broker {
         &self,
         totals: &mut RetainedTotals,
         topic: &TopicName<'_>,
-        message: &Message,
+        retained: &Retained,
     ) -> bool {
+        let message = &retained.message;
         let old = if message.payload().is_empty() {
             self.retained.remove(topic)
         } else {
             let size = message.size() as u64;
-            let replaced = self.retained.get(topic).map_or(0, |old| old.size() as u64);
+            let replaced = self.retained.get(topic).map_or(0, |old| old.message.size() as u64);
             let messages = totals.messages + u64::from(replaced == 0);
             let bytes = totals.bytes - replaced + size;
             if messages > self.limits.retained_messages || bytes > self.limits.retained_bytes {
@@ -70,11 +100,11 @@ impl Broker {
             }
             totals.messages += 1;
             totals.bytes += size;
-            self.retained.put(topic, message.clone())
+            self.retained.put(topic, retained.clone())
         };
         if let Some(old) = old {
             totals.messages -= 1;
-            totals.bytes -= old.size() as u64;
+            totals.bytes -= old.message.size() as u64;
         }
         self.metrics.retained(totals.messages, totals.bytes);
         true
@@ -85,13 +115,13 @@ impl Broker {
         &self,
         totals: &mut RetainedTotals,
         topic: &TopicName<'_>,
-        before: Option<Message>,
+        before: Option<Retained>,
     ) {
         if let Some(before) = before {
             self.retain(totals, topic, &before);
         } else if let Some(refused) = self.retained.remove(topic) {
             totals.messages -= 1;
-            totals.bytes -= refused.size() as u64;
+            totals.bytes -= refused.message.size() as u64;
         }
     }
 
@@ -114,8 +144,11 @@ impl Broker {
         let touched = &mut context.touched;
         let (mut outcome, mut expired) = (Ok(()), Vec::new());
         let bytes_max = self.limits.outbox_bytes;
-        let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, message| {
-            let allowed = TopicName::parse(topic, u16::MAX).is_ok_and(|topic| may_receive(&topic));
+        let mut authors = Authors { broker: self, last: None };
+        let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, retained| {
+            let message = &retained.message;
+            let allowed = TopicName::parse(topic, u16::MAX)
+                .is_ok_and(|topic| may_receive(&topic) && authors.may_publish(&topic, retained));
             if message.head().expires_at <= now {
                 expired.push(topic.to_owned());
             } else if allowed {
@@ -137,12 +170,12 @@ impl Broker {
         for topic in topics {
             let Ok(name) = TopicName::parse(topic, u16::MAX) else { continue };
             let mut totals = self.retained_totals.lock();
-            if self.retained.get(&name).is_none_or(|message| message.head().expires_at > now) {
+            if self.retained.get(&name).is_none_or(|known| known.message.head().expires_at > now) {
                 continue;
             }
             if let Some(old) = self.retained.remove(&name) {
                 totals.messages -= 1;
-                totals.bytes -= old.size() as u64;
+                totals.bytes -= old.message.size() as u64;
                 self.metrics.retained(totals.messages, totals.bytes);
             }
             self.store.submit(Record::of([Change::RetainedRemoved(topic.as_str().into())]))?;
@@ -185,5 +218,28 @@ impl Broker {
             delivery.claim = Some(Claim { lsn: entry.lsn, owner: durable.recipient, entry: Some(entry) });
         }
         Ok(slot.push(delivery, self.limits.outbox_bytes, touched))
+    }
+}
+
+impl Authors<'_> {
+    /// Whether a message is by somebody who may still publish it. What the broker says itself always is.
+    fn may_publish(&mut self, topic: &TopicName<'_>, retained: &Retained) -> bool {
+        if !self.broker.limits.checks_retained_source || topic.is_system() {
+            return true;
+        }
+        let is_by_same = |(last, _): &&(Retained, Option<Rights>)| {
+            last.author == retained.author && last.message.publisher() == retained.message.publisher()
+        };
+        if self.last.as_ref().filter(is_by_same).is_none() {
+            let user_name = retained.author.as_deref();
+            let rights = self.broker.auth.rights_of_absent(user_name, retained.message.publisher());
+            self.last = Some((retained.clone(), rights.ok()));
+        }
+        let rights = self.last.as_ref().and_then(|(_, rights)| rights.as_ref());
+        let may_publish = rights.is_some_and(|rights| rights.may_publish(topic));
+        if !may_publish {
+            self.broker.metrics.dropped.not_authorized.increment(1);
+        }
+        may_publish
     }
 }

@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::turn::Room;
 use super::{Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
@@ -71,6 +72,10 @@ pub(super) struct SlotInner {
     outbox_bytes: usize,
     /// What the outbox, and the frames that the connection took last, have of the common budget.
     share: MemoryShare,
+    /// Messages that the connection has taken from here and that its client has not acknowledged.
+    in_hand: usize,
+    /// How many the client may have unacknowledged.
+    pub(super) window: usize,
     /// Publishers that wait until the outbox was emptied. One enters with a message that it has put there, so
     /// that the limit of the outbox is that of this list.
     waiting: Vec<Arc<Link>>,
@@ -146,8 +151,8 @@ impl Touched {
 pub(super) enum Pushed {
     /// In the outbox, or owed by the store.
     Kept,
-    /// In the outbox of a session that ends with its connection, and that is more than half full: who
-    /// publishes should wait a little.
+    /// In an outbox that is more than half full, and not owed by the store to this session: who publishes
+    /// should wait a little.
     Crowded,
     /// A QoS 0 message, or one of a shared group, that found no room, or nobody.
     Dropped,
@@ -184,6 +189,8 @@ impl Slot {
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             share: MemoryShare::of(memory),
+            in_hand: 0,
+            window: 0,
             waiting: Vec::new(),
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
@@ -241,9 +248,11 @@ impl Slot {
         pushed
     }
 
-    /// Takes what is in the outbox, all at once; `frames` has to be empty. Gives the mode.
-    pub fn take_frames(&self, frames: &mut VecDeque<Delivery>) -> Mode {
+    /// Takes what is in the outbox, all at once; `frames` has to be empty. `unacknowledged` is how many messages
+    /// the client has not acknowledged. Gives the mode.
+    pub fn take_frames(&self, frames: &mut VecDeque<Delivery>, unacknowledged: usize) -> Mode {
         let mut inner = self.inner.lock();
+        inner.in_hand = unacknowledged + inner.outbox.len();
         // The frames that were taken before are gone; those that are taken now are still there.
         let bytes = std::mem::take(&mut inner.outbox_bytes);
         inner.share.shrink(bytes);
@@ -292,10 +301,16 @@ impl Slot {
         Ok(())
     }
 
-    /// Whether a frame would be taken now, with some room to spare.
-    pub(super) fn has_room(&self, bytes_max: usize) -> bool {
+    /// What room there is for a message of this size, when it would be taken now.
+    pub(super) fn room(&self, size: usize, bytes_max: usize) -> Option<Room> {
         let inner = self.inner.lock();
-        inner.mode == Mode::Live && inner.outbox_bytes <= bytes_max / 2
+        let fits = inner.outbox_bytes + size <= bytes_max || inner.outbox.is_empty();
+        let room = || Room {
+            in_hand: inner.in_hand + inner.outbox.len(),
+            window: inner.window,
+            crowded: inner.is_crowded(bytes_max),
+        };
+        (inner.mode == Mode::Live && fits).then(room)
     }
 
     /// Whether more retained messages may be handed over: they wait for the client like everything else.
@@ -333,7 +348,7 @@ impl SlotInner {
         let fits = self.outbox_bytes + size <= bytes_max || self.outbox.is_empty();
         if fits && self.share.grow(self.outbox_bytes + size) {
             self.outbox_bytes += size;
-            let must_arrive = delivery.qos > Qos::AtMostOnce && delivery.claim.is_none();
+            let must_arrive = delivery.qos > Qos::AtMostOnce && !is_own;
             self.outbox.push_back(delivery);
             return if must_arrive && self.is_crowded(bytes_max) { Pushed::Crowded } else { Pushed::Kept };
         }
@@ -363,6 +378,7 @@ impl SlotInner {
 
     /// Forgets the frames: what is durable is owed by the store.
     pub(super) fn drop_frames(&mut self) {
+        self.in_hand = 0;
         self.outbox_bytes = 0;
         self.share.shrink(0);
         self.outbox = VecDeque::new();

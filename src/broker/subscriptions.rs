@@ -66,7 +66,7 @@ impl Broker {
             let reason = match filter {
                 Ok(filter) if slot.lock().subscriptions.remove(&filter).is_some() => {
                     self.withdraw(slot, &filter);
-                    self.metrics.subscriptions.decrement(1.0);
+                    self.metrics.subscriptions.decrement(1);
                     if let Some(durable) = slot.durable() {
                         changes.push(Change::Unsubscribed(durable.recipient, filter.to_string().into()));
                     }
@@ -85,7 +85,7 @@ impl Broker {
     pub(super) fn withdraw_all(&self, slot: &Arc<Slot>) {
         let subscriptions = std::mem::take(&mut slot.lock().subscriptions);
         subscriptions.keys().for_each(|filter| self.withdraw(slot, filter));
-        self.metrics.subscriptions.decrement(subscriptions.len() as f64);
+        self.metrics.subscriptions.decrement(subscriptions.len() as u64);
     }
 
     /// Puts a subscription that was found on disk into the index.
@@ -95,7 +95,7 @@ impl Broker {
         // Refused only when the store has failed, and then nobody is served.
         let _ = self.insert(slot, &filter, subscription);
         slot.lock().subscriptions.insert(filter, subscription);
-        self.metrics.subscriptions.increment(1.0);
+        self.metrics.subscriptions.increment(1);
     }
 
     fn may_subscribe(
@@ -123,7 +123,7 @@ impl Broker {
     ) -> Result<(), SubmitError> {
         let subscription = Subscription { options: request.options, id: request.id };
         let old = slot.lock().subscriptions.insert(request.filter.clone(), subscription);
-        self.metrics.subscriptions.increment(f64::from(u8::from(old.is_none())));
+        self.metrics.subscriptions.increment(u64::from(old.is_none()));
         // Into the index before the tree is scanned: what is published in between is found by one of both.
         let safe_at = self.insert(slot, &request.filter, subscription)?;
         subscribed.safe_at = safe_at.max(subscribed.safe_at);

@@ -1,5 +1,6 @@
 //! Interleavings that were broken once, played step by step.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::publish::Source;
@@ -8,6 +9,7 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
+use crate::config::{ShareStrategy, SharedConfig};
 use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
@@ -29,6 +31,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     memory: 1 << 30,
     outbox_bytes: 1 << 20,
     queued_messages: 1000,
+    merge_overlapping: true,
     queued_bytes: 1 << 20,
     sessions: 1000,
     subscriptions_per_session: 100,
@@ -37,6 +40,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     dead_letters: 1000,
     dead_letter_bytes: 1 << 26,
     takeover_timeout: Duration::from_secs(1),
+    shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
+    checks_retained_source: false,
 };
 
 /// A store that commits at once.
@@ -127,7 +132,8 @@ impl World {
             payload,
         };
         let rights = self.rights();
-        let source = Source { slot: &client.attachment.slot, durable: None, rights: &rights };
+        let source =
+            Source { slot: &client.attachment.slot, durable: None, rights: &rights, user_name: None };
         let topic = TopicName::parse("a", 10).unwrap();
         let now = self.broker.clock.now();
         self.broker.publish(&mut PublishContext::default(), &source, &publish, &topic, now)
@@ -217,7 +223,7 @@ async fn who_joins_while_the_last_member_leaves_gets_a_group_that_lives() {
     world.broker.close_group(&closing);
     world.publish(&one, b"x").await;
     let mut frames = Default::default();
-    other.attachment.slot.take_frames(&mut frames);
+    other.attachment.slot.take_frames(&mut frames, 0);
     assert_eq!(frames.len(), 1);
 }
 
@@ -302,7 +308,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
     let world = World::new();
     let one = world.live("one").await;
     let mut touched = Touched::default();
-    assert!(world.broker.route_will(retained_message(UnixMillis(2)), Vec::new(), &mut touched));
+    assert!(world.broker.route_will(retained_message(UnixMillis(2)), None, Vec::new(), &mut touched));
     assert_eq!(world.broker.retained_totals.lock().messages, 1);
     world.subscribe(&one, "a");
     let filter = SubscriptionFilter::parse("a", 10).unwrap();
@@ -313,7 +319,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
     world.broker.send_retained(&one.attachment.slot, scan(), now, |_| true, &mut context).unwrap();
     assert_eq!(world.broker.retained_totals.lock().messages, 0, "it counts against no limit any more");
     let mut frames = Default::default();
-    one.attachment.slot.take_frames(&mut frames);
+    one.attachment.slot.take_frames(&mut frames, 0);
     assert!(frames.is_empty());
 }
 
@@ -330,7 +336,7 @@ async fn refuse_is_all_or_nothing() {
     assert!(world.broker.retained.get(&topic).is_none(), "what is refused is not retained");
     for client in [&away, &here] {
         let mut frames = Default::default();
-        client.attachment.slot.take_frames(&mut frames);
+        client.attachment.slot.take_frames(&mut frames, 0);
         assert!(frames.is_empty(), "what is refused is delivered to nobody");
     }
 }
@@ -344,7 +350,7 @@ async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
     let mut touched = Touched::default();
     let message = retained_message(UnixMillis::NEVER);
     assert!(
-        world.broker.route_will(message, vec![ended], &mut touched),
+        world.broker.route_will(message, None, vec![ended], &mut touched),
         "the end of a session is never refused"
     );
     assert_eq!(world.broker.retained_totals.lock().messages, 1);

@@ -22,7 +22,7 @@ impl Broker {
         }
         let mut touched = Touched::default();
         let message = self.will_message(&will.record);
-        if !self.route_will(message, changes, &mut touched) {
+        if !self.route_will(message, will.user_name, changes, &mut touched) {
             tracing::error!(client_id = %slot.client_id, "a will could not be stored");
         }
         touched.ring();

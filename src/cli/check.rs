@@ -69,8 +69,10 @@ fn summary(name: &str, config: &Config) -> String {
 }
 
 fn summary_json(config: &Config) -> Value {
-    let listener =
-        |listener: &ListenerConfig| json!({"address": listener.address, "tls": listener.tls.is_some()});
+    let listener = |listener: &ListenerConfig| {
+        let (tls, websocket) = (listener.tls.is_some(), listener.websocket.is_some());
+        json!({"address": listener.address, "tls": tls, "websocket": websocket})
+    };
     let routes = config.routes.iter().map(|route| {
         json!({"name": route.name, "topics": route.topics, "exclude": route.exclude, "target": route.target})
     });
@@ -105,7 +107,12 @@ fn count(error: &ConfigError) -> String {
 }
 
 fn protocol(listener: &ListenerConfig) -> &'static str {
-    if listener.tls.is_some() { "TLS" } else { "TCP" }
+    match (&listener.websocket, &listener.tls) {
+        (None, None) => "TCP",
+        (None, Some(_)) => "TLS",
+        (Some(_), None) => "WebSocket",
+        (Some(_), Some(_)) => "WebSocket over TLS",
+    }
 }
 
 fn unused_targets(config: &Config) -> impl Iterator<Item = &str> {
@@ -125,12 +132,16 @@ mod tests {
         let expected = "a.toml: ok\n  data       data\n  \
             listener   127.0.0.1:1883 TCP, open to clients without a user name\n  \
             listener   127.0.0.1:8883 TLS, open to clients without a user name\n  \
+            listener   127.0.0.1:8083 WebSocket, open to clients without a user name\n  \
             admin      127.0.0.1:9883\n  route      r: a/#, b -> t (http://h/x)\n  \
             note       no route leads to target spare";
         assert_eq!(summary("a.toml", &config), expected);
         let json = summary_json(&config);
         assert_eq!(json["ok"], true);
-        assert_eq!(json["listeners"][1], json!({"address": "127.0.0.1:8883", "tls": true}));
+        assert_eq!(
+            json["listeners"][1],
+            json!({"address": "127.0.0.1:8883", "tls": true, "websocket": false})
+        );
         assert_eq!(json["routes"][0]["target"], "t");
         assert_eq!(json["unused_targets"], json!(["spare"]));
     }

@@ -63,7 +63,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
                 eprintln!("{message}");
                 return Exit::Configuration.into();
             }
-            config.listeners.insert(0, ListenerConfig { address, tls: None, connections_max: None });
+            config.listeners.insert(0, ListenerConfig::plain(address));
         }
     }
     if config.listeners.is_empty() {

@@ -10,7 +10,8 @@ use http::{HeaderMap, Uri};
 
 use super::{
     AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
-    RetryConfig, StatusRules, StoreConfig, TargetConfig, TlsConfig,
+    RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig, TargetConfig, TlsConfig,
+    WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -20,16 +21,21 @@ const GIB: u64 = 1024 * MIB;
 
 impl Default for Config {
     fn default() -> Self {
-        let listener = |port, tls| ListenerConfig { address: loopback(port), tls, connections_max: None };
+        let [plain, tls, websocket] = [1883, 8883, 8083].map(|port| ListenerConfig::plain(loopback(port)));
+        let tls = ListenerConfig { tls: Some(TlsConfig::default()), ..tls };
+        let websocket = ListenerConfig { websocket: Some(WebSocketConfig::default()), ..websocket };
         Self {
             store: StoreConfig::default(),
-            listeners: vec![listener(1883, None), listener(8883, Some(TlsConfig::default()))],
+            listeners: vec![plain, tls, websocket],
             auth: AuthConfig::default(),
             mqtt: MqttConfig::default(),
             redirect: None,
             limits: Limits::default(),
             targets: Default::default(),
             routes: Vec::new(),
+            shared: SharedConfig::default(),
+            retain: RetainConfig::default(),
+            sys: SysConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -49,6 +55,19 @@ impl Default for StoreConfig {
     }
 }
 
+impl ListenerConfig {
+    /// MQTT over TCP, with every default.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None, websocket: None, connections_max: None }
+    }
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self { paths: vec!["/mqtt".to_owned(), "/".to_owned()], origins: Vec::new() }
+    }
+}
+
 /// Where the development certificate is made on first start.
 impl Default for TlsConfig {
     fn default() -> Self {
@@ -64,6 +83,7 @@ impl Default for MqttConfig {
             wildcard_subscriptions: true,
             subscription_identifiers: true,
             shared_subscriptions: true,
+            merge_overlapping: true,
             response_information: None,
         }
     }
@@ -135,6 +155,12 @@ impl Default for BreakerConfig {
             probe_interval: Duration::from_secs(1),
             probe_interval_max: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for SysConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10) }
     }
 }
 

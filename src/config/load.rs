@@ -12,13 +12,14 @@ use toml::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
+    AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, RetainConfig, StoreConfig,
+    SysConfig, TlsConfig, WebSocketConfig,
     error::{ConfigError, Mistake},
     files, mqtt,
     report::{Report, Span, Wrong},
     routes,
     section::Section,
-    targets,
+    shared, targets,
     values::{self, AGE, TIMEOUT},
 };
 
@@ -31,6 +32,8 @@ const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 const BYTES: RangeInclusive<u64> = 4096..=1 << 50;
 /// The largest MQTT packet: five bytes of fixed header and 28 bits of length.
 const PACKET_BYTES: RangeInclusive<u64> = 64..=5 + 0x0FFF_FFFF;
+/// Zero is never; more than a day says nothing of the last minute.
+const SYS_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const COUNT: RangeInclusive<u32> = 1..=u32::MAX;
 const STORED: RangeInclusive<u64> = 1..=1 << 40;
 const LISTENER: &str = "listeners.address";
@@ -106,8 +109,25 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let routes = routes::read_routes(root, &names, limits.topic_levels);
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
+    let shared = root.section("shared", shared::read_shared);
+    let retain = root.section("retain", read_retain);
+    let sys = root.section("sys", read_sys);
     let log = root.section("log", read_log);
-    Config { store, listeners, auth, mqtt, redirect, limits, targets, routes, admin, log }
+    Config {
+        store,
+        listeners,
+        auth,
+        mqtt,
+        redirect,
+        limits,
+        targets,
+        routes,
+        shared,
+        retain,
+        sys,
+        admin,
+        log,
+    }
 }
 
 fn read_store(section: &mut Section<'_>) -> StoreConfig {
@@ -214,6 +234,7 @@ fn read_listener(
     bound: &mut Vec<Bound>,
 ) -> Option<ListenerConfig> {
     let tls = section.optional_section("tls", read_tls);
+    let websocket = section.optional_section("websocket", read_websocket);
     let connections_max = section.optional_number("connections_max", COUNT);
     let address = section.require("address", "\"127.0.0.1:1883\"", values::address)?;
     let at = *address.get_ref();
@@ -224,7 +245,7 @@ fn read_listener(
         section.wrong("address", wrong.help(help));
     }
     bound.push(Bound { key: LISTENER, address: at, span: Some(address.span()) });
-    Some(ListenerConfig { address: at, tls: tls.flatten(), connections_max })
+    Some(ListenerConfig { address: at, tls: tls.flatten(), websocket, connections_max })
 }
 
 /// `None` when a file is not named; that is reported.
@@ -242,6 +263,22 @@ fn read_tls(section: &mut Section<'_>) -> Option<TlsConfig> {
         section.check_file("key", &tls.key, files::check_readable);
     }
     Some(tls)
+}
+
+fn read_websocket(section: &mut Section<'_>) -> WebSocketConfig {
+    let default = WebSocketConfig::default();
+    let none_named = section.take("paths", |value| Ok(value.as_array().is_some_and(|list| list.is_empty())));
+    if none_named.is_some_and(Spanned::into_inner) {
+        let help = "name one, or leave paths out for \"/mqtt\" and \"/\"";
+        section.wrong("paths", Wrong::new("is empty: no client could ever connect").help(help));
+    }
+    let paths = section.list("paths", values::url_path).into_iter().map(Spanned::into_inner);
+    let paths: Vec<_> = paths.collect();
+    let origins = section.list("origins", values::origin).into_iter().map(Spanned::into_inner);
+    WebSocketConfig {
+        paths: if paths.is_empty() { default.paths } else { paths },
+        origins: origins.collect(),
+    }
 }
 
 fn read_admin(section: &mut Section<'_>, bound: &mut Vec<Bound>) -> AdminConfig {
@@ -276,6 +313,19 @@ fn check_addresses(report: &Report<'_>, bound: &[Bound]) {
         let wrong = Wrong::new(format!("{} is taken already, {by}", shown.address));
         report.add(span, wrong.about(shown.key).help("give each listener an address of its own"));
     }
+}
+
+fn read_retain(section: &mut Section<'_>) -> RetainConfig {
+    let check_source = section.take("check_source", values::flag).is_some_and(Spanned::into_inner);
+    RetainConfig { check_source }
+}
+
+fn read_sys(section: &mut Section<'_>) -> SysConfig {
+    let interval = section.duration("interval", SYS_INTERVAL, SysConfig::default().interval);
+    if !interval.is_zero() && interval < Duration::from_secs(1) {
+        section.wrong("interval", Wrong::new("must be at least 1s").help("or \"0s\", for never"));
+    }
+    SysConfig { interval }
 }
 
 fn read_log(section: &mut Section<'_>) -> LogConfig {

@@ -22,6 +22,7 @@ mod report;
 mod routes;
 mod secret;
 mod section;
+mod shared;
 mod status;
 mod targets;
 #[cfg(test)]
@@ -51,6 +52,12 @@ pub struct Config {
     pub targets: BTreeMap<String, TargetConfig>,
     /// Which topics go to which target.
     pub routes: Vec<RouteConfig>,
+    /// Which member of a shared subscription gets a message.
+    pub shared: SharedConfig,
+    /// What is asked before a retained message is sent.
+    pub retain: RetainConfig,
+    /// What the broker says of itself.
+    pub sys: SysConfig,
     /// The admin listener.
     pub admin: AdminConfig,
     /// What is logged, and how.
@@ -75,13 +82,15 @@ pub struct StoreConfig {
     pub free_space_min: u64,
 }
 
-/// One of `[[listeners]]`: MQTT over TCP, or over TLS.
+/// One of `[[listeners]]`: MQTT over TCP, TLS, WebSocket, or WebSocket over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Where to listen; port 0 takes any free port.
     pub address: SocketAddr,
     /// With this the listener speaks TLS, and nothing else.
     pub tls: Option<TlsConfig>,
+    /// With this the listener speaks WebSocket, inside TLS if there is that, and nothing else.
+    pub websocket: Option<WebSocketConfig>,
     /// Most connections of this listener; [`Limits::connections`] counts all listeners together.
     pub connections_max: Option<u32>,
 }
@@ -95,6 +104,16 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// With this a client must present a certificate that one of these authorities has signed.
     pub client_ca: Option<PathBuf>,
+}
+
+/// `[listeners.websocket]`: which HTTP requests become connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// The paths that clients connect to; at least one.
+    pub paths: Vec<String>,
+    /// Origins of web pages that may connect, as a browser writes them (`https://app.example`), or `*` for all.
+    /// Pages from this machine, or from the same IP address as the listener, need not be named.
+    pub origins: Vec<String>,
 }
 
 /// `[auth]`: who may connect, and what they may do.
@@ -125,6 +144,8 @@ pub struct MqttConfig {
     pub subscription_identifiers: bool,
     /// Whether subscriptions may be shared.
     pub shared_subscriptions: bool,
+    /// Whether a message that several subscriptions of a client match is sent to it once.
+    pub merge_overlapping: bool,
     /// Response Information for 5.0 clients that ask for it, with [`CLIENT_ID_PLACEHOLDER`] in it or not.
     pub response_information: Option<String>,
 }
@@ -146,8 +167,8 @@ pub struct Limits {
     pub packet_size: u32,
     /// Most connections on all listeners together.
     pub connections: u32,
-    /// How long a new connection may take for the TLS handshake, and then until its CONNECT is complete and
-    /// the exchange of enhanced authentication has ended.
+    /// How long a new connection may take for the handshakes of TLS and WebSocket, and then until its CONNECT
+    /// is complete and the exchange of enhanced authentication has ended.
     pub connect_timeout: Duration,
     /// How long a packet may take from its first byte to its last.
     pub packet_timeout: Duration,
@@ -253,6 +274,47 @@ pub struct RouteConfig {
     pub target: String,
 }
 
+/// `[shared]`: which member of a shared subscription gets a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedConfig {
+    /// For every group that is not named in `groups`.
+    pub strategy: ShareStrategy,
+    /// By share name: for all groups `$share/<name>/...`.
+    pub groups: BTreeMap<String, ShareStrategy>,
+}
+
+/// How a shared group chooses among the members that can take a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareStrategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// Any of them.
+    Random,
+    /// One of them gets everything, as long as it takes it.
+    Sticky,
+    /// The one that the publisher's client id leads to, as long as it takes it.
+    HashClient,
+    /// The one that the topic leads to, as long as it takes it.
+    HashTopic,
+    /// The one with the fewest messages that it has not acknowledged.
+    LeastInflight,
+}
+
+/// `[retain]`: what is asked before a retained message is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetainConfig {
+    /// Whether whoever published it must still have the right to.
+    pub check_source: bool,
+}
+
+/// `[sys]`: what the broker says of itself below `$SYS/broker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SysConfig {
+    /// How often; zero for never.
+    pub interval: Duration,
+}
+
 /// `[admin]`: HTTP API, dashboard, health and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -279,6 +341,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl SharedConfig {
+    /// The strategy for groups of this share name.
+    pub fn strategy_of(&self, share_name: &str) -> ShareStrategy {
+        self.groups.get(share_name).copied().unwrap_or(self.strategy)
+    }
 }
 
 impl AuthConfig {

@@ -21,6 +21,7 @@ pub(super) fn read_mqtt(section: &mut Section<'_>, levels_max: u16) -> MqttConfi
         wildcard_subscriptions: flag("wildcard_subscriptions", default.wildcard_subscriptions),
         subscription_identifiers: flag("subscription_identifiers", default.subscription_identifiers),
         shared_subscriptions: flag("shared_subscriptions", default.shared_subscriptions),
+        merge_overlapping: flag("merge_overlapping", default.merge_overlapping),
         response_information: section
             .take("response_information", |value| response_information(value, levels_max))
             .map(Spanned::into_inner),

@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
+use http::Uri;
 use toml::de::DeValue;
 
 use super::report::Wrong;
@@ -86,6 +87,28 @@ pub(super) fn address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
             "write \"127.0.0.1:1883\" or \"[::1]:1883\" for this machine only, \"0.0.0.0:1883\" for everyone";
         unexpected("an IP address and a port", value).help(help)
     })
+}
+
+/// The path of a URL: `"/mqtt"`.
+pub(super) fn url_path(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let path = value.as_str().filter(|path| path.starts_with('/') && !path.contains('#'));
+    let path = path.filter(|path| path.parse::<Uri>().is_ok_and(|uri| uri.query().is_none()));
+    let help =
+        "write \"/mqtt\": what follows host and port, without ? and #, other characters percent-encoded";
+    path.map(str::to_owned).ok_or_else(|| unexpected("the path of a URL", value).help(help))
+}
+
+/// Where web pages come from, as browsers write it: `"https://app.example"`, `"null"`; or `"*"` for all.
+pub(super) fn origin(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let is_origin = |text: &&str| {
+        let after_scheme = text.split_once("://").map(|(_, rest)| rest);
+        let is_bare = after_scheme.is_some_and(|rest| !rest.contains(['/', '?', '#', '@']));
+        matches!(*text, "*" | "null") || is_bare && text.parse::<Uri>().is_ok_and(|uri| uri.host().is_some())
+    };
+    let help = "write it as the browser does: \"https://app.example\", with a port unless it is the usual one, and \
+                without a path; \"*\" allows every web page";
+    let origin = value.as_str().filter(is_origin).map(str::to_owned);
+    origin.ok_or_else(|| unexpected("the origin of web pages", value).help(help))
 }
 
 /// A name that is safe in file names, metrics and on a command line.

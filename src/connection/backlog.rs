@@ -186,13 +186,15 @@ impl Connection {
         }
     }
 
-    /// Fetches what a shared group could give to nobody when it came.
+    /// Fetches what a shared group could give to nobody when it came: no more than the window takes, the rest
+    /// is for other members.
     fn read_shared(&mut self) -> Result<bool, End> {
         let watermark = self.watermark;
+        let max = self.session.window_left().min(PAGE);
         for group in self.slot.groups() {
             let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
             let mut numbers = Vec::new();
-            let waits_for = group.fetch(&self.slot, watermark, PAGE, &mut numbers);
+            let waits_for = group.fetch(&self.slot, watermark, max, &mut numbers);
             if !numbers.is_empty() {
                 self.read_page(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
                 return Ok(true);

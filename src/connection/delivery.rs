@@ -28,7 +28,7 @@ impl Connection {
             if !self.frames.is_empty() {
                 break;
             }
-            let mode = self.slot.take_frames(&mut self.frames);
+            let mode = self.slot.take_frames(&mut self.frames, self.session.unacknowledged());
             if !self.frames.is_empty() {
                 continue;
             }
@@ -76,9 +76,9 @@ impl Connection {
             self.session.drop_unsent(delivery);
             return Ok(());
         }
-        let qos = delivery.qos;
+        let (qos, payload) = (delivery.qos, delivery.message.payload().len());
         let outcome = self.session.deliver(now, delivery, out);
-        self.count_delivery(qos, outcome);
+        self.count_delivery(qos, payload, outcome);
         Ok(())
     }
 
@@ -95,9 +95,9 @@ impl Connection {
             self.session.drop_unsent(delivery);
             return Ok(());
         }
-        let qos = delivery.qos;
+        let (qos, payload) = (delivery.qos, delivery.message.payload().len());
         let outcome = self.session.redeliver(now, exchange.packet_id, delivery, out);
-        self.count_delivery(qos, outcome);
+        self.count_delivery(qos, payload, outcome);
         Ok(())
     }
 
@@ -115,10 +115,13 @@ impl Connection {
         Ok(allowed)
     }
 
-    fn count_delivery(&mut self, qos: Qos, outcome: Outcome) {
+    fn count_delivery(&mut self, qos: Qos, payload: usize, outcome: Outcome) {
         let dropped = &self.context.broker.metrics.dropped;
         match outcome {
-            Outcome::Taken => self.outbound.message(qos),
+            Outcome::Taken => {
+                self.outbound.packets += 1;
+                self.outbound.message(qos, payload);
+            }
             // Not reached: the window was looked at before the message was taken.
             Outcome::NoWindow => dropped.outbox_full.increment(1),
             Outcome::Dropped(Dropped::Expired) => dropped.expired.increment(1),

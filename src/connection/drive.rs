@@ -88,6 +88,9 @@ impl Connection {
         // Rung for after the last: a publisher hears once of everything that its client has acknowledged.
         let mut publishers = SmallVec::<[_; 8]>::new();
         for claim in self.session.take_settled() {
+            if self.context.broker.settle_unstored(&self.slot, &claim) {
+                continue;
+            }
             let group = self.context.broker.group_of(&self.slot, &claim);
             if let Some(Strike::Struck(bell)) = claim.entry.as_ref().map(|entry| entry.strike(claim.owner)) {
                 group.into_iter().for_each(|group| group.struck(claim.lsn));

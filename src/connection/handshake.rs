@@ -15,8 +15,9 @@ use crate::codec::{
 };
 use crate::record::{Lsn, Message, MessageParts, UnixMillis, WillRecord};
 use crate::session::{Authentication, Close, Session, Terms, assigned_client_id};
+use crate::telemetry::ByQos;
 use crate::topic::TopicName;
-use crate::transport::Stream;
+use crate::transport::{Farewell, Stream};
 
 /// Bytes that are read at once before the client has said who it is.
 const FIRST_READ: usize = 4096;
@@ -72,9 +73,13 @@ pub(super) async fn establish(
     };
     match opening.decide(&context).await {
         Ok(accepted) => accepted.into_connection(context, opening).await,
-        Err(Refusal::Gone) => None,
+        Err(Refusal::Gone) => {
+            opening.stream.leave(Farewell::Done).await;
+            None
+        }
         Err(Refusal::Late) => {
             tracing::debug!(%peer, "CONNECT, or the authentication, took too long");
+            opening.stream.leave(Farewell::Refused).await;
             None
         }
         Err(Refusal::Because(close)) => {
@@ -196,6 +201,7 @@ impl Opening {
             link: Arc::clone(&link),
         };
         let attachment = broker.attach(request).await.map_err(because("there is no session for it"))?;
+        broker.metrics.connects_accepted.increment(1);
         let (client_id, resumed) = (Escaped(connect.client_id), attachment.session_present());
         tracing::debug!(%client_id, peer = %self.peer, version = ?terms.version, resumed, "client connected");
         Ok(Accepted { terms, identity, authentication, proof, rights, attachment, link })
@@ -206,7 +212,7 @@ impl Opening {
         context.broker.metrics.connects_refused.increment(1);
         // Overtaken before it was let in: no CONNACK has a reason code for that [MQTT-3.2.2-8].
         let version = self.decoder.version().filter(|_| reason != ReasonCode::SessionTakenOver);
-        let Some(version) = version else { return };
+        let Some(version) = version else { return self.stream.leave(Farewell::Refused).await };
         let server_reference = context.broker.server_reference(reason);
         let properties = ConnackProperties { server_reference, ..ConnackProperties::default() };
         let connack = Connack { session_present: false, reason, properties };
@@ -214,7 +220,7 @@ impl Opening {
         if encode::connack(version, &connack, self.size_max, &mut bytes).is_ok() {
             // A client that does not take it in time goes without: the connection ends either way.
             let _ = timeout(context.write_timeout, write_all(&mut self.stream, &bytes)).await;
-            self.stream.close().await;
+            self.stream.close(Farewell::Refused).await;
         }
     }
 
@@ -340,8 +346,9 @@ impl Accepted {
             rings_at: Lsn::ZERO,
             reading_paused: false,
             timer: None,
-            inbound: Default::default(),
-            outbound: Default::default(),
+            // CONNECT and CONNACK.
+            inbound: ByQos { packets: 1, ..ByQos::default() },
+            outbound: ByQos { packets: 1, ..ByQos::default() },
             departure: Default::default(),
             has_left: false,
             context,

@@ -151,6 +151,7 @@ impl Connection {
             if consumed == 0 {
                 self.session.heard(now);
             }
+            self.inbound.packets += 1;
             self.handle_packet(packet, now)?;
             consumed += len;
         }
@@ -181,14 +182,19 @@ impl Connection {
     }
 
     fn handle_publish(&mut self, publish: &Publish<'_>, now: UnixMillis) -> Result<(), Close> {
-        self.inbound.message(publish.qos);
+        self.inbound.message(publish.qos, publish.payload.len());
         let Incoming::Route(topic) = self.session.handle_publish(publish)? else { return Ok(()) };
         let levels_max = self.context.broker.limits().session.topic_levels;
         let Ok(topic) = TopicName::parse(&topic, levels_max) else {
             return Err(Close::because(ReasonCode::MalformedPacket, "the topic has too many levels"));
         };
         self.refresh_rights()?;
-        let source = Source { slot: &self.slot, durable: self.session.durable(), rights: &self.rights };
+        let source = Source {
+            slot: &self.slot,
+            durable: self.session.durable(),
+            rights: &self.rights,
+            user_name: self.identity.verified_user(),
+        };
         let broker = &self.context.broker;
         let receipt = broker.publish(&mut self.publishing, &source, publish, &topic, now);
         self.session.published(publish, receipt)

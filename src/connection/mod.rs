@@ -32,7 +32,7 @@ use crate::codec::{Decoder, ReasonCode};
 use crate::record::{Lsn, UnixMillis};
 use crate::session::{Authentication, Close, Delivery, Outgoing, Session};
 use crate::telemetry::ByQos;
-use crate::transport::Stream;
+use crate::transport::{Farewell, Stream};
 use backlog::BacklogReader;
 
 /// What all connections of a listener share.
@@ -41,8 +41,8 @@ pub struct ConnectionContext {
     pub broker: Arc<Broker>,
     /// The address that the listener is bound to: it decides who may come in without a name.
     pub listener: SocketAddr,
-    /// How long a client may take for the TLS handshake, and from there until its CONNECT is complete and,
-    /// where it names an authentication method, the exchange has ended.
+    /// How long a client may take for the handshakes of TLS and WebSocket, and from there until its CONNECT is
+    /// complete and, where it names an authentication method, the exchange has ended.
     pub connect_timeout: Duration,
     /// How long a packet may take from its first byte to its last.
     pub packet_timeout: Duration,
@@ -128,6 +128,16 @@ enum End {
     Closed(Close),
 }
 
+impl End {
+    fn farewell(self) -> Farewell {
+        match self {
+            Self::Goodbye | Self::Lost => Farewell::Done,
+            Self::Closed(Close { reason: ReasonCode::ServerShuttingDown, .. }) => Farewell::GoingAway,
+            Self::Closed(_) => Farewell::Refused,
+        }
+    }
+}
+
 impl From<Close> for End {
     fn from(close: Close) -> Self {
         Self::Closed(close)
@@ -155,8 +165,10 @@ impl Connection {
         if let End::Closed(close) = end {
             self.say_goodbye(close).await;
         }
-        if closed_by_us || self.stream.is_tls() {
-            self.stream.close().await;
+        if closed_by_us {
+            self.stream.close(end.farewell()).await;
+        } else {
+            self.stream.leave(end.farewell()).await;
         }
     }
 

@@ -48,7 +48,8 @@ impl Connection {
     }
 
     fn write_replies(&mut self, out: &mut Outgoing) -> Result<(), Close> {
-        self.session.write_replies(self.watermark, out)
+        self.outbound.packets += self.session.write_replies(self.watermark, out)?;
+        Ok(())
     }
 
     /// Hands the bytes to the socket until it takes no more. True when it took some.
@@ -70,7 +71,7 @@ impl Connection {
                 }
             }
         }
-        self.needs_flush |= progressed && self.stream.is_tls();
+        self.needs_flush |= progressed && !self.stream.is_plain();
         self.flush(cx)?;
         Ok(progressed)
     }

@@ -115,6 +115,8 @@ pub enum Change {
     WillRemoved(RecipientNo, Epoch),
     /// The retained message of this topic expired.
     RetainedRemoved(Box<str>),
+    /// The retained message of this topic, in the same record, is by a client with this user name.
+    RetainedBy(Box<str>, Arc<str>),
     /// A shared group exists: `$share/<name>/<filter>`.
     GroupOpened(RecipientNo, Box<str>),
     /// A route exists under this name.

@@ -1,6 +1,5 @@
 //! The doors: a task for each listener, which owns the tasks of its connections.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,16 @@ use super::StartError;
 use crate::broker::Broker;
 use crate::config::{Config, ListenerConfig};
 use crate::connection::{self, ConnectionContext};
-use crate::transport::{Accepted, BindError, ConnectionLimit, Listener, TlsSettings, handshake};
+use crate::transport::{
+    Accepted, Application, BindError, ConnectionLimit, HandshakeError, Listener, TlsError, TlsSettings,
+    handshake,
+};
 
 /// The listeners, bound, and once they are started their tasks.
 pub(super) struct Acceptors {
     bound: Vec<(Listener, Arc<ConnectionContext>)>,
-    /// Where they listen, and whether it is by TLS.
-    pub(super) addresses: Vec<(SocketAddr, bool)>,
+    /// Where they listen: each as it is configured, with its real port.
+    pub(super) listeners: Vec<ListenerConfig>,
     tasks: Vec<JoinHandle<JoinSet<()>>>,
     stopping: watch::Sender<bool>,
 }
@@ -35,13 +37,13 @@ impl Acceptors {
         let password_checks = Arc::new(Semaphore::new(checks));
         let mut acceptors = Self {
             bound: Vec::new(),
-            addresses: Vec::new(),
+            listeners: Vec::new(),
             tasks: Vec::new(),
             stopping: watch::channel(false).0,
         };
         let mut all_tls = Vec::new();
         for listener in &config.listeners {
-            let tls = listener.tls.clone().map(TlsSettings::load).transpose()?.map(Arc::new);
+            let tls = load_tls(listener)?;
             all_tls.extend(tls.clone());
             let bound = match bind_one(listener, tls.clone(), &everywhere) {
                 Err(BindError::InUse(address)) if spare && !acceptors.bound.is_empty() => {
@@ -58,7 +60,7 @@ impl Acceptors {
                 write_timeout: config.limits.write_timeout,
                 password_checks: Arc::clone(&password_checks),
             };
-            acceptors.addresses.push((bound.address(), tls.is_some()));
+            acceptors.listeners.push(ListenerConfig { address: bound.address(), ..listener.clone() });
             acceptors.bound.push((bound, Arc::new(context)));
         }
         Ok((acceptors, all_tls))
@@ -87,13 +89,23 @@ impl Acceptors {
     }
 }
 
+fn load_tls(listener: &ListenerConfig) -> Result<Option<Arc<TlsSettings>>, TlsError> {
+    let application = if listener.websocket.is_some() { Application::Http } else { Application::Mqtt };
+    let settings = listener.tls.clone().map(|files| TlsSettings::load(files, application));
+    Ok(settings.transpose()?.map(Arc::new))
+}
+
 fn bind_one(
     listener: &ListenerConfig,
     tls: Option<Arc<TlsSettings>>,
     everywhere: &ConnectionLimit,
 ) -> Result<Listener, BindError> {
     let here = ConnectionLimit::new(listener.connections_max.unwrap_or(u32::MAX));
-    Listener::bind(listener.address, tls, everywhere.clone(), here)
+    let bound = Listener::bind(listener.address, tls, everywhere.clone(), here)?;
+    Ok(match listener.websocket.clone() {
+        Some(websocket) => bound.with_websocket(websocket),
+        None => bound,
+    })
 }
 
 async fn accept(
@@ -120,12 +132,14 @@ async fn accept(
 }
 
 async fn serve(accepted: Accepted, context: Arc<ConnectionContext>) {
-    let Accepted { tcp, peer, tls, permit } = accepted;
+    let Accepted { tcp, peer, layers, permit } = accepted;
     let deadline = context.connect_timeout;
-    match Box::pin(timeout(deadline, handshake(tcp, tls))).await {
+    // Boxed: a connection that is in carries the memory of no handshake.
+    match Box::pin(timeout(deadline, handshake(tcp, &layers))).await {
         Ok(Ok(stream)) => connection::serve(context, stream, peer).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
+        Ok(Err(HandshakeError::Refused(why))) => tracing::info!(%peer, %why, "WebSocket request refused"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "the handshake failed"),
+        Err(_) => tracing::debug!(%peer, "no handshake in time"),
     }
     drop(permit);
 }

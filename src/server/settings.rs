@@ -33,6 +33,7 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         memory: bytes(limits.memory),
         outbox_bytes: bytes(limits.outbox_bytes),
         queued_messages: limits.queued_messages,
+        merge_overlapping: config.mqtt.merge_overlapping,
         queued_bytes: limits.queued_bytes,
         sessions: limits.sessions.into(),
         subscriptions_per_session: limits.subscriptions_per_session as usize,
@@ -41,6 +42,8 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
         takeover_timeout: limits.takeover_timeout,
+        shared: config.shared.clone(),
+        checks_retained_source: config.retain.check_source,
     }
 }
 

@@ -236,6 +236,16 @@ impl Session {
         self.outbound.has_window() && self.outbound.ids.is_usable()
     }
 
+    /// How many messages are open in the window.
+    pub fn unacknowledged(&self) -> usize {
+        self.outbound.used.into()
+    }
+
+    /// How many more may be opened in it.
+    pub fn window_left(&self) -> usize {
+        self.outbound.window.saturating_sub(self.outbound.used).into()
+    }
+
     /// Sends a message. The caller has seen that the watermark has reached [`Delivery::not_before`], and for
     /// QoS 1 and 2 that [`Session::has_window`].
     pub fn deliver(&mut self, now: UnixMillis, delivery: Delivery, out: &mut Outgoing) -> Outcome {

@@ -103,11 +103,12 @@ impl Replies {
 }
 
 impl Session {
-    /// Writes every reply whose record is durable or complete, up to the first that is not.
+    /// Writes every reply whose record is durable or complete, up to the first that is not. Says how many.
     ///
     /// # Errors
     /// When a reply cannot be made small enough for the client.
-    pub fn write_replies(&mut self, watermark: Lsn, out: &mut Outgoing) -> Result<(), Close> {
+    pub fn write_replies(&mut self, watermark: Lsn, out: &mut Outgoing) -> Result<u64, Close> {
+        let mut written = u64::from(self.pings_owed);
         for _ in 0..std::mem::take(&mut self.pings_owed) {
             // Two bytes, which any client takes.
             let _ = encode::pingresp(&mut out.bytes);
@@ -119,8 +120,9 @@ impl Session {
             packet.encode(self.version, self.max_packet_size, &mut out.bytes).map_err(|_| {
                 Close::because(ReasonCode::PacketTooLarge, "a reply exceeds the client's Maximum Packet Size")
             })?;
+            written += 1;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// The number the next reply waits for; `None` when there is none, or it waits for the report.

@@ -94,12 +94,14 @@ struct Shared {
 struct Registry {
     backlogs: DashMap<RecipientNo, Arc<Backlog>, RandomState>,
     next_recipient: AtomicU64,
-    dead_letters: DeadLetterCount,
+    dead_letters: Occupancy,
+    /// Messages that somebody is owed. The writer's state counts them.
+    messages: Arc<Occupancy>,
 }
 
-/// How many dead letters there are, and how much they occupy.
+/// How many rows there are, and how much they occupy.
 #[derive(Debug, Default)]
-struct DeadLetterCount {
+struct Occupancy {
     count: AtomicU64,
     bytes: AtomicU64,
 }
@@ -122,9 +124,10 @@ impl Store {
 
     fn start(
         opened: recover::Opened,
-        registry: Registry,
+        mut registry: Registry,
         settings: &StoreSettings,
     ) -> Result<(Self, Recovered), StoreError> {
+        registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             queue: queue::Queue::new(opened.first, opened.reserved),
@@ -172,6 +175,11 @@ impl Store {
     /// When the store has failed or was closed.
     pub fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
         self.shared.queue.submit(record)
+    }
+
+    /// The number of the record that was submitted last, by whoever.
+    pub fn last_submitted(&self) -> Lsn {
+        self.shared.queue.last()
     }
 
     /// Whether a publish that needs the disk may be accepted.
@@ -242,8 +250,12 @@ impl Store {
 
     /// Dead letters kept: how many, and their bytes.
     pub fn dead_letters(&self) -> (u64, u64) {
-        let DeadLetterCount { count, bytes } = &self.shared.registry.dead_letters;
-        (count.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+        self.shared.registry.dead_letters.get()
+    }
+
+    /// Messages that somebody is owed, retained ones apart: how many, and their bytes.
+    pub fn messages(&self) -> (u64, u64) {
+        self.shared.registry.messages.get()
     }
 
     /// Whether a write has failed. From then on nothing is acknowledged.
@@ -297,7 +309,11 @@ impl Registry {
     }
 }
 
-impl DeadLetterCount {
+impl Occupancy {
+    fn get(&self) -> (u64, u64) {
+        (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
     fn added(&self, bytes: usize) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -160,6 +160,11 @@ impl Queue {
         Ok(entry)
     }
 
+    /// The number that was given out last.
+    pub(super) fn last(&self) -> Lsn {
+        Lsn(self.inner.lock().next.saturating_sub(1))
+    }
+
     /// Bytes that wait for the writer.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

@@ -26,8 +26,8 @@ pub struct Recovered {
     pub groups: Vec<(Box<str>, RecipientNo)>,
     /// Routes: name and number.
     pub routes: Vec<(Box<str>, RecipientNo)>,
-    /// Retained messages.
-    pub retained: Vec<Message>,
+    /// Retained messages, each with the user name of its author if that had one.
+    pub retained: Vec<(Message, Option<Arc<str>>)>,
     /// Messages that are still owed to somebody.
     pub messages: u64,
 }
@@ -214,6 +214,9 @@ fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovere
             }
             _ => {}
         }
+        if open > 0 {
+            state.stored.added(bytes.len());
+        }
         recovered.messages += u64::from(open > 0);
     }
     for number in nobodys {
@@ -233,7 +236,9 @@ fn owe(state: &mut State, number: RecipientNo, lsn: Lsn, bytes: usize) -> bool {
 
 fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreError> {
     for row in tables.retained.iter()? {
-        recovered.retained.push(rows::message(row?.1.value(), drop)?.message);
+        let (topic, row) = row?;
+        let author = tables.authors.get(topic.value())?.map(|author| author.value().into());
+        recovered.retained.push((rows::message(row.value(), drop)?.message, author));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use redb::ReadableTable as _;
 use smallvec::SmallVec;
 
 use super::tables::{Tables, key};
-use super::{Backlog, Progress, Registry, SessionRow, StoreError, rows};
+use super::{Backlog, Occupancy, Progress, Registry, SessionRow, StoreError, rows};
 use crate::record::{
     Change, Epoch, ExchangeState, InboundExchange, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta,
 };
@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) sweeps: VecDeque<Arc<Backlog>>,
     /// Recipient numbers from here on were never used.
     pub(super) next_recipient: u64,
+    /// The messages there are.
+    pub(super) stored: Arc<Occupancy>,
     /// Whose progress the batch has changed.
     dirty: Vec<RecipientNo>,
     /// The row in the making: one buffer for all.
@@ -128,6 +130,7 @@ impl State {
             self.row.clear();
             rows::put_message(&mut self.row, &publication.message, &legs, publication.origin);
             tables.messages.insert(lsn.0, self.row.as_slice())?;
+            self.stored.added(self.row.len());
             let bytes = self.row.len() as u32;
             if legs.len() > 1 {
                 self.shared.insert(lsn, SharedRow { open: legs.len() as u32, bytes });
@@ -151,6 +154,8 @@ impl State {
 
     fn retain(&mut self, tables: &mut Tables<'_>, publication: &Publication) -> Result<(), StoreError> {
         let message = &publication.message;
+        // The author of the last one; that of this one comes with the changes of its record.
+        tables.authors.remove(message.topic())?;
         if message.payload().is_empty() {
             tables.retained.remove(message.topic())?;
             return Ok(());
@@ -178,16 +183,7 @@ impl State {
                 recipient.session = Some(SessionRow::of((**opened).clone()));
                 self.write_session(tables, opened.recipient)?;
             }
-            Change::SessionClosed { recipient, epoch, at, torn, .. } => {
-                let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
-                if let Some(session) = known.and_then(|known| known.session.as_mut()) {
-                    session.close(change);
-                    self.write_session(tables, *recipient)?;
-                    if *torn {
-                        self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
-                    }
-                }
-            }
+            Change::SessionClosed { .. } => self.close_session(tables, change)?,
             Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,
             Change::Subscribed(recipient, row) if self.recipients.contains_key(recipient) => {
                 self.row.clear();
@@ -207,6 +203,10 @@ impl State {
             Change::WillRemoved(recipient, epoch) => self.remove_will(tables, *recipient, *epoch)?,
             Change::RetainedRemoved(topic) => {
                 tables.retained.remove(&**topic)?;
+                tables.authors.remove(&**topic)?;
+            }
+            Change::RetainedBy(topic, user_name) => {
+                tables.authors.insert(&**topic, &**user_name)?;
             }
             Change::GroupOpened(recipient, name) => {
                 self.admit(tables, registry, *recipient)?.name = Some(name.clone());
@@ -243,6 +243,19 @@ impl State {
             tables.set_meta_number(key::RECIPIENTS, self.next_recipient)?;
         }
         Ok(self.enter(registry, number))
+    }
+
+    /// The connection of a session has ended, as a [`Change::SessionClosed`] says.
+    fn close_session(&mut self, tables: &mut Tables<'_>, change: &Change) -> Result<(), StoreError> {
+        let Change::SessionClosed { recipient, epoch, at, torn, .. } = change else { return Ok(()) };
+        let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
+        let Some(session) = known.and_then(|known| known.session.as_mut()) else { return Ok(()) };
+        session.close(change);
+        self.write_session(tables, *recipient)?;
+        if *torn {
+            self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
+        }
+        Ok(())
     }
 
     fn remove_will(
@@ -327,14 +340,23 @@ impl State {
 
     /// One leg less; with the last one the message goes. Gives the bytes that the message occupies.
     fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
-        let Some(row) = self.shared.get_mut(&lsn) else { return remove_message(tables, lsn) };
+        let Some(row) = self.shared.get_mut(&lsn) else {
+            return self.remove_message(tables, lsn);
+        };
         row.open = row.open.saturating_sub(1);
         let SharedRow { open, bytes } = *row;
         if open == 0 {
             self.shared.remove(&lsn);
-            remove_message(tables, lsn)?;
+            self.remove_message(tables, lsn)?;
         }
         Ok(bytes.into())
+    }
+
+    /// Gives the bytes that it occupied.
+    fn remove_message(&self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
+        let Some(row) = tables.messages.remove(lsn.0)? else { return Ok(0) };
+        self.stored.removed(row.value().len());
+        Ok(row.value().len() as u64)
     }
 
     /// Changes the progress of a session, unless a later connection speaks for it by now.
@@ -394,10 +416,6 @@ impl Progress {
             self.next_packet_id = delta.next_packet_id;
         }
     }
-}
-
-fn remove_message(tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
-    Ok(tables.messages.remove(lsn.0)?.map_or(0, |row| row.value().len() as u64))
 }
 
 /// Removes the row of this name when it is this recipient's: another one may have the name by now.

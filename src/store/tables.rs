@@ -27,6 +27,9 @@ pub(super) const GROUPS: TableDefinition<'static, &'static str, u64> = TableDefi
 pub(super) const ROUTES: TableDefinition<'static, &'static str, u64> = TableDefinition::new("routes");
 /// Topic to the retained message.
 pub(super) const RETAINED: Named = TableDefinition::new("retained");
+/// Topic to the user name of whoever published its retained message, where that had one.
+pub(super) const AUTHORS: TableDefinition<'static, &'static str, &'static str> =
+    TableDefinition::new("retained_authors");
 /// Number of the record that gave up to the dead letter.
 pub(super) const DEAD_LETTERS: Numbered = TableDefinition::new("dead_letters");
 
@@ -40,6 +43,7 @@ pub(super) struct Tables<'txn> {
     pub(super) groups: Table<'txn, &'static str, u64>,
     pub(super) routes: Table<'txn, &'static str, u64>,
     pub(super) retained: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) authors: Table<'txn, &'static str, &'static str>,
     pub(super) dead_letters: Table<'txn, u64, &'static [u8]>,
 }
 
@@ -55,6 +59,7 @@ impl<'txn> Tables<'txn> {
             groups: txn.open_table(GROUPS)?,
             routes: txn.open_table(ROUTES)?,
             retained: txn.open_table(RETAINED)?,
+            authors: txn.open_table(AUTHORS)?,
             dead_letters: txn.open_table(DEAD_LETTERS)?,
         })
     }

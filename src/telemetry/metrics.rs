@@ -1,8 +1,12 @@
 //! Every metric the broker counts. Handles are kept; nothing is looked up by name where messages pass, and
 //! no label holds a client id, a topic or a user name.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
+use super::sys::Both;
+use super::tally::{Level, Tally};
 use crate::codec::Qos;
 use crate::record::DeadLetterReason;
 
@@ -10,13 +14,17 @@ use crate::record::DeadLetterReason;
 #[derive(Debug)]
 pub struct Metrics {
     /// Connections that have a session.
-    pub connections: Gauge,
+    pub connections: Level,
     /// Subscriptions of all sessions.
-    pub subscriptions: Gauge,
+    pub subscriptions: Level,
+    /// CONNECTs that were accepted.
+    pub connects_accepted: Tally,
     /// CONNECTs that were refused.
-    pub connects_refused: Counter,
+    pub connects_refused: Tally,
     /// Connections that were accepted by a listener.
-    pub accepted: Counter,
+    pub accepted: Tally,
+    /// Sessions whose time had come while their client was away.
+    pub sessions_expired: Tally,
     /// What came in.
     pub inbound: Traffic,
     /// What went out.
@@ -31,8 +39,10 @@ pub struct Metrics {
 /// Messages by QoS, and bytes of all packets.
 #[derive(Debug)]
 pub struct Traffic {
-    messages: [Counter; 3],
-    bytes: Counter,
+    messages: [Tally; 3],
+    bytes: Tally,
+    payload_bytes: AtomicU64,
+    packets: AtomicU64,
 }
 
 /// What a connection has counted since it last told.
@@ -42,41 +52,48 @@ pub struct ByQos {
     pub messages: [u64; 3],
     /// Bytes.
     pub bytes: u64,
+    /// Bytes of the payloads of messages.
+    pub payload_bytes: u64,
+    /// Packets of all kinds.
+    pub packets: u64,
 }
 
 /// Messages that were not delivered to somebody, by reason.
 #[derive(Debug)]
 pub struct Dropped {
     /// The publisher or the receiver had no right.
-    pub not_authorized: Counter,
+    pub not_authorized: Tally,
     /// A QoS 0 message found the outbox full, or nobody online.
-    pub outbox_full: Counter,
+    pub outbox_full: Tally,
     /// The client did not read, and its session ended with its connection.
-    pub slow_client: Counter,
+    pub slow_client: Tally,
     /// Too many retained messages.
-    pub retained_full: Counter,
+    pub retained_full: Tally,
     /// A QoS 0 message found the route's queue full.
-    pub route_full: Counter,
+    pub route_full: Tally,
     /// The one try of a QoS 0 message at its target failed.
-    pub target_failed: Counter,
+    pub target_failed: Tally,
     /// Its Message Expiry Interval has passed.
-    pub expired: Counter,
+    pub expired: Tally,
     /// It exceeds the client's Maximum Packet Size.
-    pub too_large: Counter,
+    pub too_large: Tally,
     /// Too many dead letters.
-    pub dead_letters_full: Counter,
+    pub dead_letters_full: Tally,
 }
 
 impl Metrics {
     /// Makes the handles with the recorder that is installed.
     pub fn new() -> Self {
         describe();
-        let dropped = |reason: &'static str| counter!("causeway_messages_dropped_total", "reason" => reason);
+        let dropped =
+            |reason: &'static str| Tally::of(counter!("causeway_messages_dropped_total", "reason" => reason));
         Self {
-            connections: gauge!("causeway_connections"),
-            subscriptions: gauge!("causeway_subscriptions"),
-            connects_refused: counter!("causeway_connects_refused_total"),
-            accepted: counter!("causeway_connections_accepted_total"),
+            connections: Level::of(gauge!("causeway_connections")),
+            subscriptions: Level::of(gauge!("causeway_subscriptions")),
+            connects_accepted: Tally::of(counter!("causeway_connects_accepted_total")),
+            connects_refused: Tally::of(counter!("causeway_connects_refused_total")),
+            accepted: Tally::of(counter!("causeway_connections_accepted_total")),
+            sessions_expired: Tally::of(counter!("causeway_sessions_expired_total")),
             inbound: Traffic::new("in"),
             outbound: Traffic::new("out"),
             dropped: Dropped {
@@ -105,6 +122,18 @@ impl Metrics {
         self.retained_bytes.set(bytes as f64);
     }
 
+    /// Packets, messages, bytes of payloads and bytes, in and out.
+    pub fn traffic(&self) -> [Both; 4] {
+        let both =
+            |count: fn(&Traffic) -> u64| Both { received: count(&self.inbound), sent: count(&self.outbound) };
+        [
+            both(|traffic| traffic.packets.load(Ordering::Relaxed)),
+            both(|traffic| traffic.messages.iter().map(Tally::get).sum()),
+            both(|traffic| traffic.payload_bytes.load(Ordering::Relaxed)),
+            both(|traffic| traffic.bytes.get()),
+        ]
+    }
+
     /// Counts a dead letter.
     pub fn dead_letter(&self, reason: DeadLetterReason) {
         let known = self.dead_letters.iter().find(|(known, _)| *known == reason);
@@ -122,10 +151,13 @@ impl Default for Metrics {
 
 impl Traffic {
     fn new(direction: &'static str) -> Self {
-        let messages = |qos| counter!("causeway_messages_total", "direction" => direction, "qos" => qos);
+        let messages =
+            |qos| Tally::of(counter!("causeway_messages_total", "direction" => direction, "qos" => qos));
         Self {
             messages: [messages("0"), messages("1"), messages("2")],
-            bytes: counter!("causeway_bytes_total", "direction" => direction),
+            bytes: Tally::of(counter!("causeway_bytes_total", "direction" => direction)),
+            payload_bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
         }
     }
 
@@ -139,22 +171,47 @@ impl Traffic {
         if counted.bytes > 0 {
             self.bytes.increment(counted.bytes);
         }
+        if counted.packets > 0 {
+            self.packets.fetch_add(counted.packets, Ordering::Relaxed);
+            self.payload_bytes.fetch_add(counted.payload_bytes, Ordering::Relaxed);
+        }
         *counted = ByQos::default();
     }
 }
 
 impl ByQos {
-    /// Counts a message.
-    pub fn message(&mut self, qos: Qos) {
+    /// Counts a message with a payload of so many bytes. Its packet is counted beside.
+    pub fn message(&mut self, qos: Qos, payload: usize) {
+        self.payload_bytes += payload as u64;
         if let Some(count) = self.messages.get_mut(qos as usize) {
             *count += 1;
         }
     }
 }
 
+impl Dropped {
+    /// How many, for whatever reason.
+    pub fn all(&self) -> u64 {
+        let reasons = [
+            &self.not_authorized,
+            &self.outbox_full,
+            &self.slow_client,
+            &self.retained_full,
+            &self.route_full,
+            &self.target_failed,
+            &self.expired,
+            &self.too_large,
+            &self.dead_letters_full,
+        ];
+        reasons.into_iter().map(Tally::get).sum()
+    }
+}
+
 fn describe() {
     describe_gauge!("causeway_connections", "Clients that are connected");
     describe_gauge!("causeway_subscriptions", "Subscriptions of all sessions");
+    describe_counter!("causeway_connects_accepted_total", "CONNECT packets that were accepted");
+    describe_counter!("causeway_sessions_expired_total", "Sessions that ended while their client was away");
     describe_counter!("causeway_connects_refused_total", "CONNECT packets that were refused");
     describe_counter!("causeway_connections_accepted_total", "Network connections accepted");
     describe_counter!("causeway_messages_total", "Messages by direction and QoS");

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{ConnectionLimit, ConnectionPermit, TlsSettings};
+use super::{ConnectionLimit, ConnectionPermit, Layers, TlsSettings};
+use crate::config::WebSocketConfig;
 
 /// Connections that the system completes before they are accepted; after a restart all clients come back.
 const BACKLOG: i32 = 4096;
@@ -32,6 +32,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     tls: Option<Arc<TlsSettings>>,
+    websocket: Option<Arc<WebSocketConfig>>,
     everywhere: ConnectionLimit,
     here: ConnectionLimit,
     refused: Repeated,
@@ -41,12 +42,12 @@ pub struct Listener {
 /// A connection that nothing was read from yet.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The socket, with TCP_NODELAY. Give it to [`handshake`](super::handshake) with `tls`.
+    /// The socket, with TCP_NODELAY. Give it to [`handshake`](super::handshake) with `layers`.
     pub tcp: TcpStream,
     /// Where it comes from.
     pub peer: SocketAddr,
-    /// For a TLS listener: the settings in force when the connection was accepted.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// What is spoken before MQTT, with the settings in force when the connection was accepted.
+    pub layers: Layers,
     /// The connection's place in the limits; to be kept as long as the connection.
     pub permit: ConnectionPermit,
 }
@@ -94,7 +95,13 @@ impl Listener {
             _ => BindError::Other { address, source },
         })?;
         let (refused, failed) = (Repeated::default(), Repeated::default());
-        Ok(Self { socket, address, tls, everywhere, here, refused, failed })
+        Ok(Self { socket, address, tls, websocket: None, everywhere, here, refused, failed })
+    }
+
+    /// Speaks MQTT over WebSocket from now on.
+    #[must_use]
+    pub fn with_websocket(self, config: WebSocketConfig) -> Self {
+        Self { websocket: Some(Arc::new(config)), ..self }
     }
 
     /// The address with its real port.
@@ -137,7 +144,8 @@ impl Listener {
         // Fails only when the client has left already, which the first read will tell.
         let _ = tcp.set_nodelay(true);
         let tls = self.tls.as_ref().map(|settings| settings.current());
-        Some(Accepted { tcp, peer, tls, permit })
+        let layers = Layers { tls, websocket: self.websocket.clone() };
+        Some(Accepted { tcp, peer, layers, permit })
     }
 }
 
@@ -183,7 +191,10 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::{config::TlsConfig, transport::dev_certs};
+    use crate::{
+        config::TlsConfig,
+        transport::{Application, dev_certs},
+    };
 
     fn listener(everywhere: &ConnectionLimit, here: u32) -> Listener {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -198,7 +209,7 @@ mod tests {
         let client = TcpStream::connect(listener.address()).await.unwrap();
         let accepted = listener.accept().await;
         assert_eq!(accepted.peer, client.local_addr().unwrap());
-        assert!(accepted.tcp.nodelay().unwrap() && accepted.tls.is_none());
+        assert!(accepted.tcp.nodelay().unwrap() && accepted.layers.tls.is_none());
         assert_eq!(limit.in_use(), 1);
         drop(accepted);
         assert_eq!(limit.in_use(), 0);
@@ -231,17 +242,17 @@ mod tests {
         dev_certs::ensure(folder.path()).unwrap();
         let path = |name| folder.path().join(name);
         let files = TlsConfig { certificate: path("server.pem"), key: path("server.key"), client_ca: None };
-        let settings = Arc::new(TlsSettings::load(files).unwrap());
+        let settings = Arc::new(TlsSettings::load(files, Application::Mqtt).unwrap());
         let limit = ConnectionLimit::new(2);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut listener =
             Listener::bind(any, Some(Arc::clone(&settings)), limit.clone(), limit.clone()).unwrap();
         let before = settings.current();
         let _one = TcpStream::connect(listener.address()).await.unwrap();
-        assert!(Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
+        assert!(Arc::ptr_eq(&listener.accept().await.layers.tls.unwrap(), &before));
         settings.reload().unwrap();
         let _two = TcpStream::connect(listener.address()).await.unwrap();
-        assert!(!Arc::ptr_eq(&listener.accept().await.tls.unwrap(), &before));
+        assert!(!Arc::ptr_eq(&listener.accept().await.layers.tls.unwrap(), &before));
     }
 
     #[tokio::test]

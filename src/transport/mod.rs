@@ -1,16 +1,17 @@
-//! Listeners: TCP and TLS, up to the moment when a connection is a stream of bytes.
+//! Listeners: TCP, TLS and WebSocket, up to the moment when a connection is a stream of bytes.
 //!
 //! Admission is decided here, before a byte of a client is read: a connection over a limit is closed at
-//! once. No MQTT packet is seen here. The handshake of TLS is the caller's to run, in the connection's own
-//! task and under its deadline, so that a slow client holds up nobody.
+//! once. No MQTT packet is seen here. The handshakes are the caller's to run, in the connection's own task and
+//! under its deadline, so that a slow client holds up nobody.
 
 pub mod dev_certs;
 mod limits;
 mod listener;
 mod stream;
 mod tls;
+pub mod websocket;
 
 pub use limits::{ConnectionLimit, ConnectionPermit, raise_nofile};
 pub use listener::{Accepted, BindError, Listener};
-pub use stream::{Stream, handshake};
-pub use tls::{TlsError, TlsSettings};
+pub use stream::{Farewell, HandshakeError, Layers, Stream, handshake};
+pub use tls::{Application, TlsError, TlsSettings};

@@ -1,7 +1,7 @@
 //! A connection as a stream of bytes, whatever carries it.
 //!
-//! It owns no read buffer: the caller lends one for each read, so that an idle TCP connection costs its
-//! socket and nothing else.
+//! It owns no read buffer: the caller lends one for each read, so that an idle connection costs its socket and
+//! what TLS or WebSocket have to remember.
 
 use std::{
     future::poll_fn,
@@ -13,93 +13,164 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
+use super::websocket::{self, Refusal, WebSocket};
+use crate::config::WebSocketConfig;
+
 /// How long a connection that is over waits for the other end to see it.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// An accepted connection.
+/// An accepted connection. All but TCP are boxed: a TCP connection does not pay for the state of the others.
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
     Tcp(TcpStream),
-    /// TLS over TCP; boxed, because its state is a kilobyte.
+    /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+    /// WebSocket over TCP.
+    WebSocket(Box<WebSocket<TcpStream>>),
+    /// WebSocket over TLS.
+    SecureWebSocket(Box<WebSocket<TlsStream<TcpStream>>>),
 }
 
-/// Makes a stream of an accepted connection; with `tls` after the handshake. Has no deadline of its own.
-pub async fn handshake(tcp: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream> {
-    match tls {
-        None => Ok(Stream::Tcp(tcp)),
-        Some(config) => Ok(Stream::Tls(Box::new(TlsAcceptor::from(config).accept(tcp).await?))),
+/// What a listener speaks before MQTT.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// For a TLS listener: the settings in force.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// For a WebSocket listener: which requests it takes.
+    pub websocket: Option<Arc<WebSocketConfig>>,
+}
+
+/// Why an accepted connection did not become a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The handshake of TLS.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    /// What came is not HTTP, or is too long, or the connection broke.
+    #[error("no HTTP request could be read: {0}")]
+    Http(hyper::Error),
+    /// The connection has ended before there was a request.
+    #[error("the client has left before its HTTP request")]
+    NoRequest,
+    /// The request was answered with an HTTP status that says no.
+    #[error("the WebSocket request was refused: {0}")]
+    Refused(Refusal),
+}
+
+/// Why the broker ends a connection, for what carries it to say. TCP and TLS can say no more than that it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The client has said goodbye, or is gone. WebSocket: 1000.
+    Done,
+    /// The broker stops. WebSocket: 1001.
+    GoingAway,
+    /// The client may not stay; the reason was for MQTT to tell. WebSocket: 1008.
+    Refused,
+}
+
+/// Makes a stream of an accepted connection, after the handshakes of its layers. Has no deadline of its own.
+pub async fn handshake(tcp: TcpStream, layers: &Layers) -> Result<Stream, HandshakeError> {
+    let Some(tls) = &layers.tls else {
+        return match &layers.websocket {
+            None => Ok(Stream::Tcp(tcp)),
+            Some(config) => Ok(Stream::WebSocket(Box::new(websocket::accept(tcp, config).await?))),
+        };
+    };
+    let tls = TlsAcceptor::from(Arc::clone(tls)).accept(tcp).await.map_err(HandshakeError::Tls)?;
+    match &layers.websocket {
+        None => Ok(Stream::Tls(Box::new(tls))),
+        Some(config) => Ok(Stream::SecureWebSocket(Box::new(websocket::accept(tls, config).await?))),
     }
+}
+
+/// Does the same to whatever carries the connection.
+macro_rules! each {
+    ($stream:expr, $io:ident => $do:expr) => {
+        match $stream {
+            Self::Tcp($io) => $do,
+            Self::Tls($io) => $do,
+            Self::WebSocket($io) => $do,
+            Self::SecureWebSocket($io) => $do,
+        }
+    };
 }
 
 impl Stream {
     /// Reads what is there, at most `buffer.len()` bytes; 0 is the end of the stream. A TLS client that
-    /// leaves without saying so gives [`io::ErrorKind::UnexpectedEof`].
+    /// leaves without saying so gives [`io::ErrorKind::UnexpectedEof`], one that breaks a rule of WebSocket
+    /// [`io::ErrorKind::InvalidData`].
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buffer),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buffer),
-        })?;
+        ready!(each!(self, io => Pin::new(io).poll_read(cx, &mut buffer)))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much as the connection takes now, from all slices in one system call or TLS write. After
-    /// the last write [`poll_flush`](Self::poll_flush) has to be driven to its end.
+    /// Writes as much as the connection takes now, from all slices in one system call, TLS write or frame.
+    /// After the last write [`poll_flush`](Self::poll_flush) has to be driven to its end. What was not taken
+    /// has to come first in the next write: a frame may have been begun for it.
     pub fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
-        }
+        each!(self, io => Pin::new(io).poll_write_vectored(cx, slices))
     }
 
-    /// Sends what TLS still holds; plain TCP holds nothing.
+    /// Sends what TLS and WebSocket still hold; plain TCP holds nothing.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
+        each!(self, io => Pin::new(io).poll_flush(cx))
     }
 
     /// Says that nothing more will be written, after everything written has been sent. May wait for a
     /// client that does not read: give it a deadline.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        poll_fn(|cx| match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        })
-        .await
+        poll_fn(|cx| each!(self, io => Pin::new(io).poll_shutdown(cx))).await
     }
 
-    /// Ends the connection so that the other end gets what was written last: it is told that there is no
-    /// more, and what it still sends is thrown away until it ends its side too, or `LINGER` is over. With
-    /// unread bytes a socket is reset, and a reset takes back what the other end has not read yet.
-    pub async fn close(&mut self) {
-        let goodbye = async {
-            self.shutdown().await?;
-            let mut unread = [0; 1024];
-            while poll_fn(|cx| self.poll_read(cx, &mut unread)).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Late or broken: either way the socket goes.
-        let _ = timeout(LINGER, goodbye).await;
+    /// Ends the connection so that the other end gets what was written last, and is told that there is no
+    /// more. Takes a second at most.
+    pub async fn close(&mut self, farewell: Farewell) {
+        match self {
+            Self::WebSocket(io) => io.set_farewell(farewell),
+            Self::SecureWebSocket(io) => io.set_farewell(farewell),
+            Self::Tcp(_) | Self::Tls(_) => {}
+        }
+        each!(self, io => linger(io).await);
     }
 
-    /// Whether the connection is encrypted.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+    /// Ends a connection whose client has left or was never let in: as [`close`](Self::close) where TLS or
+    /// WebSocket have something to say. Plain TCP just ends.
+    pub async fn leave(&mut self, farewell: Farewell) {
+        if !self.is_plain() {
+            self.close(farewell).await;
+        }
     }
+
+    /// Whether it is TCP and nothing else: what is written is not held back, and the end needs no words.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+}
+
+/// Says that there is no more, and throws away what the other end still sends until it ends its side too, or
+/// `LINGER` is over. With unread bytes a socket is reset, and a reset takes back what the other end has not
+/// read yet.
+pub(super) async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let goodbye = async {
+        io.shutdown().await?;
+        let mut unread = [0; 1024];
+        while io.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Late or broken: either way the socket goes.
+    let _ = timeout(LINGER, goodbye).await;
 }
 
 #[cfg(test)]
@@ -115,7 +186,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        (client, handshake(accepted, None).await.unwrap())
+        (client, handshake(accepted, &Layers::default()).await.unwrap())
     }
 
     #[test]
@@ -126,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn writes_several_slices_and_reads_into_a_lent_buffer() {
         let (mut client, mut stream) = pair().await;
-        assert!(!stream.is_tls());
+        assert!(stream.is_plain());
 
         let slices = [IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"two")];
         assert_eq!(poll_fn(|cx| stream.poll_write_vectored(cx, &slices)).await.unwrap(), 7);

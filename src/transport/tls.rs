@@ -21,14 +21,21 @@ use rustls::{
 
 use crate::config::TlsConfig;
 
-/// The protocol name of MQTT in the TLS handshake. A client that names protocols, but not this one, is
-/// refused; one that names none is not.
-const ALPN: &[u8] = b"mqtt";
+/// What is spoken inside TLS. A client that names protocols in the handshake, but not this one, is refused; one
+/// that names none is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// MQTT itself.
+    Mqtt,
+    /// The HTTP request that begins a WebSocket connection.
+    Http,
+}
 
 /// What new connections of a TLS listener are handled with; replaced by a reload.
 #[derive(Debug)]
 pub struct TlsSettings {
     files: TlsConfig,
+    application: Application,
     config: ArcSwap<ServerConfig>,
 }
 
@@ -76,20 +83,29 @@ pub enum TlsError {
 
 impl TlsSettings {
     /// Reads the files.
-    pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
-        let config = ArcSwap::from(load(&files)?);
-        Ok(Self { files, config })
+    pub fn load(files: TlsConfig, application: Application) -> Result<Self, TlsError> {
+        let config = ArcSwap::from(load(&files, application)?);
+        Ok(Self { files, application, config })
     }
 
     /// Reads the files again for new connections. On any error the settings in force stay.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(load(&self.files)?);
+        self.config.store(load(&self.files, self.application)?);
         Ok(())
     }
 
     /// The settings in force.
     pub fn current(&self) -> Arc<ServerConfig> {
         self.config.load_full()
+    }
+}
+
+impl Application {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Mqtt => b"mqtt",
+            Self::Http => b"http/1.1",
+        }
     }
 }
 
@@ -116,7 +132,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn load(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsConfig, application: Application) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let chain = certificates(&files.certificate)?;
     let key = private_key(&files.key)?;
@@ -134,7 +150,7 @@ fn load(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
             key: files.key.clone(),
             source,
         })?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![application.alpn().to_vec()];
     // A device comes back with one connection, so that the second ticket of the default is never used.
     config.send_tls13_tickets = 1;
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Library)?;
@@ -170,7 +186,7 @@ mod tests {
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     use super::*;
-    use crate::transport::{Stream, dev_certs, handshake};
+    use crate::transport::{HandshakeError, Layers, Stream, dev_certs, handshake};
 
     /// A folder with development certificates.
     fn folder() -> TempDir {
@@ -204,20 +220,21 @@ mod tests {
         builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
     }
 
+    fn layers(settings: &TlsSettings) -> Layers {
+        Layers { tls: Some(settings.current()), websocket: None }
+    }
+
     /// Both ends of a handshake on loopback.
     async fn connect(
         settings: &TlsSettings,
         client: &Arc<ClientConfig>,
         name: &'static str,
-    ) -> (io::Result<TlsStream<TcpStream>>, io::Result<Stream>) {
+    ) -> (io::Result<TlsStream<TcpStream>>, Result<Stream, HandshakeError>) {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        let name = ServerName::try_from(name).unwrap();
-        tokio::join!(
-            TlsConnector::from(Arc::clone(client)).connect(name, tcp),
-            handshake(accepted, Some(settings.current())),
-        )
+        let (name, layers) = (ServerName::try_from(name).unwrap(), layers(settings));
+        tokio::join!(TlsConnector::from(Arc::clone(client)).connect(name, tcp), handshake(accepted, &layers),)
     }
 
     /// Sends a byte from the server, so that the client has read its ticket, too.
@@ -230,15 +247,15 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_trusts_the_authority_talks_to_every_local_name() {
         let folder = folder();
-        let settings = TlsSettings::load(files(&folder)).unwrap();
+        let settings = TlsSettings::load(files(&folder), Application::Mqtt).unwrap();
         let mut config = client(&folder, None);
-        config.alpn_protocols = vec![b"other".to_vec(), ALPN.to_vec()];
+        config.alpn_protocols = vec![b"other".to_vec(), b"mqtt".to_vec()];
         let config = Arc::new(config);
         for name in ["localhost", "127.0.0.1", "::1"] {
             let (client, server) = connect(&settings, &config, name).await;
             let (mut client, mut server) = (client.unwrap(), server.unwrap());
-            assert!(server.is_tls());
-            assert_eq!(client.get_ref().1.alpn_protocol(), Some(ALPN));
+            assert!(matches!(server, Stream::Tls(_)));
+            assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"mqtt"[..]));
 
             client.write_all(b"hello").await.unwrap();
             let mut lent = [0; 16];
@@ -253,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn refuses_other_protocols_and_plain_text() {
         let folder = folder();
-        let settings = TlsSettings::load(files(&folder)).unwrap();
+        let settings = TlsSettings::load(files(&folder), Application::Mqtt).unwrap();
         let mut other = client(&folder, None);
         other.alpn_protocols = vec![b"h2".to_vec()];
         let (client, server) = connect(&settings, &Arc::new(other), "localhost").await;
@@ -263,13 +280,13 @@ mod tests {
         let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         tcp.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00").await.unwrap();
-        assert!(handshake(accepted, Some(settings.current())).await.is_err());
+        assert!(handshake(accepted, &layers(&settings)).await.is_err());
     }
 
     #[tokio::test]
     async fn a_reload_takes_the_new_certificate_and_a_bad_one_keeps_the_old() {
         let (folder, other) = (folder(), folder());
-        let settings = TlsSettings::load(files(&folder)).unwrap();
+        let settings = TlsSettings::load(files(&folder), Application::Mqtt).unwrap();
         let (old, new) = (Arc::new(client(&folder, None)), Arc::new(client(&other, None)));
         for name in ["server.pem", "server.key"] {
             fs::copy(other.path().join(name), folder.path().join(name)).unwrap();
@@ -288,7 +305,7 @@ mod tests {
     async fn a_client_certificate_is_needed_when_an_authority_is_named() {
         let folder = folder();
         let files = TlsConfig { client_ca: Some(folder.path().join("ca.pem")), ..files(&folder) };
-        let settings = TlsSettings::load(files).unwrap();
+        let settings = TlsSettings::load(files, Application::Mqtt).unwrap();
         let with = Arc::new(client(&folder, Some(&folder)));
         assert!(connect(&settings, &with, "localhost").await.1.is_ok());
         let without = Arc::new(client(&folder, None));
@@ -303,7 +320,7 @@ mod tests {
         let client_ca = folder.path().join("clients.pem");
         fs::copy(authority.path().join("ca.pem"), &client_ca).unwrap();
         let files = TlsConfig { client_ca: Some(client_ca.clone()), ..files(&folder) };
-        let settings = TlsSettings::load(files).unwrap();
+        let settings = TlsSettings::load(files, Application::Mqtt).unwrap();
         let config = Arc::new(client(&folder, Some(&authority)));
 
         for kind in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
@@ -321,7 +338,7 @@ mod tests {
     fn says_which_file_is_wrong() {
         let (folder, other) = (folder(), folder());
         let good = files(&folder);
-        let problem = |files| TlsSettings::load(files).unwrap_err().to_string();
+        let problem = |files| TlsSettings::load(files, Application::Mqtt).unwrap_err().to_string();
         let none = TlsConfig { certificate: "/nowhere/x.pem".into(), ..good.clone() };
         assert!(problem(none).starts_with("cannot read /nowhere/x.pem: "));
         let swapped = TlsConfig { certificate: good.key.clone(), ..good.clone() };

@@ -255,7 +255,7 @@ impl World {
             payload: body.as_bytes(),
         };
         let receipt = {
-            let source = Source { slot: &self.slot, durable: None, rights: &self.rights };
+            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name: None };
             let topic = TopicName::parse(topic, 10).unwrap();
             let now = self.broker.clock.now();
             self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
@@ -325,6 +325,7 @@ fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
 fn limits(config: &Config) -> BrokerLimits {
     let limits = &config.limits;
     BrokerLimits {
+        merge_overlapping: true,
         session: SessionLimits {
             receive_maximum: 100,
             inflight: 100,
@@ -347,5 +348,7 @@ fn limits(config: &Config) -> BrokerLimits {
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
         takeover_timeout: Duration::from_secs(1),
+        shared: Default::default(),
+        checks_retained_source: false,
     }
 }

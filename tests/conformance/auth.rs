@@ -249,7 +249,7 @@ fn users_who_do_not_exist_look_like_those_who_do() {
 
 #[test]
 fn id_hijack_before_auth() {
-    proves!("U-3.1.4-a");
+    proves!("5.0 MQTT-3.1.4-2");
     let id = unique("mine");
     let durable = |connect: Connect| connect.expiry(600).resuming();
     let mut mine = logged_in(world(), durable(connect(&id)), "ada", "harbour");
@@ -288,10 +288,13 @@ fn a_user_name_beside_the_method_has_to_be_the_same() {
 
 #[test]
 fn a_verifier_checks_passwords_too() {
+    proves!("5.0 MQTT-4.12.0-6");
     for (password, reason) in [("harbour", 0), ("tide", 0x86)] {
         let mut client = world().open();
         client.send(&Connect::v5(&unique("plain")).user("ada", Some(password)).bytes());
-        assert_eq!(client.receive()[3], reason, "{password}");
+        let connack = client.receive();
+        assert_eq!((connack[0], connack[3]), (0x20, reason), "{password}");
+        assert!(!connack[4..].contains(&0x15), "a method that was not asked for: {connack:02x?}");
     }
     let mut client = world().open();
     client.ask(&Connect::v311(&unique("plain")).user("ada", Some("harbour")).bytes(), &[0x20, 2, 0, 0]);

@@ -31,6 +31,37 @@ fn overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifi
 }
 
 #[test]
+fn overlapping_subscriptions_give_one_copy_for_each_where_that_is_wanted() {
+    proves!("5.0 MQTT-3.3.4-2", "5.0 MQTT-3.3.4-3", "5.0 MQTT-3.3.4-5");
+    let mut broker = Broker::start("[mqtt]\nmerge_overlapping = false");
+    let reader = Connect::v5("reader").expiry(60);
+    let mut client = broker.connect(&reader);
+    for (id, (filter, qos)) in (1..).zip([("a/+", 1), ("a/#", 0), ("a/x", 2)]) {
+        let granted = suback(0x90, id.into(), &[qos]);
+        client.ask(&subscribe_with(id.into(), &[0x0B, id], &[(filter, qos)]), &granted);
+    }
+    let mut sender = broker.connect(&Connect::v5("sender"));
+    sender.ask(&Publish::new("a/x", "live").qos(2, 1).v5(), &ack(0x50, 1));
+    let copies = |mut client: Client, count| {
+        let mut copies: Vec<_> =
+            (0..count).map(|_| client.message()).map(|m| (m.qos, m.properties)).collect();
+        copies.sort();
+        client.expect_nothing();
+        client.cut();
+        copies
+    };
+    let wanted = [(0, vec![0x0B, 2]), (1, vec![0x0B, 1]), (2, vec![0x0B, 3])];
+    assert_eq!(copies(client, 3), wanted);
+
+    // Copies that are owed to a client that is away are kept like any other message.
+    sender.ask(&Publish::new("a/x", "kept").qos(2, 2).v5(), &ack(0x50, 2));
+    broker.crash();
+    let mut kept = copies(broker.resume(&reader.resuming()), 4);
+    kept.dedup();
+    assert_eq!(kept, wanted[1..], "both messages, but for what QoS 0 does not keep");
+}
+
+#[test]
 fn qos_2_is_handed_on_before_its_release() {
     let topic = unique("handed-on");
     let mut receiver = client();

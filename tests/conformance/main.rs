@@ -17,15 +17,18 @@ macro_rules! proves {
 
 mod harness;
 
+mod access;
 mod auth;
 mod authorization;
 mod choices;
 mod connect;
 mod crash;
+mod diagnostics;
 mod extremes;
 mod ids;
 mod keepalive;
 mod malformed;
+mod obligations;
 mod offer;
 mod parser;
 mod properties;
@@ -35,11 +38,15 @@ mod qos2;
 mod redirect;
 mod resume;
 mod retained;
+mod routing;
 mod session;
 mod shared;
 mod states;
 mod storm;
 mod subscribe;
+mod sys;
 mod takeover;
 mod unsubscribe;
+mod websocket;
+mod websocket_request;
 mod will;

@@ -105,7 +105,7 @@ fn retained_messages_are_refused_and_those_there_are_kept_to_oneself() {
 
 #[test]
 fn wildcards_are_refused() {
-    proves!("U-3.2.2-d", "U-PROP-28-value");
+    proves!("U-3.2.2-d", "U-PROP-28-value", "3.1.1 MQTT-3.8.3-2");
     let broker = offering("wildcard_subscriptions = false");
     told(&broker, &[0x28, 0]);
     for filter in ["#", "a/+", "+/b", "$share/group/a/#"] {
@@ -131,7 +131,7 @@ fn subscription_identifiers_are_refused() {
 
 #[test]
 fn shared_subscriptions_are_refused() {
-    proves!("U-PROP-2A-value");
+    proves!("U-3.2.2-f", "U-PROP-2A-value");
     let broker = offering("shared_subscriptions = false");
     told(&broker, &[0x2A, 0]);
     let shared = "$share/group/a";

@@ -1,35 +1,41 @@
 //! QoS 1, both ways.
 
-use crate::harness::{Broker, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique};
+use crate::harness::{
+    Broker, Connect, Publish, Version, ack, ack_with, broker, suback, subscribe, subscribe_v311, unique,
+    unsubscribe, unsubscribe_v311,
+};
 
 #[test]
 fn an_id_is_free_again_after_its_puback() {
-    proves!(
-        "5.0 MQTT-4.3.2-4",
-        "5.0 MQTT-4.3.2-5",
-        "3.1.1 MQTT-4.3.2-2",
-        "5.0 MQTT-2.2.1-5",
-        "3.1.1 MQTT-2.3.1-6"
-    );
-    let topic = unique("again");
-    let mut client = broker().connect(&Connect::v5(&unique("again")));
-    client.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
-    for round in ["one", "two"] {
-        client.send(&Publish::new(&topic, round).qos(1, 5).dup().v5());
-        let mut both = [client.receive(), client.receive()];
-        both.sort();
-        assert_eq!(both, [Publish::new(&topic, round).v5(), ack(0x40, 5)]);
+    proves!("5.0 MQTT-4.3.2-4", "5.0 MQTT-4.3.2-5", "3.1.1 MQTT-4.3.2-2");
+    for version in Version::BOTH {
+        let topic = unique("again");
+        let mut client = broker().connect(&Connect::new(version, &unique("again")));
+        client.subscribe(&topic, 0);
+        for round in ["one", "two"] {
+            client.publish(&Publish::new(&topic, round).qos(1, 5).dup());
+            let mut both = [client.receive(), client.receive()];
+            both.sort();
+            assert_eq!(both, [Publish::new(&topic, round).bytes(version), ack(0x40, 5)]);
+        }
     }
 }
 
 #[test]
 fn an_id_of_zero_is_refused() {
     proves!("5.0 MQTT-2.2.1-3", "3.1.1 MQTT-2.3.1-1");
-    for qos in [1, 2] {
+    let publish = |qos| Publish::new("a", "").qos(qos, 0);
+    for (v5, v311) in [
+        (publish(1).v5(), publish(1).v311()),
+        (publish(2).v5(), publish(2).v311()),
+        (subscribe(0, &[("a", 0)]), subscribe_v311(0, &[("a", 0)])),
+        (unsubscribe(0, &["a"]), unsubscribe_v311(0, &["a"])),
+    ] {
         let mut client = broker().connect(&Connect::v5(&unique("zero")));
-        client.send(&Publish::new("a", "").qos(qos, 0).v5());
-        let end = client.receive();
-        assert!(matches!(end[..], [0xE0, _, 0x81 | 0x82, ..]), "{end:02x?}");
+        client.send(&v5);
+        client.expect_end(0x82);
+        let mut client = broker().connect(&Connect::v311(&unique("zero")));
+        client.send(&v311);
         client.expect_closed();
     }
 }
@@ -43,18 +49,24 @@ fn ids_to_the_client_are_unused_ones() {
         "5.0 MQTT-4.3.2-2",
         "3.1.1 MQTT-4.3.2-1"
     );
-    let topic = unique("ids");
-    let mut receiver = broker().connect(&Connect::v5(&unique("ids")));
-    receiver.ask(&subscribe(1, &[(&topic, 1)]), &suback(0x90, 1, &[1]));
-    let mut sender = broker().connect(&Connect::v5(&unique("ids")));
-    let mut ids = Vec::new();
-    for n in 1..=20 {
-        sender.ask(&Publish::new(&topic, "").qos(1, n).v5(), &ack(0x40, n));
-        let message = receiver.message();
-        assert!(!message.dup && message.id > 0 && !ids.contains(&message.id), "{message:?}, used: {ids:?}");
-        ids.push(message.id);
+    for version in Version::BOTH {
+        let topic = unique("ids");
+        let mut receiver = broker().connect(&Connect::new(version, &unique("ids")));
+        receiver.subscribe(&topic, 2);
+        let mut sender = broker().connect(&Connect::new(version, &unique("ids")));
+        let mut ids = Vec::new();
+        for n in 1..=20 {
+            // None of them is acknowledged, whatever its QoS.
+            let qos = 1 + (n % 2) as u8;
+            sender.publish(&Publish::new(&topic, "").qos(qos, n));
+            sender.expect(&ack(if qos == 1 { 0x40 } else { 0x50 }, n));
+            let message = receiver.message();
+            assert_eq!((message.qos, message.dup), (qos, false));
+            assert!(message.id > 0 && !ids.contains(&message.id), "{message:?}, used: {ids:?}");
+            ids.push(message.id);
+        }
+        assert_eq!(ids[0], 1, "the ids of a session start at 1");
     }
-    assert_eq!(ids[0], 1, "the ids of a session start at 1");
 }
 
 #[test]
@@ -115,11 +127,8 @@ fn no_resend_on_live_connection() {
     ] {
         let topic = unique("resend");
         let mut receiver = broker().connect(&connect);
-        let request = if version == "5.0" {
-            subscribe(1, &[(&topic, 1)])
-        } else {
-            crate::harness::subscribe_v311(1, &[(&topic, 1)])
-        };
+        let request =
+            if version == "5.0" { subscribe(1, &[(&topic, 1)]) } else { subscribe_v311(1, &[(&topic, 1)]) };
         receiver.send(&request);
         assert_eq!(receiver.receive()[0], 0x90);
         let mut sender = broker().connect(&Connect::v5(&unique("p")));

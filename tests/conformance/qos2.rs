@@ -1,10 +1,12 @@
 //! QoS 2, both ways.
 
-use crate::harness::{Broker, Client, Connect, Publish, ack, ack_with, broker, suback, subscribe, unique};
+use crate::harness::{
+    Broker, Client, Connect, Publish, Version, ack, ack_with, broker, suback, subscribe, unique,
+};
 
 fn receiver_of(topic: &str, connect: &Connect) -> Client {
     let mut receiver = broker().connect(connect);
-    receiver.ask(&subscribe(1, &[(topic, 2)]), &suback(0x90, 1, &[2]));
+    receiver.subscribe(topic, 2);
     receiver
 }
 
@@ -21,25 +23,55 @@ fn qos2_publish_replay_n() {
         "5.0 MQTT-4.3.3-10",
         "5.0 MQTT-4.3.3-11",
         "5.0 MQTT-4.3.3-12",
-        "3.1.1 MQTT-4.3.3-2",
-        "3.1.1 MQTT-4.6.0-3"
+        "3.1.1 MQTT-4.3.3-2"
     );
-    let topic = unique("repeat");
-    let mut receiver = receiver_of(&topic, &Connect::v5(&unique("repeat")));
-    let mut sender = broker().connect(&Connect::v5(&unique("repeat")));
-    for round in ["one", "two"] {
-        let publish = Publish::new(&topic, round).qos(2, 4);
-        sender.ask(&publish.v5(), &ack(0x50, 4));
-        for _ in 0..5 {
-            sender.ask(&publish.clone().dup().v5(), &ack(0x50, 4));
-            sender.ask(&publish.v5(), &ack(0x50, 4));
+    for version in Version::BOTH {
+        let topic = unique("repeat");
+        let mut receiver = receiver_of(&topic, &Connect::new(version, &unique("repeat")));
+        let mut sender = broker().connect(&Connect::new(version, &unique("repeat")));
+        for round in ["one", "two"] {
+            let publish = Publish::new(&topic, round).qos(2, 4);
+            sender.ask(&publish.bytes(version), &ack(0x50, 4));
+            for _ in 0..5 {
+                sender.ask(&publish.clone().dup().bytes(version), &ack(0x50, 4));
+                sender.ask(&publish.bytes(version), &ack(0x50, 4));
+            }
+            sender.ask(&ack(0x62, 4), &ack(0x70, 4));
+            let message = receiver.message();
+            assert_eq!((message.payload, message.qos), (round.as_bytes().to_vec(), 2));
+            receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
+            receiver.send(&ack(0x70, message.id));
+            receiver.expect_nothing();
         }
-        sender.ask(&ack(0x62, 4), &ack(0x70, 4));
-        let message = receiver.message();
-        assert_eq!((message.payload, message.qos), (round.as_bytes().to_vec(), 2));
-        receiver.ask(&ack(0x50, message.id), &ack(0x62, message.id));
-        receiver.send(&ack(0x70, message.id));
-        receiver.expect_nothing();
+    }
+}
+
+#[test]
+fn all_acknowledgements_name_their_message_and_keep_its_order() {
+    proves!(
+        "5.0 MQTT-2.2.1-5",
+        "3.1.1 MQTT-2.3.1-6",
+        "5.0 MQTT-4.6.0-3",
+        "3.1.1 MQTT-4.6.0-3",
+        "5.0 MQTT-4.6.0-4",
+        "3.1.1 MQTT-4.6.0-4"
+    );
+    for version in Version::BOTH {
+        let topic = unique("order");
+        let mut receiver = receiver_of(&topic, &Connect::new(version, &unique("order")));
+        let mut sender = broker().connect(&Connect::new(version, &unique("order")));
+        // In no order of their own.
+        let ids: Vec<u16> = (0..60).map(|n| 1 + n * 37 % 61 * 1000).collect();
+        ids.iter().for_each(|id| sender.publish(&Publish::new(&topic, id.to_string()).qos(2, *id)));
+        ids.iter().for_each(|id| sender.expect(&ack(0x50, *id)));
+        let sent: Vec<_> = ids.iter().map(|_| receiver.message()).collect();
+        for (message, id) in sent.iter().zip(&ids) {
+            assert_eq!(message.payload, id.to_string().as_bytes());
+        }
+        sender.send(&ids.iter().flat_map(|id| ack(0x62, *id)).collect::<Vec<_>>());
+        ids.iter().for_each(|id| sender.expect(&ack(0x70, *id)));
+        receiver.send(&sent.iter().flat_map(|message| ack(0x50, message.id)).collect::<Vec<_>>());
+        sent.iter().for_each(|message| receiver.expect(&ack(0x62, message.id)));
     }
 }
 
@@ -167,27 +199,52 @@ fn publish_is_repeated_before_pubrec_and_pubrel_after_it() {
         "5.0 MQTT-4.3.3-5",
         "5.0 MQTT-4.3.3-6",
         "3.1.1 MQTT-4.3.3-1",
-        "3.1.1 MQTT-4.6.0-1"
+        "3.1.1 MQTT-4.4.0-1"
     );
-    let topic = unique("steps");
-    let connect = Connect::v5(&unique("steps")).durable();
-    let receiver = receiver_of(&topic, &connect);
-    receiver.leave();
-    publish_to(&topic, "x");
-    let mut receiver = broker().resume(&connect);
-    let first = receiver.message();
-    assert_eq!((first.qos, first.dup), (2, false));
-    receiver.cut();
-    let mut receiver = broker().resume(&connect);
-    let again = receiver.message();
-    assert_eq!((again.qos, again.dup, again.id), (2, true, first.id));
-    receiver.ask(&ack(0x50, first.id), &ack(0x62, first.id));
-    receiver.cut();
-    let mut receiver = broker().resume(&connect);
-    receiver.expect(&ack(0x62, first.id));
-    receiver.send(&ack(0x70, first.id));
-    receiver.leave();
-    broker().resume(&connect).expect_nothing();
+    for version in Version::BOTH {
+        let topic = unique("steps");
+        let connect = Connect::new(version, &unique("steps")).durable();
+        receiver_of(&topic, &connect).leave();
+        publish_to(&topic, "x");
+        let mut receiver = broker().resume(&connect);
+        let first = receiver.message();
+        assert_eq!((first.qos, first.dup), (2, false));
+        receiver.cut();
+        let mut receiver = broker().resume(&connect);
+        let again = receiver.message();
+        assert_eq!((again.qos, again.dup, again.id), (2, true, first.id));
+        receiver.ask(&ack(0x50, first.id), &ack(0x62, first.id));
+        receiver.cut();
+        let mut receiver = broker().resume(&connect);
+        receiver.expect(&ack(0x62, first.id));
+        receiver.expect_nothing();
+        receiver.send(&ack(0x70, first.id));
+        receiver.leave();
+        broker().resume(&connect).expect_nothing();
+    }
+}
+
+#[test]
+fn what_is_repeated_comes_in_the_order_of_the_first_time() {
+    proves!("5.0 MQTT-4.6.0-1", "3.1.1 MQTT-4.6.0-1");
+    for (version, qos) in Version::BOTH.into_iter().flat_map(|version| [(version, 1), (version, 2)]) {
+        let topic = unique("again");
+        let connect = Connect::new(version, &unique("again")).durable();
+        let mut receiver = receiver_of(&topic, &connect);
+        let mut sender = broker().connect(&Connect::new(version, &unique("sender")));
+        for n in 1..=30 {
+            let answer = ack(if qos == 1 { 0x40 } else { 0x50 }, n);
+            sender.ask(&Publish::new(&topic, n.to_string()).qos(qos, n).bytes(version), &answer);
+        }
+        let first: Vec<_> = (0..30).map(|_| receiver.message()).collect();
+        receiver.cut();
+        let mut receiver = broker().resume(&connect);
+        for message in first {
+            let again = receiver.message();
+            assert_eq!((again.id, again.payload, again.dup), (message.id, message.payload, true));
+        }
+        receiver.expect_nothing();
+    }
 }
 
 #[test]

@@ -32,13 +32,13 @@ fn publish_all(topic: &str) {
 
 /// Runs `cut` for each number of bytes until one says that nothing was cut any more, a few at once.
 fn at_every_byte(cut: impl Fn(usize) -> bool + Sync) {
-    const AT_ONCE: usize = 6;
+    const AT_ONCE: usize = 12;
     std::thread::scope(|scope| {
         for first in 0..AT_ONCE {
             let cut = &cut;
             scope.spawn(move || {
                 let cuts = (first..).step_by(AT_ONCE).take_while(|bytes| cut(*bytes)).count();
-                assert!((3..100).contains(&cuts), "the script is neither empty nor endless: {cuts}");
+                assert!((1..100).contains(&cuts), "the script is neither empty nor endless: {cuts}");
             });
         }
     });

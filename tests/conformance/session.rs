@@ -14,12 +14,14 @@ fn clean_start_discards() {
         "5.0 MQTT-3.1.2-5",
         "5.0 MQTT-3.1.2-6",
         "5.0 MQTT-3.1.4-4",
+        "5.0 MQTT-3.2.2-2",
         "5.0 MQTT-3.2.2-3",
         "5.0 MQTT-3.1.2-23",
         "5.0 MQTT-3.1.3-2",
         "3.1.1 MQTT-3.1.2-4",
         "3.1.1 MQTT-3.1.2-6",
         "3.1.1 MQTT-3.1.4-3",
+        "3.1.1 MQTT-3.2.2-1",
         "3.1.1 MQTT-3.2.2-2",
         "3.1.1 MQTT-3.2.2-3",
         "3.1.1 MQTT-3.1.3-2"
@@ -90,7 +92,8 @@ fn clean_start_discards_what_is_open_and_what_waits() {
 
 #[test]
 fn resume_with_new_traffic() {
-    proves!("3.1.1 MQTT-3.1.2-5", "5.0 MQTT-4.5.0-1", "5.0 MQTT-4.1.0-1", "3.1.1 MQTT-4.1.0-2");
+    // `resume` sees that CONNACK comes first, whatever else waits.
+    proves!("3.1.1 MQTT-3.1.2-5", "3.1.1 MQTT-4.5.0-1", "3.1.1 MQTT-3.2.0-1");
     let (id, topic) = (unique("offline"), unique("offline"));
     let connect = Connect::v311(&id).durable();
     let mut client = broker().connect(&connect);
@@ -220,9 +223,9 @@ fn resume_window_smaller() {
     let mut client = broker().connect(&connect);
     client.ask(&subscribe(1, &[(&topic, 1)]), &suback(0x90, 1, &[1]));
     let mut sender = broker().connect(&Connect::v5(&unique("p")));
-    for n in 1..=100 {
-        sender.ask(&Publish::new(&topic, n.to_string()).qos(1, n).v5(), &ack(0x40, n));
-    }
+    let publish = |n: u16| Publish::new(&topic, n.to_string()).qos(1, n).v5();
+    sender.send(&(1..=100).flat_map(publish).collect::<Vec<_>>());
+    (1..=100).for_each(|n| sender.expect(&ack(0x40, n)));
     let ids: Vec<_> = (0..100).map(|_| client.message().id).collect();
     client.cut();
     let mut client = broker().resume(&connect.property(0x21, &[0, 1]));
@@ -258,4 +261,82 @@ fn the_longest_expiry_is_told() {
     let connack = broker().open().connect(&Connect::v5(&unique("forever")).expiry(u32::MAX), false);
     let ninety_days = [&[0x11][..], &(90 * 24 * 3600_u32).to_be_bytes()].concat();
     assert!(connack.windows(5).any(|window| window == ninety_days), "{connack:02x?}");
+}
+
+#[test]
+fn no_session_ends_before_its_connection() {
+    proves!("5.0 MQTT-4.1.0-1", "3.1.1 MQTT-4.1.0-2");
+    let topic = unique("stays");
+    let mut clients = [
+        Connect::v5(&unique("stays")),
+        Connect::v5(&unique("stays")).expiry(1).resuming(),
+        Connect::v311(&unique("stays")),
+    ]
+    .map(|connect| (broker().connect(&connect), connect));
+    clients.iter_mut().for_each(|(client, _)| client.subscribe(&topic, 1));
+    // Longer than the session would last without its client.
+    sleep(Duration::from_millis(1300));
+    let mut sender = broker().connect(&Connect::v5(&unique("p")));
+    sender.ask(&Publish::new(&topic, "x").qos(1, 1).v5(), &ack(0x40, 1));
+    clients.iter_mut().for_each(|(client, _)| assert_eq!(client.take_qos_1().payload, b"x"));
+    let [_, (lasts, connect), _] = clients;
+    lasts.cut();
+    broker().resume(&connect).expect_nothing();
+}
+
+#[test]
+fn a_client_that_keeps_a_lost_session_is_treated_as_new() {
+    proves!("5.0 MQTT-3.2.2-5");
+    let (id, topic) = (unique("lost"), unique("lost"));
+    let connect = Connect::v5(&id).durable();
+    let mut client = broker().connect(&connect);
+    client.subscribe(&topic, 2);
+    let mut witness = broker().connect(&Connect::v5(&unique("witness")));
+    witness.subscribe(&topic, 0);
+    client.ask(&Publish::new(&topic, "first").qos(2, 7).v5(), &ack(0x50, 7));
+    witness.expect(&Publish::new(&topic, "first").v5());
+    let message = client.message();
+    client.cut();
+    broker().connect(&Connect::v5(&id)).leave();
+    // It should have begun anew, and goes on instead.
+    let mut client = broker().connect(&connect);
+    client.ask(&ack(0x62, 7), &ack_with(0x70, 7, 0x92));
+    client.ask(&ack(0x50, message.id), &ack_with(0x62, message.id, 0x92));
+    client.ask(&Publish::new(&topic, "second").qos(2, 7).dup().v5(), &ack(0x50, 7));
+    witness.expect(&Publish::new(&topic, "second").v5());
+    client.expect_nothing();
+}
+
+#[test]
+fn what_a_client_never_acknowledges_is_kept_for_it() {
+    proves!("5.0 MQTT-4.5.0-2", "3.1.1 MQTT-4.5.0-2", "5.0 MQTT-4.3.2-3", "5.0 MQTT-4.5.0-1");
+    for version in Version::BOTH {
+        let topic = unique("ignored");
+        let connect = Connect::new(version, &unique("ignores")).durable();
+        let connect = if version == Version::V5 { connect.property(0x21, &[0, 2]) } else { connect };
+        let mut client = broker().connect(&connect);
+        client.subscribe(&topic, 1);
+        let mut sender = broker().connect(&Connect::v5(&unique("p")));
+        for n in 1..=3 {
+            sender.ask(&Publish::new(&topic, n.to_string()).qos(1, n).v5(), &ack(0x40, n));
+        }
+        // A 5.0 client gets no more than it said it can have open.
+        let open = if version == Version::V5 { 2 } else { 3 };
+        let first: Vec<_> = (0..open).map(|_| client.message()).collect();
+        for _ in 0..2 {
+            client.expect_nothing();
+            client.cut();
+            client = broker().resume(&connect);
+            for message in &first {
+                let again = client.message();
+                assert_eq!((again.id, &again.payload, again.dup), (message.id, &message.payload, true));
+            }
+        }
+        first.iter().for_each(|message| client.send(&ack(0x40, message.id)));
+        if version == Version::V5 {
+            assert_eq!(client.take_qos_1().payload, b"3");
+        }
+        client.leave();
+        broker().resume(&connect).expect_nothing();
+    }
 }

@@ -1,7 +1,8 @@
 //! SUBSCRIBE and SUBACK.
 
 use crate::harness::{
-    Connect, Publish, ack, broker, suback, suback_v311, subscribe, subscribe_v311, subscribe_with, unique,
+    Connect, Publish, Version, ack, broker, suback, suback_v311, subscribe, subscribe_v311, subscribe_with,
+    unique,
 };
 
 #[test]
@@ -15,7 +16,6 @@ fn one_code_for_each_filter_in_order() {
         "5.0 MQTT-3.9.3-1",
         "5.0 MQTT-3.9.3-2",
         "5.0 MQTT-2.2.1-6",
-        "5.0 MQTT-3.2.2-10",
         "3.1.1 MQTT-3.8.4-1",
         "3.1.1 MQTT-3.8.4-2",
         "3.1.1 MQTT-3.8.4-4",
@@ -84,11 +84,48 @@ fn a_filter_is_replaced() {
     let mut client = broker().connect(&Connect::v5(&unique("replaced")));
     client.ask(&subscribe_with(1, &[0x0B, 5], &[(&topic, 2)]), &suback(0x90, 1, &[2]));
     client.ask(&subscribe(2, &[(&topic, 0)]), &suback(0x90, 2, &[0]));
-    broker()
-        .connect(&Connect::v5(&unique("p")))
-        .ask(&Publish::new(&topic, "x").qos(1, 1).v5(), &ack(0x40, 1));
-    client.expect(&Publish::new(&topic, "x").v5());
-    client.expect_nothing();
+    let mut old = broker().connect(&Connect::v311(&unique("replaced")));
+    old.subscribe(&topic, 2);
+    old.subscribe(&topic, 0);
+    let mut sender = broker().connect(&Connect::v5(&unique("p")));
+    sender.ask(&Publish::new(&topic, "x").qos(1, 1).retain().v5(), &ack(0x40, 1));
+    for client in [&mut client, &mut old] {
+        client.expect_publish(&Publish::new(&topic, "x"));
+        client.expect_nothing();
+    }
+    old.subscribe(&topic, 1);
+    assert!(old.take_qos_1().retain);
+    old.expect_nothing();
+}
+
+#[test]
+fn replacing_a_subscription_loses_no_message() {
+    proves!("5.0 MQTT-3.8.4-4", "3.1.1 MQTT-3.8.4-3");
+    for version in Version::BOTH {
+        let (topic, kept) = (unique("stream"), unique("kept"));
+        let mut sender = broker().connect(&Connect::v5(&unique("p")));
+        sender.publish(&Publish::new(&kept, "kept").retain());
+        sender.expect_nothing();
+        let mut client = broker().connect(&Connect::new(version, &unique("replaces")));
+        client.subscribe(&topic, 1);
+        for n in 1..=200 {
+            let filters = [(&topic[..], 1), (&kept, 0)];
+            let replace = if version == Version::V5 { subscribe } else { subscribe_v311 };
+            // At the same time.
+            client.send(&replace(n, &filters));
+            sender.publish(&Publish::new(&topic, n.to_string()).qos(1, n));
+            let mut packets = [client.receive(), client.receive(), client.receive()];
+            packets.sort();
+            let [retained, message, suback] = packets;
+            assert_eq!(retained, Publish::new(&kept, "kept").retain().bytes(version));
+            assert!(message[0] == 0x32 && message.ends_with(n.to_string().as_bytes()), "{n}: {message:02x?}");
+            assert_eq!(suback[0], 0x90);
+            let id = u16::from_be_bytes([message[4 + topic.len()], message[5 + topic.len()]]);
+            client.send(&ack(0x40, id));
+            sender.expect(&ack(0x40, n));
+        }
+        client.expect_nothing();
+    }
 }
 
 #[test]
@@ -139,14 +176,6 @@ fn no_local() {
 }
 
 #[test]
-fn no_local_on_a_shared_subscription_is_an_error() {
-    proves!("5.0 MQTT-3.8.3-4");
-    let mut client = broker().connect(&Connect::v5(&unique("local")));
-    client.send(&subscribe(1, &[("$share/g/t", 4)]));
-    client.expect_end(0x82);
-}
-
-#[test]
 fn subid_range() {
     proves!("U-PROP-0B-value");
     for (properties, reason) in
@@ -168,12 +197,16 @@ fn subid_range() {
 #[test]
 fn flags_are_fixed() {
     proves!("5.0 MQTT-3.8.1-1", "3.1.1 MQTT-3.8.1-1");
-    for flags in (0..16).filter(|flags| *flags != 2) {
-        let mut client = broker().connect(&Connect::v5(&unique("flags")));
-        let mut request = subscribe(1, &[("a", 0)]);
+    for (version, flags) in Version::BOTH.into_iter().flat_map(|version| (0..16).map(move |f| (version, f))) {
+        let is_v5 = version == Version::V5;
+        let filters = [("a", 0)];
+        let mut request = if is_v5 { subscribe(1, &filters) } else { subscribe_v311(1, &filters) };
         request[0] = 0x80 | flags;
-        client.send(&request);
-        client.expect_end(0x81);
+        if flags != 2 {
+            let mut client = broker().connect(&Connect::new(version, &unique("flags")));
+            client.send(&request);
+            client.expect_end(0x81);
+        }
     }
 }
 

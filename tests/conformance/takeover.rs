@@ -30,7 +30,7 @@ fn the_session_goes_over_with_what_is_open() {
 
 #[test]
 fn takeover_storm() {
-    const EACH: usize = 12;
+    const EACH: usize = 6;
     let topic = unique("storm");
     let connect = Connect::v5(&topic).durable();
     let mut first = broker().connect(&connect);

@@ -29,15 +29,17 @@ fn is_published_when_the_connection_is_lost() {
         let topic = unique("will");
         let mut witness = witness(&topic);
         broker().connect(&Connect::new(version, &unique("dies")).will(&topic, "gone", 1)).cut();
-        let will = witness.take_qos_1();
-        assert_eq!((will.payload, will.retain), (b"gone".to_vec(), false));
+        assert_eq!(witness.take_qos_1().payload, b"gone");
         witness.expect_nothing();
+        let mut later = broker().connect(&Connect::v5(&unique("later")));
+        later.subscribe(&topic, 0);
+        later.expect_nothing();
     }
 }
 
 #[test]
 fn is_discarded_by_disconnect() {
-    proves!("5.0 MQTT-3.14.4-3", "3.1.1 MQTT-3.14.4-3", "3.1.1 MQTT-3.1.2-12");
+    proves!("5.0 MQTT-3.14.4-3", "3.1.1 MQTT-3.14.4-3", "5.0 MQTT-3.1.2-8", "5.0 MQTT-3.1.2-10");
     for version in [Version::V31, Version::V311, Version::V5] {
         let topic = unique("will");
         let mut witness = witness(&topic);
@@ -75,13 +77,42 @@ fn is_published_after_a_protocol_error() {
 #[test]
 fn is_retained_on_demand() {
     proves!("5.0 MQTT-3.1.2-15", "3.1.1 MQTT-3.1.2-17");
+    for version in Version::BOTH {
+        let topic = unique("will");
+        let mut witness = witness(&topic);
+        broker()
+            .connect(&Connect::new(version, &unique("dies")).will(&topic, "gone", 1).will_retained())
+            .cut();
+        witness.take_qos_1();
+        let mut later = broker().connect(&Connect::new(version, &unique("later")));
+        later.subscribe(&topic, 0);
+        later.expect_publish(&Publish::new(&topic, "gone").retain());
+    }
+}
+
+#[test]
+fn is_that_of_the_last_connect() {
+    proves!("3.1.1 MQTT-3.1.2-12", "5.0 MQTT-3.1.2-10");
+    for version in Version::BOTH {
+        let topic = unique("will");
+        let mut witness = witness(&topic);
+        let connect = Connect::new(version, &unique("changes")).durable();
+        broker().connect(&connect.clone().will(&topic, "one", 1)).leave();
+        broker().resume(&connect.clone().will(&topic, "two", 1)).cut();
+        assert_eq!(witness.take_qos_1().payload, b"two");
+        // Without one nothing is left of those before.
+        broker().resume(&connect).cut();
+        broker().resume(&connect).leave();
+        witness.expect_nothing();
+    }
+    // Also one that waited for its delay, and would be published when the session ends.
     let topic = unique("will");
     let mut witness = witness(&topic);
-    broker().connect(&Connect::v5(&unique("dies")).will(&topic, "gone", 1).will_retained()).cut();
-    witness.take_qos_1();
-    let mut later = broker().connect(&Connect::v5(&unique("later")));
-    later.ask(&subscribe(1, &[(&topic, 0)]), &suback(0x90, 1, &[0]));
-    later.expect(&Publish::new(&topic, "gone").retain().v5());
+    let connect = Connect::v5(&unique("changes")).durable();
+    let late = connect.clone().will(&topic, "late", 1).will_property(0x18, &[0, 0, 0, 200]);
+    broker().connect(&late).cut();
+    broker().resume(&connect).leave_with(&disconnect(4, &[0x11, 0, 0, 0, 0]));
+    witness.expect_nothing();
 }
 
 #[test]
@@ -192,12 +223,14 @@ fn an_empty_one_is_a_message_too() {
 
 #[test]
 fn its_topic_is_a_topic_name() {
-    proves!("5.0 MQTT-3.1.3-11", "3.1.1 MQTT-3.1.3-10");
     for topic in ["", "a/+", "#", "a\0"] {
         let mut client = broker().open();
         client.send(&Connect::v5(&unique("topic")).will(topic, "x", 0).bytes());
         let connack = client.receive();
         assert!(connack[0] == 0x20 && connack[3] >= 0x80, "{topic:?}: {connack:02x?}");
+        client.expect_closed();
+        let mut client = broker().open();
+        client.send(&Connect::v311(&unique("topic")).will(topic, "x", 0).bytes());
         client.expect_closed();
     }
 }

@@ -22,8 +22,13 @@ pub fn files(folders: &[&str], ending: &str) -> Vec<SourceFile> {
 
 /// One file of the project.
 pub fn file(path: &str) -> SourceFile {
-    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = fs::read_to_string(path_of(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     SourceFile { path: path.to_owned(), text }
+}
+
+/// Where a file of the project is.
+pub fn path_of(path: &str) -> PathBuf {
+    root().join(path)
 }
 
 fn root() -> PathBuf {

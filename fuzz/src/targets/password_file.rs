@@ -10,7 +10,8 @@ pub fn run(input: &[u8]) {
     match PasswordFile::parse(text) {
         Ok(_) => {
             let entries = lines().map(|line| line.split_once(':').unwrap());
-            let (mut users, hashes): (Vec<_>, Vec<_>) = entries.map(|(user, hash)| (user.trim(), hash.trim())).unzip();
+            let (mut users, hashes): (Vec<_>, Vec<_>) =
+                entries.map(|(user, hash)| (user.trim(), hash.trim())).unzip();
             users.sort_unstable();
             assert!(users.windows(2).all(|pair| pair[0] != pair[1]), "each user once");
             assert!(users.iter().all(|user| !user.is_empty()));

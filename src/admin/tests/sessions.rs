@@ -43,7 +43,8 @@ async fn publish(admin: &Admin, publisher: &Attachment, topic: &str, payload: &[
     };
     let broker = &admin.broker;
     let rights = broker.auth.rights_of_absent(None, &publisher.slot.client_id).unwrap();
-    let source = Source { slot: &publisher.slot, durable: publisher.durable, rights: &rights };
+    let source =
+        Source { slot: &publisher.slot, durable: publisher.durable, rights: &rights, user_name: None };
     let topic = TopicName::parse(topic, 10).unwrap();
     broker.publish(&mut PublishContext::default(), &source, &publish, &topic, broker.clock.now());
     let last = broker.store.submit(Record::default()).unwrap().lsn;

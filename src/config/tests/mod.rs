@@ -79,10 +79,14 @@ fn the_shipped_file_has_every_key() {
         ("[store]", ""),
         ("[[listeners]]", "address = \"127.0.0.1:1\""),
         ("[listeners.tls]", "certificate = \"c\"\nkey = \"k\"\n[[listeners]]\naddress = \"127.0.0.1:1\""),
+        ("[listeners.websocket]", ""),
         ("[auth]", ""),
         ("[mqtt]", ""),
         ("[redirect]", "to = \"h\""),
         ("[limits]", ""),
+        ("[shared]", ""),
+        ("[retain]", ""),
+        ("[sys]", ""),
         ("[admin]", ""),
         ("[log]", ""),
         ("[targets.t]", "url = \"http://h\""),
@@ -95,6 +99,9 @@ fn the_shipped_file_has_every_key() {
     let present: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
     for (section, rest) in sections {
         let text = match section {
+            "[listeners.websocket]" => {
+                "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.websocket]\nqqqqqqq = 1\n".to_owned()
+            }
             "[listeners.tls]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.tls]\nqqqqqqq = 1\n".to_owned()
             }
@@ -112,6 +119,15 @@ fn the_shipped_file_has_every_key() {
 
 fn text_has_table(key: &str) -> bool {
     uncommented().lines().any(|line| line.trim_matches(['[', ']']).rsplit('.').next() == Some(key))
+}
+
+#[test]
+fn groups_share_by_the_strategy_of_their_name_or_that_of_all() {
+    let text =
+        "[shared]\nstrategy = \"sticky\"\n[shared.groups]\nworkers = \"hash_topic\"\n\"a b\" = \"random\"";
+    let shared = Config::parse(text, "a.toml").unwrap().shared;
+    let strategies = ["workers", "a b", "others"].map(|name| shared.strategy_of(name));
+    assert_eq!(strategies, [ShareStrategy::HashTopic, ShareStrategy::Random, ShareStrategy::Sticky]);
 }
 
 #[test]
@@ -134,6 +150,9 @@ fn values_arrive_where_they_belong() {
         tls = { certificate = "c.pem", key = "k.pem" }
         [[listeners]]
         address = "0.0.0.0:1883"
+        [[listeners]]
+        address = "0.0.0.0:8083"
+        websocket = { paths = ["/a%20b"], origins = ["https://app.example:8443", "null", "*"] }
         [auth]
         password_file = "pw"
         [limits]
@@ -162,6 +181,9 @@ fn values_arrive_where_they_belong() {
         (config.limits.packet_size, config.limits.keep_alive_max),
         (4096, Some(Duration::from_hours(1)))
     );
+    let websocket = config.listeners[2].websocket.as_ref().unwrap();
+    assert_eq!(websocket.paths, ["/a%20b"]);
+    assert_eq!(websocket.origins, ["https://app.example:8443", "null", "*"]);
     let target = &config.targets["a"];
     assert_eq!((target.url.scheme_str(), target.url.port_u16()), (Some("https"), Some(8443)));
     assert_eq!(target.headers["x-key"], "k");

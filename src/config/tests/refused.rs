@@ -40,6 +40,26 @@ fn syntax_and_unknown_keys() {
 }
 
 #[test]
+fn sharing_retained_messages_and_sys() {
+    assert_refused(&[
+        ("[sys]\ninterval = \"100ms\"", &["2:12: sys.interval must be at least 1s", "\"0s\", for never"]),
+        (
+            "[shared]\nstrategy = \"roundrobin\"",
+            &["2:12: shared.strategy must be one of round_robin, random", "did you mean \"round_robin\"?"],
+        ),
+        (
+            "[shared.groups]\nworkers = 1",
+            &["2:11: shared.groups must be one of round_robin, random", "not 1"],
+        ),
+        (
+            "[shared.groups]\n\"$share/g\" = \"random\"",
+            &["2:1: shared.groups has a '/' at byte 6, in the share name"],
+        ),
+        ("[retain]\ncheck_source = \"yes\"", &["2:16: retain.check_source must be true or false"]),
+    ]);
+}
+
+#[test]
 fn values_of_the_wrong_kind_or_size() {
     assert_refused(&[
         (
@@ -153,6 +173,28 @@ fn listeners_and_who_may_use_them() {
     assert!(Config::parse(two_free_ports, "a.toml").is_ok());
     let open = "[auth]\nanonymous = true\n[[listeners]]\naddress = \"0.0.0.0:1883\"";
     assert!(Config::parse(open, "a.toml").is_ok());
+}
+
+#[test]
+fn websocket_paths_and_origins() {
+    let with = |line: &str| format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nwebsocket = {{ {line} }}");
+    assert_refused(&[
+        (
+            with("paths = []"),
+            &["3:23: listeners.websocket.paths is empty: no client could ever connect", "leave paths out"],
+        ),
+        (with("paths = [\"/\", \"mqtt\"]"), &["3:29: listeners.websocket.paths must be the path of a URL"]),
+        (with("paths = [\"/a?b\"]"), &["3:24: listeners.websocket.paths must be", "not \"/a?b\""]),
+        (with("paths = [\"/a#b\"]"), &["3:24: listeners.websocket.paths must be", "write \"/mqtt\""]),
+        (with("paths = [\"\"]"), &["3:24: listeners.websocket.paths must be"]),
+        (
+            with("origins = [\"app.example\"]"),
+            &["3:26: listeners.websocket.origins must be the origin of web pages", "\"https://app.example\""],
+        ),
+        (with("origins = [\"https://app.example/\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origins = [\"http://\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origin = []"), &["3:15: unknown key \"origin\"", "did you mean \"origins\"?"]),
+    ]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ struct Running {
     lines: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
     process: u32,
+    websocket: Option<SocketAddr>,
 }
 
 /// The broker that most tests share: default settings, but for a plain listener only.
@@ -94,6 +95,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running.address
+    }
+
+    /// Where it listens for WebSocket, with a configuration that says so.
+    pub fn websocket_address(&self) -> SocketAddr {
+        self.running.websocket.expect("there is no WebSocket listener")
     }
 
     /// A connection that has sent nothing yet.
@@ -155,8 +161,8 @@ fn run(folder: &TempDir) -> Running {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-    let (mut process, mut address) = (None, None);
-    while process.is_none() || address.is_none() {
+    let (mut process, mut address, mut websocket, mut is_complete) = (None, None, None, false);
+    while process.is_none() || !is_complete {
         let Some(line) = lines.next() else {
             panic!(
                 "the broker did not start: {}",
@@ -167,7 +173,11 @@ fn run(folder: &TempDir) -> Running {
         let value = |name| line.trim().strip_prefix(name).map(str::trim);
         process = process.or(value("pid").and_then(|process| process.parse().ok()));
         address = address.or(value("MQTT").and_then(|address| address.parse().ok()));
+        let host = line.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+        websocket = websocket.or(host.and_then(|host| host.parse().ok()));
+        // It comes after all addresses.
+        is_complete |= value("data ").is_some();
     }
-    let (process, address) = (process.unwrap(), address.unwrap());
-    Running { watch: shell.stdin.take(), lines, shell, address, process }
+    let (process, address) = (process.unwrap(), address.expect("the broker says where it listens"));
+    Running { watch: shell.stdin.take(), lines, shell, address, websocket, process }
 }

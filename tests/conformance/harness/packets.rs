@@ -8,6 +8,11 @@ pub enum Version {
     V5 = 5,
 }
 
+impl Version {
+    /// The versions whose statements are proven.
+    pub const BOTH: [Self; 2] = [Self::V311, Self::V5];
+}
+
 /// A CONNECT.
 #[derive(Clone, Debug)]
 pub struct Connect {

@@ -160,7 +160,8 @@ impl World {
         assert_eq!(exchange.map(|exchange| (exchange.packet_id.get(), exchange.lsn.0)), expected);
         let Some(exchange) = exchange else { return };
         let id = exchange.packet_id;
-        let Some(mut item) = self.store.owed.get(&exchange.lsn.0).cloned().filter(|_| choice & 15 != 15) else {
+        let Some(mut item) = self.store.owed.get(&exchange.lsn.0).cloned().filter(|_| choice & 15 != 15)
+        else {
             return self.abandon(id, exchange.lsn.0);
         };
         item.qos = if exchange.state == AwaitingPuback { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
@@ -180,7 +181,10 @@ impl World {
     /// The message of an exchange is not to be had any more: it went elsewhere. A crash may have forgotten
     /// that the exchange has ended by that.
     fn abandon(&mut self, id: PacketId, number: u64) {
-        assert!(self.store.owed.remove(&number).is_some() || self.elsewhere.contains(&number), "{number} is lost");
+        assert!(
+            self.store.owed.remove(&number).is_some() || self.elsewhere.contains(&number),
+            "{number} is lost"
+        );
         self.elsewhere.insert(number);
         self.promised.remove(&number);
         self.session.abandon(id);

@@ -39,7 +39,9 @@ fn client_stream(input: &mut Input<'_>) -> Vec<u8> {
         let opcode = [2, 2, 2, 0, 0, 0, 9, 9, 10, 8, 8, 1, 3, 11, 2][usize::from(kind)];
         // Seven of eight frames are the last of their message, masked, and without reserved bits.
         let flags = input.byte();
-        let first = opcode | if flags & 7 == 7 { 0 } else { 0x80 } | if flags & 0x38 == 0x38 { flags & 0x40 } else { 0 };
+        let first = opcode
+            | if flags & 7 == 7 { 0 } else { 0x80 }
+            | if flags & 0x38 == 0x38 { flags & 0x40 } else { 0 };
         let (masked, form) = (flags & 0xC0 != 0xC0, input.below(16));
         let len = usize::from(if form & 8 == 0 { u16::from(input.byte()) } else { input.u16() % 2048 });
         let payload = input.bytes(len.min(if opcode > 7 { 130 } else { len }));

@@ -64,7 +64,14 @@ impl Plain {
 /// The header that begins here, when all of it is there.
 fn header(bytes: &[u8]) -> Option<Header> {
     let [first, second, ..] = *bytes else { return None };
-    let (extended, is_masked) = (match second & 0x7F { 126 => 2, 127 => 8, _ => 0 }, second & 0x80 != 0);
+    let (extended, is_masked) = (
+        match second & 0x7F {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        },
+        second & 0x80 != 0,
+    );
     let mask_at = 2 + extended;
     let len = mask_at + if is_masked { 4 } else { 0 };
     let written = bytes.get(2..mask_at)?;
@@ -72,7 +79,11 @@ fn header(bytes: &[u8]) -> Option<Header> {
         0 => u64::from(second & 0x7F),
         _ => written.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
     };
-    let is_shortest = match extended { 0 => true, 2 => payload_len > 125, _ => payload_len > 0xFFFF };
+    let is_shortest = match extended {
+        0 => true,
+        2 => payload_len > 125,
+        _ => payload_len > 0xFFFF,
+    };
     let mask = if is_masked { Some(bytes.get(mask_at..len)?.try_into().ok()?) } else { None };
     Some(Header { first, mask, payload_len, is_shortest, len })
 }

@@ -45,7 +45,11 @@ impl Pipe {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut pipe = self.pipe();
         let there = pipe.arrived.min(pipe.from_client.len()) - pipe.read;
         if there == 0 && !pipe.is_read() {
