@@ -26,12 +26,12 @@ fn round_trip() {
 
 #[test]
 fn session() {
-    run("session", 2_000, targets::session::run);
+    run("session", 4_000, targets::session::run);
 }
 
 #[test]
 fn trie() {
-    run("trie", 1_000, targets::trie::run);
+    run("trie", 2_000, targets::trie::run);
 }
 
 #[test]
@@ -56,5 +56,5 @@ fn rows() {
 
 #[test]
 fn websocket() {
-    run("websocket", 5_000, targets::websocket::run);
+    run("websocket", 20_000, targets::websocket::run);
 }
