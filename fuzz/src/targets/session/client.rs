@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use causeway::codec::{Ack, Packet, PacketId, Publish, PublishProperties, Qos, ReasonCode};
-use causeway::record::RecipientNo;
+use causeway::record::{RecipientNo, UnixMillis};
 
 use super::store::Item;
 
@@ -26,7 +26,7 @@ pub enum Answer {
     Pubcomp(PacketId),
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Client {
     sending: BTreeMap<u16, Sending>,
     /// Identifiers of QoS 2 messages that were not released.
@@ -40,6 +40,7 @@ pub struct Client {
     pub acknowledged: BTreeSet<String>,
     /// QoS 1 and 2 messages that it may still begin on this connection.
     quota: u16,
+    quota_max: u16,
     next: u64,
 }
 
@@ -60,7 +61,7 @@ impl Client {
     /// first, or both sides have forgotten it.
     pub fn connected(&mut self, session_present: bool, receive_maximum: u16) {
         self.answers.clear();
-        self.quota = receive_maximum;
+        (self.quota, self.quota_max) = (receive_maximum, receive_maximum);
         if !session_present {
             self.sending.clear();
             self.receiving.clear();
@@ -114,7 +115,9 @@ impl Client {
         }
         let known = self.got.insert(number, qos).is_some();
         assert!(!known || (qos == Qos::AtLeastOnce && publish.dup), "message {number} of {qos:?} came again");
-        if !known {
+        // One that has expired while it waited for its identifier is repeated after a crash all the same: the
+        // store has lost that it was never sent.
+        if !known && item.expires_at == UnixMillis::NEVER {
             let newest = self.newest.entry((item.owner, qos)).or_default();
             assert!(*newest < number, "message {number} of {qos:?} came after {newest}");
             *newest = number;
@@ -152,7 +155,8 @@ impl Client {
     fn end(&mut self, ack: &Ack) {
         // A PUBREC that came twice was answered twice.
         let Some(ended) = self.sending.remove(&ack.packet_id.get()) else { return };
-        self.quota = self.quota.saturating_add(1);
+        // A PUBREL that was sent again took no place (section 4.9).
+        self.quota = self.quota_max.min(self.quota.saturating_add(1));
         // A PUBCOMP may say that the identifier is not known any more: it was released before.
         if ended.released || !ack.reason.is_error() {
             self.acknowledged.insert(ended.payload);

@@ -230,13 +230,13 @@ impl World {
     /// A while in which everybody does what they owe: then nothing is left.
     fn finish(mut self) {
         // The client goes on without a word when it is not honest: what it has open is answered for it.
-        for _ in 0..200 {
+        for _ in 0..200 + 10 * self.store.owed.len() {
             self.settle_down();
             if self.is_idle() {
                 break;
             }
         }
-        assert!(self.is_idle(), "something stays open for ever");
+        assert!(self.is_idle(), "stays open for ever: {}", self.open());
         assert!(self.session.has_window() && !self.session.must_report(self.now));
         assert_eq!((self.session.reply_waits_for(), self.session.held_waits_for()), (None, None));
         assert_eq!(self.session.in_flight().count(), 0);
@@ -246,6 +246,12 @@ impl World {
         if self.setup.honest {
             self.judge_end_to_end();
         }
+    }
+
+    fn open(&self) -> String {
+        let Model { sent, waiting, held, replies, settled, .. } = &self.model;
+        let owed: Vec<_> = self.store.owed.keys().collect();
+        format!("{sent:?} {waiting:?} {held:?} {replies:?} {settled:?} {owed:?} {:?}", self.client)
     }
 
     fn is_idle(&self) -> bool {
