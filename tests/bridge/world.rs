@@ -262,9 +262,9 @@ impl World {
         };
         match receipt {
             Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
-            Receipt::SafeAt(lsn, ReasonCode::Success) => {
-                self.broker.store.durable(lsn).await.unwrap();
-                lsn
+            Receipt::SafeWith(entry, ReasonCode::Success) => {
+                self.broker.store.durable(entry.lsn).await.unwrap();
+                entry.lsn
             }
             other => panic!("{other:?}"),
         }

@@ -1,8 +1,8 @@
 //! PUBLISH: topics, forwarding, order, aliases, size.
 
 use crate::harness::{
-    Client, Connect, Publish, Version, ack, ack_with, broker, packet, string, suback, suback_v311, subscribe,
-    subscribe_v311, subscribe_with, unique,
+    Broker, Client, Connect, Publish, Version, ack, ack_with, broker, packet, string, suback, suback_v311,
+    subscribe, subscribe_v311, subscribe_with, unique,
 };
 
 /// A client of 5.0 that subscribes to `filter`.
@@ -261,6 +261,26 @@ fn large_messages_pass() {
     let payload = vec![7; 1024 * 1024 - 100];
     publisher().ask(&Publish::new(&topic, &payload).qos(1, 1).v5(), &ack(0x40, 1));
     assert_eq!(receiver.take_qos_1().payload, payload);
+}
+
+#[test]
+fn leading_wildcards_do_not_match_dollar_topics() {
+    proves!("5.0 MQTT-4.7.2-1", "3.1.1 MQTT-4.7.2-1");
+    for version in Version::BOTH {
+        // Others publish meanwhile what these filters match.
+        let broker = Broker::start("");
+        let mut receiver = broker.connect(&Connect::new(version, "receiver"));
+        for filter in ["#", "+/broker/uptime", "+/#", "+/+/+"] {
+            receiver.subscribe(filter, 0);
+        }
+        let mut sender = broker.connect(&Connect::new(version, "sender"));
+        for topic in ["$SYS/broker/uptime", "$x/broker/uptime", "$/broker/uptime"] {
+            sender.ask(&Publish::new(topic, "").qos(1, 1).bytes(version), &ack(0x40, 1));
+        }
+        sender.publish(&Publish::new("x$/broker/uptime", ""));
+        receiver.expect_publish(&Publish::new("x$/broker/uptime", ""));
+        receiver.expect_nothing();
+    }
 }
 
 #[test]
