@@ -6,7 +6,8 @@ use std::{env, fs::OpenOptions, io::Write as _, net::TcpStream, path::Path};
 /// Adds bytes to the file of their connection.
 pub fn record(stream: &TcpStream, bytes: &[u8]) {
     let Some(folder) = env::var_os("CAUSEWAY_RECORD") else { return };
-    let (client, broker) = (stream.local_addr().unwrap().port(), stream.peer_addr().unwrap().port());
-    let path = Path::new(&folder).join(format!("{broker}-{client}"));
+    // What is sent after the end has no receiver.
+    let (Ok(client), Ok(broker)) = (stream.local_addr(), stream.peer_addr()) else { return };
+    let path = Path::new(&folder).join(format!("{}-{}", broker.port(), client.port()));
     OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
 }

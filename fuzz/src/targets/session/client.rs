@@ -41,6 +41,8 @@ pub struct Client {
     /// QoS 1 and 2 messages that it may still begin on this connection.
     quota: u16,
     quota_max: u16,
+    /// What is still to be sent again on this connection.
+    again: VecDeque<u16>,
     next: u64,
 }
 
@@ -66,17 +68,19 @@ impl Client {
             self.sending.clear();
             self.receiving.clear();
         }
+        self.again = self.sending.keys().copied().collect();
     }
 
-    /// The identifiers of what is open, in the order in which it is sent again.
-    pub fn open(&self) -> Vec<u16> {
-        self.sending.keys().copied().collect()
+    /// The next identifier that is sent again. A PUBLISH waits for its place in the receiver's quota.
+    pub fn next_again(&mut self) -> Option<u16> {
+        let is_released = self.sending.get(self.again.front()?).is_none_or(|sending| sending.released);
+        if is_released || self.quota > 0 { self.again.pop_front() } else { None }
     }
 
     /// Begins a message; gives its identifier. `None` when the receiver's quota is used up.
     pub fn begin(&mut self, qos: Qos) -> Option<u16> {
         let id = (1..=u16::MAX).find(|id| !self.sending.contains_key(id))?;
-        if self.quota == 0 || self.sending.len() >= 20 {
+        if self.quota == 0 || self.sending.len() >= 20 || !self.again.is_empty() {
             return None;
         }
         self.next += 1;

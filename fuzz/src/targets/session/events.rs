@@ -182,10 +182,10 @@ impl World {
     /// that the exchange has ended by that.
     fn abandon(&mut self, id: PacketId, number: u64) {
         assert!(
-            self.store.owed.remove(&number).is_some() || self.elsewhere.contains(&number),
+            self.store.owed.remove(&number).is_some() || self.store.elsewhere.contains(&number),
             "{number} is lost"
         );
-        self.elsewhere.insert(number);
+        self.store.elsewhere.insert(number);
         self.promised.remove(&number);
         self.session.abandon(id);
         self.model.take(id);
@@ -346,16 +346,24 @@ impl World {
         }
     }
 
-    pub fn client_sends_open(&mut self, id: u16, dup: bool) {
+    fn client_sends_open(&mut self, id: u16, dup: bool) {
         let version = self.setup.version;
         if let Some(bytes) = self.client.send(id, dup, |packet| packets::encoded(version, &packet).unwrap()) {
             self.receive(&bytes);
         }
     }
 
+    /// What an honest client sends first on a new connection.
+    pub fn client_sends_again(&mut self) {
+        while let Some(id) = self.client.next_again() {
+            self.client_sends_open(id, true);
+        }
+    }
+
     fn honest_answer(&mut self) {
-        if let Some(answer) = self.client.answer() {
-            self.client_sends(&answer.packet());
+        match self.client.answer() {
+            Some(answer) => self.client_sends(&answer.packet()),
+            None => self.client_sends_again(),
         }
     }
 

@@ -65,8 +65,6 @@ struct World {
     backlog: Vec<u64>,
     /// Messages that the client has to have in the end.
     promised: BTreeSet<u64>,
-    /// Messages that went elsewhere when they were to be repeated.
-    elsewhere: BTreeSet<u64>,
     /// What becomes of the next PUBLISH.
     verdict: u8,
     over: bool,
@@ -127,7 +125,7 @@ impl World {
         let mut client = Client::default();
         client.connected(true, quota(&setup));
         let server_decoder = server_decoder(setup.version);
-        let (refused, backlog, promised, elsewhere) = Default::default();
+        let (refused, backlog, promised) = Default::default();
         Self {
             setup,
             terms,
@@ -143,7 +141,6 @@ impl World {
             may_wait_for_ids: false,
             backlog,
             promised,
-            elsewhere,
             verdict: 0,
             over: false,
         }
@@ -174,9 +171,7 @@ impl World {
         self.backlog.reverse();
         self.client.connected(self.setup.durable, quota(&self.setup));
         if self.setup.honest {
-            for id in self.client.open() {
-                self.client_sends_open(id, true);
-            }
+            self.client_sends_again();
         }
     }
 
@@ -257,7 +252,8 @@ impl World {
     fn is_idle(&self) -> bool {
         let model = &self.model;
         let open = model.used() + model.waiting.len() + model.replies.len() + model.settled.len();
-        open == 0 && self.store.owed.is_empty() && (!self.setup.honest || self.client.is_idle())
+        let stored = self.store.owed.len() + self.store.progress.exchanges.len();
+        open + stored == 0 && (!self.setup.honest || self.client.is_idle())
     }
 
     /// Nothing that the client was told is safe was lost, and nothing of QoS 2 came twice.

@@ -1,7 +1,7 @@
 //! What stands in for broker and store: records in order, applied when they are durable, as the writer
 //! applies them. A crash forgets those that are not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use causeway::codec::Qos;
 use causeway::record::{Epoch, Lsn, RecipientNo, SessionDelta, UnixMillis};
@@ -53,6 +53,8 @@ pub struct Store {
     pub progress: Progress,
     /// Messages that are owed to the session, or were given to it by the group.
     pub owed: BTreeMap<u64, Item>,
+    /// Messages that went elsewhere when they were to be repeated: settling one is no news.
+    pub elsewhere: BTreeSet<u64>,
     /// Payloads from the client that are durable, in the order in which they were routed.
     pub routed: Vec<String>,
     pub epoch: Epoch,
@@ -62,8 +64,8 @@ impl Store {
     pub fn new(next_packet_id: u16) -> Self {
         let mut progress = Progress::default();
         progress.next_packet_id = next_packet_id;
-        let (queue, owed, routed) = Default::default();
-        Self { next: 1, watermark: 0, queue, progress, owed, routed, epoch: Epoch(1) }
+        let (queue, owed, elsewhere, routed) = Default::default();
+        Self { next: 1, watermark: 0, queue, progress, owed, elsewhere, routed, epoch: Epoch(1) }
     }
 
     pub fn watermark(&self) -> Lsn {
@@ -108,10 +110,15 @@ impl Store {
         self.next += 1;
     }
 
+    fn settle(&mut self, lsn: Lsn) {
+        let is_owed = self.owed.remove(&lsn.0).is_some();
+        assert!(is_owed || self.elsewhere.contains(&lsn.0), "{lsn:?} was settled twice");
+    }
+
     fn apply(&mut self, delta: &SessionDelta) {
         for (group, lsn) in &delta.settled_shared {
             assert_eq!(*group, GROUP);
-            assert!(self.owed.remove(&lsn.0).is_some(), "{lsn:?} was settled twice");
+            self.settle(*lsn);
         }
         if delta.recipient != OWN {
             let nothing_else = SessionDelta { settled_shared: Vec::new(), ..delta.clone() };
@@ -120,7 +127,7 @@ impl Store {
         }
         assert_eq!(delta.epoch, self.epoch, "the connection speaks for itself");
         for lsn in &delta.settled {
-            assert!(self.owed.remove(&lsn.0).is_some(), "{lsn:?} was settled twice");
+            self.settle(*lsn);
         }
         for exchange in &delta.exchanges {
             self.progress.exchanges.insert(exchange.packet_id.get(), *exchange);
