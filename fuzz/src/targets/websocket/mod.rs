@@ -45,7 +45,7 @@ fn client_stream(input: &mut Input<'_>) -> Vec<u8> {
         let (masked, form) = (flags & 0xC0 != 0xC0, input.below(16));
         let len = usize::from(if form & 8 == 0 { u16::from(input.byte()) } else { input.u16() % 2048 });
         let payload = input.bytes(len.min(if opcode > 7 { 130 } else { len }));
-        plain::put_frame(&mut stream, first, masked.then(|| [form, 1, 0xFF, flags]), payload, form & 7);
+        plain::put_frame(&mut stream, first, masked.then_some([form, 1, 0xFF, flags]), payload, form & 7);
     }
     stream
 }
