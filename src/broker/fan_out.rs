@@ -32,19 +32,24 @@ impl Broker {
     ///
     /// A further copy for a session is a message of its own, because one message is owed to a session once.
     pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
-        let Some(again) = &matches.again else { return self.route_once(matches, routed, touched) };
-        let copy = Routed { goes_through: true, ..Routed::of(routed.message.clone()) };
-        let first = self.route_once(matches, routed, touched);
-        if matches!(first, Receipt::Refused(_)) {
-            return first;
+        if matches.again.is_empty() {
+            return self.route_once(matches, routed, touched);
         }
-        match self.route(again, copy, touched) {
-            Receipt::Safe(_) => first,
-            Receipt::SafeAt(lsn, reason) => Receipt::SafeAt(lsn, reason),
-            // Not as soon as this copy is complete: the others may not be.
-            Receipt::SafeWith(entry, reason) => Receipt::SafeAt(entry.lsn, reason),
-            refused @ Receipt::Refused(_) => refused,
+        let message = routed.message.clone();
+        let mut receipt = self.route_once(matches, routed, touched);
+        for again in &matches.again {
+            if matches!(receipt, Receipt::Refused(_)) {
+                break;
+            }
+            let copy = Routed { goes_through: true, ..Routed::of(message.clone()) };
+            receipt = match self.route_once(again, copy, touched) {
+                Receipt::Safe(_) => receipt,
+                // Not as soon as this copy is complete: the others may not be.
+                Receipt::SafeWith(entry, reason) => Receipt::SafeAt(entry.lsn, reason),
+                other => other,
+            };
         }
+        receipt
     }
 
     fn route_once(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {

@@ -10,7 +10,7 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::config::{ShareStrategy, SharedConfig};
-use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
+use crate::record::{Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
@@ -354,6 +354,27 @@ async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
         "the end of a session is never refused"
     );
     assert_eq!(world.broker.retained_totals.lock().messages, 1);
+}
+
+#[tokio::test]
+async fn a_replayed_letter_is_one_copy_for_the_one_it_was_for() {
+    let world = World::with(BrokerLimits { merge_overlapping: false, ..LIMITS });
+    let (addressee, other) = (world.attach("addressee").await, world.attach("other").await);
+    for client in [&addressee, &other] {
+        ["a", "+", "#"].into_iter().for_each(|filter| world.subscribe(client, filter));
+    }
+    let letter = DeadLetter {
+        message_no: Lsn::ZERO,
+        reason: DeadLetterReason::QueueFull,
+        addressee: addressee.attachment.slot.addressee(),
+        message: retained_message(UnixMillis::NEVER),
+        attempts: None,
+        created_at: UnixMillis(1),
+    };
+    let safe_at = world.broker.owe_again(Lsn(1), &letter).unwrap();
+    world.broker.store.durable(safe_at).await.unwrap();
+    let owed = |client: &Client| client.attachment.slot.durable().unwrap().backlog.count();
+    assert_eq!((owed(&addressee), owed(&other)), (1, 0));
 }
 
 fn retained_message(expires_at: UnixMillis) -> Message {

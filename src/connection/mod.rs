@@ -18,6 +18,7 @@ mod scratch;
 mod tests;
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -200,5 +201,12 @@ impl Connection {
         let metrics = &self.context.broker.metrics;
         metrics.inbound.add(&mut self.inbound);
         metrics.outbound.add(&mut self.outbound);
+    }
+}
+
+/// That a connection has ended is nothing to tell; that its client breaks a rule is for somebody to mend.
+fn log_broken_rule(peer: SocketAddr, error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        tracing::info!(%peer, %error, "a rule of TLS or WebSocket was broken");
     }
 }
