@@ -41,7 +41,11 @@ impl Acl {
         Rights::of(section, self.patterns.iter().filter_map(|rule| resolve(rule, user, client_id)).collect())
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, LineError> {
+    /// The rules of the text of an ACL file.
+    ///
+    /// # Errors
+    /// The first line that is not understood, counted from 1, and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, LineError> {
         let mut anonymous = Vec::new();
         let mut users: HashMap<&str, Vec<Rule>> = HashMap::new();
         let mut patterns = Vec::new();

@@ -70,7 +70,11 @@ impl PasswordFile {
         known.map_or_else(decoy, |verifier| (verifier, true))
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, LineError> {
+    /// The users of the text of a password file.
+    ///
+    /// # Errors
+    /// The first line that is not understood, counted from 1, and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, LineError> {
         let mut users = HashMap::new();
         for (line, entry) in text_file::lines(text) {
             let (user, hash) = parse_entry(entry).map_err(|problem| (line, problem.into()))?;

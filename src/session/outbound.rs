@@ -427,7 +427,13 @@ impl Session {
         frame.dup = dup;
         match self.outbound.aliases.choose(message.topic()) {
             AliasUse::Without => {}
-            AliasUse::Known(alias) => (frame.topic, frame.alias) = (&[], Some(alias)),
+            AliasUse::Known(alias) => {
+                // The alias takes three bytes, a topic perhaps less [MQTT-3.1.2-24].
+                let by_alias = PublishFrame { topic: &[], alias: Some(alias), ..frame };
+                if self.frame_fits(&by_alias) {
+                    frame = by_alias;
+                }
+            }
             AliasUse::New(alias) => {
                 frame.alias = Some(alias);
                 if self.frame_fits(&frame) {

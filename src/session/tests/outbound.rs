@@ -369,3 +369,14 @@ fn an_alias_is_used_only_after_the_client_has_seen_it() {
     assert_eq!(alias_of(&mut peer, "abc", "0123456789ab"), Some(("".into(), 1)));
     assert_eq!(alias_of(&mut peer, "abc", "0123456789abc"), None);
 }
+
+#[test]
+fn a_topic_that_is_shorter_than_its_alias_goes_where_the_alias_has_no_room() {
+    // 2 fixed, 2 + 1 topic, 1 properties: 14 bytes are left for the payload; 12 with the alias alone.
+    let mut peer = aliased(Some(20));
+    assert_eq!(alias_of(&mut peer, "a", "0"), Some(("a".into(), 1)));
+    assert_eq!(alias_of(&mut peer, "a", "0123456789ab"), Some(("".into(), 1)));
+    assert_eq!(alias_of(&mut peer, "a", "0123456789abc"), Some(("a".into(), 0)));
+    assert_eq!(alias_of(&mut peer, "a", "0123456789abcd"), Some(("a".into(), 0)));
+    assert_eq!(alias_of(&mut peer, "a", "0123456789abcde"), None, "too large");
+}

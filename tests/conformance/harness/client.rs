@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Connect, Publish, Version, ack, judge::judge, suback, suback_v311, subscribe, subscribe_v311};
+use super::{
+    Connect, Publish, Version, ack, judge::judge, recording::record, suback, suback_v311, subscribe,
+    subscribe_v311,
+};
 
 /// How long a packet may take: long, because only a broken broker lets a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -86,6 +89,7 @@ impl Client {
 
     /// Sends bytes. That the broker has closed already is for the next read to find out.
     pub fn send(&mut self, bytes: &[u8]) {
+        record(&self.stream, bytes);
         let _ = self.stream.write_all(bytes);
     }
 

@@ -5,6 +5,7 @@ mod client;
 mod dice;
 mod judge;
 mod packets;
+mod recording;
 mod scram;
 mod websocket;
 
