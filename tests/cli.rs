@@ -109,6 +109,8 @@ fn refused_start(key: &str, text: Option<&str>) -> String {
     if let Some(text) = text {
         fs::write(folder.path().join("rules"), text).unwrap();
     }
+    let checked = run(folder.path(), &["check", "--config", "c.toml"]);
+    assert_eq!(checked.status.code(), Some(2), "check knows what a start refuses");
     let output = run(folder.path(), &["--config", "c.toml"]);
     assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}", output.status);
     assert!(!folder.path().join("data").exists(), "nothing was begun");
@@ -212,6 +214,39 @@ fn a_scram_verifier_is_written_and_read() {
     let mut client = broker.connect().unwrap();
     client.write_all(b"\x10\x1b\x00\x04MQTT\x05\xc2\x00\x00\x00\x00\x01x\x00\x02me\x00\x07harbour").unwrap();
     assert_eq!(packet(&mut client)[3], 0);
+}
+
+#[test]
+fn the_log_says_who_came_to_the_wrong_door() {
+    let websocket = "[[listeners]]\naddress = \"127.0.0.1:0\"\nwebsocket = {}\n";
+    let folder = configured(&format!("{PLAIN}{websocket}[auth]\npassword_file = \"users\"\n"));
+    let users = folder.path().join("users");
+    fs::write(&users, "# nobody\n").unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut broker = Broker::start(folder.path(), &["--config", "c.toml"]);
+    let mut log = BufReader::new(broker.child.stderr.take().unwrap());
+    let (_, address) = broker.banner.split_once("ws://").unwrap();
+    let websocket = address.split('/').next().unwrap().to_owned();
+    let mqtt = broker.connect().unwrap().peer_addr().unwrap().to_string();
+    let page = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Sec-WebSocket-Protocol: mqtt\r\nOrigin: https://a.example\r\n\r\n";
+    let text_frame =
+        [page.strip_suffix(b"Origin: https://a.example\r\n\r\n").unwrap(), b"\r\n\x81\x80\0\0\0\0"].concat();
+    let doors: [(&str, &[u8], &[&str]); 6] = [
+        (&mqtt, b"\x16\x03\x01\x02\x00\x01", &["the client speaks TLS"]),
+        (&mqtt, b"GET / HTTP/1.1\r\n\r\n", &["the client speaks HTTP"]),
+        (&mqtt, b"\x10\x11\x00\x04MQTT\x05\x82\x00\x00\x00\x00\x01x\x00\x01u", &["client_id=x user=u"]),
+        (&websocket, page, &["status=403", "path=/mqtt", "origin=https://a.example", "\"origins\""]),
+        (&websocket, &text_frame, &["a rule of TLS or WebSocket was broken", "this is a text frame"]),
+        (&websocket, CONNECT, &["handshake failed", "no HTTP request could be read"]),
+    ];
+    for (address, bytes, said) in doors {
+        TcpStream::connect(address).unwrap().write_all(bytes).unwrap();
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        assert!(said.iter().all(|said| line.contains(said)), "{line}");
+    }
 }
 
 #[test]

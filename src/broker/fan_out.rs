@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::groups::SharedDelivery;
+use super::groups::{Group, SharedDelivery};
 use super::matching::{Matches, SessionMatch};
 use super::publish::{Routed, refused};
 use super::slot::{Pushed, Touched};
@@ -24,6 +24,9 @@ type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
 pub(super) struct Plan {
     pub(super) legs: SmallVec<[Leg; 1]>,
     pub(super) full: Full,
+    /// The queue that each of the groups had, if the message is for queues: one that gets its queue meanwhile
+    /// has no leg.
+    groups: SmallVec<[Option<RecipientNo>; 1]>,
 }
 
 impl Broker {
@@ -32,19 +35,24 @@ impl Broker {
     ///
     /// A further copy for a session is a message of its own, because one message is owed to a session once.
     pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
-        let Some(again) = &matches.again else { return self.route_once(matches, routed, touched) };
-        let copy = Routed { goes_through: true, ..Routed::of(routed.message.clone()) };
-        let first = self.route_once(matches, routed, touched);
-        if matches!(first, Receipt::Refused(_)) {
-            return first;
+        if matches.again.is_empty() {
+            return self.route_once(matches, routed, touched);
         }
-        match self.route(again, copy, touched) {
-            Receipt::Safe(_) => first,
-            Receipt::SafeAt(lsn, reason) => Receipt::SafeAt(lsn, reason),
-            // Not as soon as this copy is complete: the others may not be.
-            Receipt::SafeWith(entry, reason) => Receipt::SafeAt(entry.lsn, reason),
-            refused @ Receipt::Refused(_) => refused,
+        let message = routed.message.clone();
+        let mut receipt = self.route_once(matches, routed, touched);
+        for again in &matches.again {
+            if matches!(receipt, Receipt::Refused(_)) {
+                break;
+            }
+            let copy = Routed { goes_through: true, ..Routed::of(message.clone()) };
+            receipt = match self.route_once(again, copy, touched) {
+                Receipt::Safe(_) => receipt,
+                // Not as soon as this copy is complete: the others may not be.
+                Receipt::SafeWith(entry, reason) => Receipt::SafeAt(entry.lsn, reason),
+                other => other,
+            };
         }
+        receipt
     }
 
     fn route_once(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
@@ -77,7 +85,10 @@ impl Broker {
             }
         }
         self.push_all(matches, (&message, &entry), &plan.full, touched);
-        self.push_to_groups(matches, (&message, &entry), &plan.full, touched);
+        let owners = plan.groups.iter().copied().chain(std::iter::repeat(None));
+        let groups = matches.groups.iter().zip(owners);
+        let groups = groups.filter(|(_, owner)| owner.is_none_or(|owner| !is_full(&plan.full, owner)));
+        self.push_to_groups(groups, (&message, &entry), touched);
         match (entry, dead_letter) {
             // What a QoS 0 publish makes durable, nobody waits for.
             _ if qos == Qos::AtMostOnce => Receipt::Safe(reason),
@@ -120,7 +131,9 @@ impl Broker {
             self.owe(&mut plan, &route.backlog, leg, || route.addressee());
         }
         for group in &matches.groups {
-            if let Some(DurableSlot { recipient, backlog }) = group.durable() {
+            let durable = group.durable();
+            plan.groups.push(durable.map(|durable| durable.recipient));
+            if let Some(DurableSlot { recipient, backlog }) = durable {
                 let leg = leg(*recipient, qos, false, SubscriptionIds::new());
                 self.owe(&mut plan, backlog, leg, || group.addressee());
             }
@@ -179,19 +192,14 @@ impl Broker {
         }
     }
 
-    fn push_to_groups(
+    fn push_to_groups<'a>(
         &self,
-        matches: &Matches,
+        groups: impl Iterator<Item = (&'a Arc<Group>, Option<RecipientNo>)>,
         (message, entry): (&Message, &Option<Arc<Entry>>),
-        full: &Full,
         touched: &mut Touched,
     ) {
-        for group in &matches.groups {
-            let durable = group.durable().filter(|_| message.head().qos > Qos::AtMostOnce);
-            if durable.is_some_and(|durable| is_full(full, durable.recipient)) {
-                continue;
-            }
-            let claim = claim(entry, durable.map(|durable| durable.recipient));
+        for (group, owner) in groups {
+            let claim = claim(entry, owner);
             let shared = SharedDelivery { message, not_before: not_before(message, entry), claim };
             self.count_pushed(group.push(shared, self.limits.outbox_bytes, touched));
         }

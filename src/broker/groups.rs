@@ -463,9 +463,8 @@ impl Broker {
         member_of.or_else(|| self.group_by_number(claim.owner))
     }
 
-    /// A connection has ended and given its seat back, so that nothing comes to its hand any more: what it had
-    /// in hand of `groups` goes to other members, but for QoS 2 that has begun. That stays with a session that
-    /// goes on, and goes nowhere when it has ended [MQTT-4.8.2-5].
+    /// A connection is about to give its seat back, and nothing comes to its hand any more: what it had in hand
+    /// of `groups` goes to other members, but for QoS 2 that has begun.
     pub fn release_shared(
         &self,
         slot: &Slot,
@@ -480,13 +479,18 @@ impl Broker {
                 group.let_go(slot, &keeps, &mut context.touched);
             }
         }
-        if slot.lock().mode == Mode::Ended {
-            self.settle_hands(slot, groups, |changes| self.submit_unawaited(changes));
-        }
         for group in groups {
             if group.subscription_of(slot).is_none() && !group.has_in_hand(slot) {
                 slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
             }
+        }
+    }
+
+    /// A connection has given its seat back. QoS 2 that it had begun stays with a session that goes on, and goes
+    /// nowhere when it has ended [MQTT-4.8.2-5].
+    pub fn settle_ended(&self, slot: &Slot, groups: &[Arc<Group>]) {
+        if slot.lock().mode == Mode::Ended {
+            self.settle_hands(slot, groups, |changes| self.submit_unawaited(changes));
         }
     }
 

@@ -18,6 +18,9 @@ const REMEMBERED: usize = 8;
 /// Matching sessions that are remembered for a topic from one batch to the next.
 const REMEMBERED_SESSIONS_MAX: usize = 1024;
 
+/// Further copies that are remembered: those of clients whose subscriptions overlap a little.
+const REMEMBERED_COPIES_MAX: usize = 16;
+
 /// Above so many matching sessions, those of one client are found by hash instead of by looking.
 const LOOKED_THROUGH_MAX: usize = 16;
 
@@ -48,8 +51,9 @@ pub(super) struct Matches {
     pub(super) sessions: Vec<SessionMatch>,
     pub(super) groups: Vec<Arc<Group>>,
     pub(super) routes: Vec<Arc<Route>>,
-    /// The further copies for sessions that get one for each subscription that matches.
-    pub(super) again: Option<Box<Self>>,
+    /// For sessions that get one copy for each subscription that matches: who gets a second one, a third one,
+    /// and so on. A list, and none in another: how many there are is the subscribers' choice.
+    pub(super) again: Vec<Self>,
 }
 
 /// The matches of the topics a connection publishes to. It holds slots, never connections, so that it stays
@@ -71,7 +75,10 @@ struct Place {
 impl MatchMemory {
     /// Forgets the matches that are many: each publisher would hold a list of all subscribers.
     pub(super) fn forget_large(&mut self) {
-        let is_large = |place: &&mut Place| place.matches.sessions.capacity() > REMEMBERED_SESSIONS_MAX;
+        let is_large = |place: &&mut Place| {
+            let Matches { sessions, again, .. } = &place.matches;
+            sessions.capacity() > REMEMBERED_SESSIONS_MAX || again.len() > REMEMBERED_COPIES_MAX
+        };
         self.places.iter_mut().filter(is_large).for_each(|place| *place = Place::default());
     }
 
@@ -124,7 +131,7 @@ impl Matches {
         self.sessions.clear();
         self.groups.clear();
         self.routes.clear();
-        self.again = None;
+        self.again.clear();
         let is_publisher = |slot: &Slot| publisher.is_some_and(|publisher| publisher.id == slot.id);
         let is_merged = broker.limits.merge_overlapping;
         let mut by_slot = HashMap::new();
@@ -153,10 +160,13 @@ impl Matches {
         sessions.sort_by_key(|session| std::cmp::Reverse(session.qos));
         for session in sessions {
             let copy = copies.entry(session.slot.id).or_default();
-            let mut matches = &mut *self;
-            for _ in 0..*copy {
-                matches = matches.again.get_or_insert_default();
-            }
+            let matches = match copy.checked_sub(1) {
+                None => &mut *self,
+                Some(further) => {
+                    self.again.resize_with(self.again.len().max(further + 1), Self::default);
+                    &mut self.again[further]
+                }
+            };
             matches.sessions.push(session);
             *copy += 1;
         }

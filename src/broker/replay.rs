@@ -70,6 +70,8 @@ impl Broker {
                 let topic = TopicName::parse(letter.message.topic(), u16::MAX);
                 matches.find(self, &topic.map_err(|_| gone(&letter.addressee))?, None);
                 matches.routes.clear();
+                // One letter is one copy; the others had places, or letters, of their own.
+                matches.again.clear();
                 matches.sessions.retain(|session| *session.slot.client_id == **client_id);
                 matches.groups.retain(|group| *group.name == **client_id);
             }

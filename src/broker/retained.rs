@@ -122,6 +122,7 @@ impl Broker {
         } else if let Some(refused) = self.retained.remove(topic) {
             totals.messages -= 1;
             totals.bytes -= refused.message.size() as u64;
+            self.metrics.retained(totals.messages, totals.bytes);
         }
     }
 

@@ -248,6 +248,16 @@ impl Slot {
         pushed
     }
 
+    /// The connection of this link takes nothing any more. It keeps the seat until it has given back what it
+    /// had in hand.
+    pub fn quiet(&self, link: &Arc<Link>) {
+        let mut inner = self.inner.lock();
+        let is_seated = inner.link.as_ref().is_some_and(|seated| Arc::ptr_eq(seated, link));
+        if is_seated && inner.mode != Mode::Ended {
+            inner.mode = Mode::Offline;
+        }
+    }
+
     /// Takes what is in the outbox, all at once; `frames` has to be empty. `unacknowledged` is how many messages
     /// the client has not acknowledged. Gives the mode.
     pub fn take_frames(&self, frames: &mut VecDeque<Delivery>, unacknowledged: usize) -> Mode {

@@ -64,6 +64,8 @@ impl Broker {
         let metrics = &self.metrics;
         let [messages, publish_messages, publish_bytes, bytes] = metrics.traffic();
         let (stored_messages, stored_bytes) = self.store.messages();
+        // Copied: nothing is locked under the table of groups.
+        let groups: Vec<_> = self.groups.iter().map(|group| Arc::clone(group.value())).collect();
         SysSample {
             uptime: self.clock.uptime(),
             clients_connected: metrics.connections.get(),
@@ -80,7 +82,7 @@ impl Broker {
             stored_bytes,
             retained_messages: self.retained_totals.lock().messages,
             subscriptions: metrics.subscriptions.get(),
-            shared_subscriptions: self.groups.iter().map(|group| group.member_count() as u64).sum(),
+            shared_subscriptions: groups.iter().map(|group| group.member_count() as u64).sum(),
             memory: resident_bytes(),
         }
     }

@@ -10,7 +10,7 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::config::{ShareStrategy, SharedConfig};
-use crate::record::{Change, Lsn, Message, MessageParts, UnixMillis};
+use crate::record::{Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::topic::{SubscriptionFilter, TopicName};
@@ -194,6 +194,25 @@ async fn a_message_for_a_group_that_does_not_fit_is_not_lost_in_the_hand_of_a_me
     assert_eq!(world.fetch(&world.broker.group("$share/g/a"), &other), [large]);
 }
 
+/// The seat is given away last: what the next connection has in hand was taken for what the old one left.
+#[tokio::test]
+async fn a_connection_that_gives_back_what_it_has_gets_nothing_more_and_keeps_its_seat() {
+    let world = World::new();
+    let (one, other) = (world.live("one").await, world.live("other").await);
+    [&one, &other].into_iter().for_each(|client| world.subscribe(client, "$share/g/a"));
+    one.attachment.slot.quiet(&other.link);
+    one.attachment.slot.quiet(&one.link);
+    assert!(one.attachment.slot.is_online());
+    for payload in [b"1", b"2", b"3"] {
+        world.publish(&other, payload).await;
+    }
+    let mut frames = std::collections::VecDeque::new();
+    other.attachment.slot.take_frames(&mut frames, 0);
+    assert_eq!(frames.len(), 3);
+    world.leave(&one, Departure::default());
+    assert!(!one.attachment.slot.is_online());
+}
+
 #[tokio::test]
 async fn who_leaves_a_group_before_it_acknowledges_keeps_nothing_for_ever() {
     let world = World::new();
@@ -354,6 +373,27 @@ async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
         "the end of a session is never refused"
     );
     assert_eq!(world.broker.retained_totals.lock().messages, 1);
+}
+
+#[tokio::test]
+async fn a_replayed_letter_is_one_copy_for_the_one_it_was_for() {
+    let world = World::with(BrokerLimits { merge_overlapping: false, ..LIMITS });
+    let (addressee, other) = (world.attach("addressee").await, world.attach("other").await);
+    for client in [&addressee, &other] {
+        ["a", "+", "#"].into_iter().for_each(|filter| world.subscribe(client, filter));
+    }
+    let letter = DeadLetter {
+        message_no: Lsn::ZERO,
+        reason: DeadLetterReason::QueueFull,
+        addressee: addressee.attachment.slot.addressee(),
+        message: retained_message(UnixMillis::NEVER),
+        attempts: None,
+        created_at: UnixMillis(1),
+    };
+    let safe_at = world.broker.owe_again(Lsn(1), &letter).unwrap();
+    world.broker.store.durable(safe_at).await.unwrap();
+    let owed = |client: &Client| client.attachment.slot.durable().unwrap().backlog.count();
+    assert_eq!((owed(&addressee), owed(&other)), (1, 0));
 }
 
 fn retained_message(expires_at: UnixMillis) -> Message {

@@ -1,14 +1,17 @@
 //! `causeway check`: whether a configuration can be served, without serving it.
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use serde_json::{Value, json};
 
+use crate::auth::{Acl, PasswordFile};
+use crate::bridge::client::Client;
 use crate::config::{Config, ConfigError, ListenerConfig, Mistake};
+use crate::transport::{Application, TlsSettings};
 
 /// What is said when there is a mistake, to tell it from a process that failed otherwise.
 const EXIT_REFUSED: u8 = 2;
@@ -37,7 +40,28 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn check(config: Option<&Path>) -> Result<Config, ConfigError> {
-    config.map_or_else(|| Ok(Config::default()), Config::load)
+    let Some(file) = config else { return Ok(Config::default()) };
+    let config = Config::load(file)?;
+    let mistake = |message| Mistake { file: file.display().to_string(), place: None, message, help: None };
+    let mistakes: Vec<_> = refused_files(&config).into_iter().map(mistake).collect();
+    if mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes }) }
+}
+
+/// What a start would refuse of the files that a configuration names, in words that name the file.
+fn refused_files(config: &Config) -> Vec<String> {
+    fn refused<T>(read: Result<T, impl Display>) -> Option<String> {
+        read.err().map(|error| error.to_string())
+    }
+    let passwords = config.auth.password_file.as_deref().and_then(|path| refused(PasswordFile::load(path)));
+    let acl = config.auth.acl_file.as_deref().and_then(|path| refused(Acl::load(path)));
+    // A development certificate that is not there yet is made by the start.
+    let tls =
+        config.listeners.iter().filter_map(|l| l.tls.clone()).filter(|files| files.certificate.exists());
+    let tls = tls.filter_map(|files| refused(TlsSettings::load(files, Application::Mqtt)));
+    let targets = config.targets.iter().filter_map(|(name, target)| {
+        refused(Client::new(target)).map(|error| format!("target \"{name}\": {error}"))
+    });
+    passwords.into_iter().chain(acl).chain(tls).chain(targets).collect()
 }
 
 fn name(args: &CheckArgs) -> String {
@@ -169,6 +193,30 @@ mod tests {
         let json = error_json(&error);
         assert_eq!(json["errors"][0]["line"], Value::Null);
         assert_eq!(json["errors"][0]["file"], "no/such.toml");
+    }
+
+    #[test]
+    fn files_that_are_named_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("passwords"), "ada:plain\n").unwrap();
+        std::fs::write(path("acl"), "topic read a\ntopik read b\n").unwrap();
+        std::fs::write(path("no.pem"), "no certificate\n").unwrap();
+        let text = format!(
+            "[auth]\npassword_file = {:?}\nacl_file = {:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             tls = {{ certificate = {no:?}, key = {no:?} }}\n\
+             [targets.t]\nurl = \"https://h/\"\nca_file = {no:?}\n",
+            path("passwords"),
+            path("acl"),
+            no = path("no.pem"),
+        );
+        std::fs::write(path("c.toml"), text).unwrap();
+        let error = check(Some(Path::new(&path("c.toml")))).unwrap_err();
+        let wrong = ["passwords:1: ", "acl:2: ", "no.pem holds no certificate", "target \"t\": ca_file "];
+        assert_eq!(error.mistakes.len(), wrong.len(), "{error}");
+        for (mistake, wrong) in error.mistakes.iter().zip(wrong) {
+            assert!(mistake.file.ends_with("c.toml") && mistake.message.contains(wrong), "{mistake}");
+        }
     }
 
     #[test]

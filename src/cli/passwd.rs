@@ -48,6 +48,10 @@ enum PasswdError {
     Edit(#[from] PasswordEditError),
     #[error("cannot read the password: {0}")]
     Input(#[from] io::Error),
+    #[error(
+        "there is no terminal to ask for the password ({0}); with --stdin it is read from standard input"
+    )]
+    NoTerminal(io::Error),
     #[error("the passwords differ: nothing was changed")]
     Differ,
     #[error("the password is longer than the {PASSWORD_BYTES_MAX} bytes that MQTT allows")]
@@ -86,7 +90,7 @@ fn edit(args: &PasswdArgs) -> Result<&'static str, PasswdError> {
 }
 
 fn ask() -> Result<Vec<u8>, PasswdError> {
-    let password = rpassword::prompt_password("Password: ")?;
+    let password = rpassword::prompt_password("Password: ").map_err(PasswdError::NoTerminal)?;
     if rpassword::prompt_password("Again: ")? != password {
         return Err(PasswdError::Differ);
     }

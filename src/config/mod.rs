@@ -315,7 +315,7 @@ pub struct SysConfig {
     pub interval: Duration,
 }
 
-/// `[admin]`: HTTP API, dashboard, health and metrics.
+/// `[admin]`: HTTP API, health and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Whether there is an admin listener at all.

@@ -1,5 +1,7 @@
 //! `[mqtt]` and `[redirect]`: what of the protocol clients are offered, and where they are sent instead.
 
+use std::net::Ipv6Addr;
+
 use http::uri::Authority;
 use toml::{Spanned, de::DeValue};
 
@@ -52,10 +54,20 @@ fn response_information(value: &DeValue<'_>, levels_max: u16) -> Result<String, 
 /// One or more hosts, each with or without a port (4.11).
 fn server_reference(value: &DeValue<'_>) -> Result<String, Wrong> {
     let text = values::text(value)?;
-    let is_host = |part: &str| part.parse::<Authority>().is_ok_and(|host| !host.as_str().contains('@'));
     if !text.split(' ').all(is_host) || text.len() > TEXT_BYTES_MAX {
         let help = "write \"other.example\" or \"other.example:1883\"; a space stands between several";
         return Err(values::unexpected("a host with or without a port", value).help(help));
     }
     Ok(text)
+}
+
+fn is_host(part: &str) -> bool {
+    let Ok(authority) = part.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_ipv6 = in_brackets.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    let is_port = |rest: &str| rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0);
+    // In front of the host there would be a user name.
+    !host.is_empty() && (is_name || is_ipv6) && part.strip_prefix(host).is_some_and(is_port)
 }

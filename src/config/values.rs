@@ -101,9 +101,16 @@ pub(super) fn url_path(value: &DeValue<'_>) -> Result<String, Wrong> {
 /// Where web pages come from, as browsers write it: `"https://app.example"`, `"null"`; or `"*"` for all.
 pub(super) fn origin(value: &DeValue<'_>) -> Result<String, Wrong> {
     let is_origin = |text: &&str| {
-        let after_scheme = text.split_once("://").map(|(_, rest)| rest);
-        let is_bare = after_scheme.is_some_and(|rest| !rest.contains(['/', '?', '#', '@']));
-        matches!(*text, "*" | "null") || is_bare && text.parse::<Uri>().is_ok_and(|uri| uri.host().is_some())
+        let Some((scheme, rest)) = text.split_once("://") else { return matches!(*text, "*" | "null") };
+        let is_bare = !rest.contains(['/', '?', '#', '@', '*']);
+        let port = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some()).map(|uri| uri.port_u16());
+        // A browser leaves out the usual port, and so would never write what is compared with it here.
+        let usual = match scheme {
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => None,
+        };
+        is_bare && port.is_some_and(|port| port.is_none() || port != usual)
     };
     let help = "write it as the browser does: \"https://app.example\", with a port unless it is the usual one, and \
                 without a path; \"*\" allows every web page";

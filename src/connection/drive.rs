@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::scratch::{self, Scratch};
 use super::{Connection, End};
+use crate::auth::Escaped;
 use crate::codec::ReasonCode;
 use crate::record::{Change, Lsn, Record, SessionDelta, UnixMillis};
 use crate::session::Close;
@@ -179,6 +180,8 @@ impl Connection {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: UnixMillis) -> Result<bool, End> {
         let write = self.blocked_since.map(|since| since.plus(self.context.write_timeout));
         if write.is_some_and(|due| due <= now) {
+            let client_id = Escaped(self.session.client_id());
+            tracing::info!(%client_id, peer = %self.peer, "cut: the client has taken nothing for limits.write_timeout");
             return Err(End::Lost);
         }
         let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);

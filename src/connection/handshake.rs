@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::backlog::BacklogReader;
-use super::{Connection, ConnectionContext, scratch};
+use super::{Connection, ConnectionContext, log_broken_rule, scratch};
 use crate::auth::{Escaped, Identity, Rights};
 use crate::broker::{AttachRequest, Attachment, Departure, Link, MemoryShare, PublishContext};
 use crate::codec::{
@@ -107,7 +107,7 @@ impl Opening {
         let connect = match self.receive_connect().await {
             Ok(connect) => connect,
             Err(refusal) => {
-                self.log_refusal("", &refusal);
+                self.log_refusal(None, &refusal);
                 return Err(refusal);
             }
         };
@@ -119,7 +119,7 @@ impl Opening {
         self.size_max = connect.maximum_packet_size.unwrap_or(MAX_PACKET_SIZE);
         let accepted = self.accept(context, &connect).await;
         if let Err(refusal) = &accepted {
-            self.log_refusal(connect.client_id, refusal);
+            self.log_refusal(Some(&connect), refusal);
         }
         accepted
     }
@@ -128,7 +128,11 @@ impl Opening {
     async fn receive_connect(&mut self) -> Result<Vec<u8>, Refusal> {
         loop {
             self.read_more().await?;
-            if let Some((_, len)) = self.decoder.decode(&self.partial).map_err(Close::from)? {
+            let decoded = self.decoder.decode(&self.partial).map_err(|error| {
+                let Close { reason, detail } = Close::from(error);
+                Close::because(reason, another_protocol(&self.partial).unwrap_or(detail))
+            });
+            if let Some((_, len)) = decoded? {
                 let rest = self.partial.split_off(len);
                 return Ok(std::mem::replace(&mut self.partial, rest));
             }
@@ -152,7 +156,11 @@ impl Opening {
                 let detail = "the broker has no memory for a large CONNECT";
                 Err(Close::because(ReasonCode::QuotaExceeded, detail).into())
             }
-            Ok(_) => Err(Refusal::Gone),
+            Ok(Ok(0)) => Err(Refusal::Gone),
+            Ok(Err(error)) => {
+                log_broken_rule(self.peer, &error);
+                Err(Refusal::Gone)
+            }
             Err(_) => Err(Refusal::Late),
         }
     }
@@ -224,10 +232,23 @@ impl Opening {
         }
     }
 
-    fn log_refusal(&self, client_id: &str, refusal: &Refusal) {
+    fn log_refusal(&self, connect: Option<&Connect<'_>>, refusal: &Refusal) {
         let Refusal::Because(Close { reason, detail }) = refusal else { return };
-        let client_id = Escaped(client_id);
-        tracing::info!(%client_id, peer = %self.peer, ?reason, detail, "CONNECT refused");
+        let client_id = Escaped(connect.map_or("", |connect| connect.client_id));
+        let user =
+            connect.and_then(|connect| connect.user_name).map(|user| tracing::field::display(Escaped(user)));
+        tracing::info!(%client_id, user, peer = %self.peer, ?reason, detail, "CONNECT refused");
+    }
+}
+
+/// What a client speaks that begins in another way than any CONNECT: it has come to the wrong port.
+fn another_protocol(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x16, 0x03, ..] => Some("the client speaks TLS, and this listener does not"),
+        [b'G', b'E', b'T', b' ', ..] => {
+            Some("the client speaks HTTP, and this listener is not for WebSocket")
+        }
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::drive::store_failed;
 use super::scratch::{READ_MAX, Scratch};
-use super::{Connection, End};
+use super::{Connection, End, log_broken_rule};
 use crate::broker::{RetainedScan, Source};
 use crate::codec::{Disconnect, Packet, Publish, ReasonCode, Suback, Subscribe, Unsubscribe, Version};
 use crate::record::{Lsn, UnixMillis};
@@ -49,7 +49,11 @@ impl Connection {
         let Some(room) = scratch.read.get_mut(kept..) else { return Ok(false) };
         let read = match self.stream.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(0) | Err(_)) => return Err(End::Lost),
+            Poll::Ready(Ok(0)) => return Err(End::Lost),
+            Poll::Ready(Err(error)) => {
+                log_broken_rule(self.peer, &error);
+                return Err(End::Lost);
+            }
             Poll::Ready(Ok(read)) => read,
         };
         self.inbound.bytes += read as u64;

@@ -18,6 +18,7 @@ mod scratch;
 mod tests;
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -172,12 +173,15 @@ impl Connection {
         }
     }
 
-    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed.
+    /// Gives the session back, and what was in hand of its groups, and pays the bells that are owed. The seat
+    /// goes last: what the next connection has in hand must not be taken for what was left here.
     fn give_back(&mut self, departure: Departure) {
         self.has_left = true;
         let (broker, groups) = (&self.context.broker, self.slot.groups());
-        broker.detach(&self.slot, &self.link, departure);
+        self.slot.quiet(&self.link);
         broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        broker.detach(&self.slot, &self.link, departure);
+        broker.settle_ended(&self.slot, &groups);
         self.publishing.wake();
     }
 
@@ -200,5 +204,12 @@ impl Connection {
         let metrics = &self.context.broker.metrics;
         metrics.inbound.add(&mut self.inbound);
         metrics.outbound.add(&mut self.outbound);
+    }
+}
+
+/// That a connection has ended is nothing to tell; that its client breaks a rule is for somebody to mend.
+fn log_broken_rule(peer: SocketAddr, error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        tracing::info!(%peer, %error, "a rule of TLS or WebSocket was broken");
     }
 }

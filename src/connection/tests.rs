@@ -81,6 +81,55 @@ async fn qos1_ack_after_fsync() {
 }
 
 #[tokio::test]
+async fn qos1_ack_without_the_disk_when_everyone_has_it() {
+    let disk = Disk::default();
+    let (broker, address) = broker_on(open_on(&disk, &STORE).unwrap()).await;
+    let connect = async |bytes| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        ask(&mut client, bytes, b"\x20\x02\0\0").await;
+        client
+    };
+    // Durable sessions: one is owed what comes to "t" and "u", the other what comes to "u", and is away.
+    let mut here = connect(b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01h").await;
+    ask(&mut here, b"\x82\x0a\0\x01\0\x01t\x01\0\x01u\x01", b"\x90\x04\0\x01\x01\x01").await;
+    let mut away = connect(b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01a").await;
+    ask(&mut away, b"\x82\x06\0\x01\0\x01u\x01", b"\x90\x03\0\x01\x01").await;
+    away.write_all(b"\xe0\0").await.unwrap();
+    assert_eq!(away.read(&mut [0]).await.unwrap(), 0);
+    // That it has left is on disk, too: the next record is taken at once.
+    broker.store.durable(broker.store.last_submitted()).await.unwrap();
+    let mut first = connect(b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01f").await;
+    let mut second = connect(b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01s").await;
+
+    disk.hold_syncs();
+    ask(&mut first, b"\x32\x06\0\x01t\0\x05x", b"").await;
+    ask(&mut here, b"", b"\x32\x06\0\x01t\0\x01x").await;
+    let held = disk.clone();
+    tokio::task::spawn_blocking(move || held.wait_until_held()).await.unwrap();
+    // What was taken for writing waits for the disk, whoever has it meanwhile.
+    ask(&mut here, b"\x40\x02\0\x01\xc0\0", b"\xd0\0").await;
+    ask(&mut first, b"\xc0\0", b"\xd0\0").await;
+
+    // What waits behind it is acknowledged as soon as the one who is to get it has acknowledged it.
+    ask(&mut second, b"\x32\x06\0\x01t\0\x06y", b"").await;
+    ask(&mut here, b"", b"\x32\x06\0\x01t\0\x02y").await;
+    ask(&mut second, b"\xc0\0", b"\xd0\0").await;
+    ask(&mut here, b"\x40\x02\0\x02", b"").await;
+    ask(&mut second, b"", b"\x40\x02\0\x06").await;
+
+    // With somebody away it is not, and neither is what comes behind.
+    ask(&mut second, b"\x32\x06\0\x01u\0\x07z\x32\x06\0\x01t\0\x08z", b"").await;
+    ask(&mut here, b"", b"\x32\x06\0\x01u\0\x03z\x32\x06\0\x01t\0\x04z").await;
+    ask(&mut here, b"\x40\x02\0\x03\x40\x02\0\x04\xc0\0", b"\xd0\0").await;
+    ask(&mut second, b"\xc0\0", b"\xd0\0").await;
+
+    disk.release_syncs();
+    ask(&mut first, b"", b"\x40\x02\0\x05").await;
+    ask(&mut second, b"", b"\x40\x02\0\x07\x40\x02\0\x08").await;
+    broker.store.close();
+}
+
+#[tokio::test]
 async fn packets_in_one_segment_with_connect_are_answered_and_a_task_cut_off_gives_its_session_back() {
     let folder = tempfile::tempdir().unwrap();
     let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();

@@ -8,12 +8,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::StartError;
+use crate::auth::Escaped;
 use crate::broker::Broker;
 use crate::config::{Config, ListenerConfig};
 use crate::connection::{self, ConnectionContext};
 use crate::transport::{
     Accepted, Application, BindError, ConnectionLimit, HandshakeError, Listener, TlsError, TlsSettings,
-    handshake,
+    handshake, websocket::RefusedRequest,
 };
 
 /// The listeners, bound, and once they are started their tasks.
@@ -137,8 +138,13 @@ async fn serve(accepted: Accepted, context: Arc<ConnectionContext>) {
     // Boxed: a connection that is in carries the memory of no handshake.
     match Box::pin(timeout(deadline, handshake(tcp, &layers))).await {
         Ok(Ok(stream)) => connection::serve(context, stream, peer).await,
-        Ok(Err(HandshakeError::Refused(why))) => tracing::info!(%peer, %why, "WebSocket request refused"),
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "the handshake failed"),
+        Ok(Err(HandshakeError::Refused(refused))) => {
+            let RefusedRequest { why, path, origin } = &*refused;
+            let (status, path, origin) = (why.status().as_u16(), Escaped(path), Escaped(origin));
+            tracing::info!(%peer, status, %path, %origin, %why, "WebSocket request refused");
+        }
+        Ok(Err(error)) if error.is_mismatch() => tracing::info!(%peer, %error, "handshake failed"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "handshake failed"),
         Err(_) => tracing::debug!(%peer, "no handshake in time"),
     }
     drop(permit);

@@ -43,9 +43,12 @@ fn write(server: &Server, descriptors: u64) -> io::Result<()> {
         // Every address of the machine includes its own.
         let host = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
         let port = address.port();
+        // Who needs a password should not be told to try without.
+        let anonymous = server.config.auth.anonymous_at(*address);
+        let user = if anonymous { "" } else { " -u USER -P PASSWORD" };
         writeln!(out, "Try in two other terminals:")?;
-        writeln!(out, "  mosquitto_sub -h {host} -p {port} -t 'demo/#' -v")?;
-        writeln!(out, "  mosquitto_pub -h {host} -p {port} -t demo/hello -m 'hello' -q 1")?;
+        writeln!(out, "  mosquitto_sub -h {host} -p {port}{user} -t 'demo/#' -v")?;
+        writeln!(out, "  mosquitto_pub -h {host} -p {port}{user} -t demo/hello -m 'hello' -q 1")?;
     }
     Ok(())
 }

@@ -28,7 +28,9 @@ impl Reloader {
             }
             for settings in tls {
                 match settings.reload() {
-                    Ok(()) => tracing::info!("a certificate was read again"),
+                    Ok(()) => {
+                        tracing::info!(file = %settings.certificate().display(), "a certificate was read again")
+                    }
                     Err(error) => tracing::error!(%error, "a certificate stays as it was"),
                 }
             }

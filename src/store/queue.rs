@@ -78,10 +78,13 @@ impl Entry {
     /// Rings when the last leg is struck out, at once when it is. One waits: who published the message.
     pub fn ring_when_complete(&self, bell: &Arc<Bell>) {
         let mut legs = self.legs.lock();
-        if legs.complete {
-            bell.ring();
-        } else if legs.bell.is_none() && !legs.taken {
+        if !legs.complete && !legs.taken && legs.bell.is_none() {
             legs.bell = Some(Arc::clone(bell));
+        }
+        let is_complete = legs.complete;
+        drop(legs);
+        if is_complete {
+            bell.ring();
         }
     }
 
@@ -251,5 +254,29 @@ impl Inner {
         let taken = std::mem::replace(&mut self.entries, rest);
         self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn what_comes_during_the_patience_has_its_own_and_a_close_ends_it() {
+        let queue = Queue::new(Lsn(1), Lsn(100));
+        queue.submit(Record::default()).unwrap();
+        let last = queue.patience(Duration::ZERO);
+        queue.submit(Record::default()).unwrap();
+        let batch = queue.take(usize::MAX, last, false).unwrap();
+        assert_eq!((batch.entries.len(), batch.last), (1, Lsn(1)));
+
+        queue.close();
+        let last = queue.patience(LONG);
+        assert_eq!(queue.take(usize::MAX, last, false).unwrap().last, Lsn(2), "nothing is left behind");
+        let last = queue.patience(LONG);
+        assert_eq!(last, Lsn::ZERO);
+        assert!(queue.take(usize::MAX, last, false).is_none(), "that was all");
     }
 }

@@ -56,7 +56,9 @@ pub struct Accepted {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process listens there.
-    #[error("{0} is in use: another broker? Use --listen ADDR for another address")]
+    #[error(
+        "{0} is in use: another broker? Name another address in the configuration, or with --listen ADDR"
+    )]
     InUse(SocketAddr),
     /// A port below 1024, mostly.
     #[error(
@@ -263,7 +265,10 @@ mod tests {
         let error = bind(holder.address()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{} is in use: another broker? Use --listen ADDR for another address", holder.address())
+            format!(
+                "{} is in use: another broker? Name another address in the configuration, or with --listen ADDR",
+                holder.address()
+            )
         );
         let error = bind(SocketAddr::from(([192, 0, 2, 1], 0))).unwrap_err();
         assert!(matches!(error, BindError::NotHere(_)), "{error}");

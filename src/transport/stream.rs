@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-use super::websocket::{self, Refusal, WebSocket};
+use super::websocket::{self, RefusedRequest, WebSocket};
 use crate::config::WebSocketConfig;
 
 /// How long a connection that is over waits for the other end to see it.
@@ -60,8 +60,21 @@ pub enum HandshakeError {
     #[error("the client has left before its HTTP request")]
     NoRequest,
     /// The request was answered with an HTTP status that says no.
-    #[error("the WebSocket request was refused: {0}")]
-    Refused(Refusal),
+    #[error("the WebSocket request was refused: {}", .0.why)]
+    Refused(Box<RefusedRequest>),
+}
+
+impl HandshakeError {
+    /// Whether it is for somebody to mend: a client that cannot agree with us, and not one that has left.
+    pub fn is_mismatch(&self) -> bool {
+        match self {
+            // What rustls does not like of the client, and alerts of a client that does not like our certificate.
+            Self::Tls(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Http(error) => error.is_parse(),
+            Self::NoRequest => false,
+            Self::Refused(_) => true,
+        }
+    }
 }
 
 /// Why the broker ends a connection, for what carries it to say. TCP and TLS can say no more than that it ends.

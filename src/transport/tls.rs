@@ -94,6 +94,11 @@ impl TlsSettings {
         Ok(())
     }
 
+    /// The file of the certificate.
+    pub fn certificate(&self) -> &Path {
+        &self.files.certificate
+    }
+
     /// The settings in force.
     pub fn current(&self) -> Arc<ServerConfig> {
         self.config.load_full()

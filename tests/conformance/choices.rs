@@ -62,6 +62,24 @@ fn overlapping_subscriptions_give_one_copy_for_each_where_that_is_wanted() {
 }
 
 #[test]
+fn a_client_with_very_many_overlapping_subscriptions_gets_its_copies_and_harms_nobody() {
+    let broker = Broker::start("[mqtt]\nmerge_overlapping = false");
+    let mut reader = broker.connect(&Connect::v5("reader"));
+    // Each of 13 levels is named or a wildcard.
+    let filter =
+        |n: usize| (0..13).map(|bit| if n >> bit & 1 == 0 { "a" } else { "+" }).collect::<Vec<_>>().join("/");
+    let filters: Vec<_> = (0..1 << 13).map(filter).collect();
+    for (id, filters) in (1..).zip(filters.chunks(1 << 9)) {
+        let asked: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+        reader.ask(&subscribe(id, &asked), &suback(0x90, id, &[0; 1 << 9]));
+    }
+    let mut sender = broker.connect(&Connect::v5("sender"));
+    sender.ask(&Publish::new(&filters[0], "x").qos(1, 1).v5(), &ack(0x40, 1));
+    // More of them than the outbox holds may be dropped: it is QoS 0.
+    (0..100).for_each(|_| assert_eq!(reader.message().payload, b"x"));
+}
+
+#[test]
 fn qos_2_is_handed_on_before_its_release() {
     let topic = unique("handed-on");
     let mut receiver = client();

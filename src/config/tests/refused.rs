@@ -108,6 +108,10 @@ fn values_of_the_wrong_kind_or_size() {
             &["2:6: redirect.to must be a host with or without a port, not \"mqtt://other\""],
         ),
         ("[redirect]\nto = \"one  two\"", &["a space stands between several"]),
+        ("[redirect]\nto = \"one two!\"", &["2:6: redirect.to must be a host"]),
+        ("[redirect]\nto = \"one:99999\"", &["2:6: redirect.to must be a host"]),
+        ("[redirect]\nto = \"one:0\"", &["2:6: redirect.to must be a host"]),
+        ("[redirect]\nto = \"me@one:1883\"", &["2:6: redirect.to must be a host"]),
         ("[store]\npath = \"\"", &["2:8: store.path must not be empty"]),
         ("[store]\npath = 5", &["2:8: store.path must be text in quotes, not 5"]),
         ("[store]\ncommit_interval = \"2m\"", &["between 0s and 1m, not 2m"]),
@@ -193,6 +197,10 @@ fn websocket_paths_and_origins() {
         ),
         (with("origins = [\"https://app.example/\"]"), &["3:26: listeners.websocket.origins must be"]),
         (with("origins = [\"http://\"]"), &["3:26: listeners.websocket.origins must be"]),
+        // What no browser ever says would let nobody in.
+        (with("origins = [\"https://*.example\"]"), &["3:26: listeners.websocket.origins must be"]),
+        (with("origins = [\"https://a.example:443\"]"), &["3:26: ", "a port unless it is the usual one"]),
+        (with("origins = [\"http://a.example:80\"]"), &["3:26: ", "a port unless it is the usual one"]),
         (with("origin = []"), &["3:15: unknown key \"origin\"", "did you mean \"origins\"?"]),
     ]);
 }

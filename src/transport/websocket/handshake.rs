@@ -14,7 +14,9 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
+    header::{
+        ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
 };
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -47,8 +49,8 @@ pub enum Refusal {
     Version,
     /// 426: a person, or a client that was told to use HTTP.
     #[error(
-        "this is an MQTT broker, and MQTT over WebSocket is spoken here: there is nothing to see in a browser. \
-         Let an MQTT client connect to this address with ws:// in place of http:// (wss:// for https://)"
+        "MQTT over WebSocket is spoken here, and this is no request for it: let an MQTT client connect to this \
+         address with ws:// in place of http:// (wss:// for https://)"
     )]
     NoUpgrade,
     /// 426.
@@ -71,6 +73,17 @@ pub enum Refusal {
     Protocol,
 }
 
+/// A request that was refused, as it is to be logged. The texts are the client's, at most 16 KiB of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRequest {
+    /// Why, in words for those who can change it.
+    pub why: Refusal,
+    /// What was asked for.
+    pub path: String,
+    /// Which page it comes from; empty for what is no browser.
+    pub origin: String,
+}
+
 /// Reads the request and answers it. Has no deadline of its own.
 pub(in crate::transport) async fn accept<S>(
     io: S,
@@ -83,7 +96,7 @@ where
     let service = service_fn(|request| {
         let answer = judge(&request, config);
         // The only one: a refusal ends the connection, and after 101 no request is read.
-        let _ = refused.set(answer.as_ref().err().copied());
+        let _ = refused.set(answer.as_ref().err().map(|why| RefusedRequest::new(*why, &request)));
         ready(Ok::<_, Infallible>(answer.unwrap_or_else(Refusal::response)))
     });
     let mut http = http1::Builder::new();
@@ -95,7 +108,7 @@ where
     let error = match (served, refused.get()) {
         // A copy: the buffer is of hyper's size, even when nothing is in it.
         (Ok(()), Some(None)) => return Ok(WebSocket::new(io, parts.read_buf.to_vec())),
-        (Ok(()), Some(Some(refusal))) => HandshakeError::Refused(*refusal),
+        (Ok(()), Some(Some(refused))) => HandshakeError::Refused(Box::new(refused.clone())),
         (Ok(()), None) => HandshakeError::NoRequest,
         (Err(error), _) => HandshakeError::Http(error),
     };
@@ -132,8 +145,16 @@ fn protocol(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
+impl RefusedRequest {
+    fn new<B>(why: Refusal, request: &Request<B>) -> Self {
+        let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+        Self { why, path: request.uri().path().to_owned(), origin: origin.unwrap_or_default().into_owned() }
+    }
+}
+
 impl Refusal {
-    fn status(self) -> StatusCode {
+    /// What it is answered with.
+    pub fn status(self) -> StatusCode {
         match self {
             Self::Path => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,

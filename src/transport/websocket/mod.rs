@@ -12,6 +12,6 @@ mod origin;
 mod stream;
 
 pub use frames::{Ended, FrameReader, Replies, Violation};
-pub use handshake::Refusal;
 pub(super) use handshake::accept;
+pub use handshake::{Refusal, RefusedRequest};
 pub use stream::WebSocket;
