@@ -133,8 +133,8 @@ pub(super) fn encode_connack(
         write::packet(out, PacketType::Connack, |body| {
             body.extend_from_slice(&[session_present.into(), connack.reason as u8]);
             write::with_length(body, |block| {
-                encode_connack_numbers(&connack.properties, block);
-                encode_connack_texts(&connack.properties, block)?;
+                encode_connack_session(&connack.properties, block)?;
+                encode_connack_limits(&connack.properties, block);
                 if with_advice {
                     encode_connack_advice(&connack.properties, block)?;
                 }
@@ -144,27 +144,40 @@ pub(super) fn encode_connack(
     })
 }
 
-fn encode_connack_numbers(from: &ConnackProperties, out: &mut Vec<u8>) {
+/// Who the client is for us. This and what follows is in the order in which mosquitto writes it, for those who
+/// compare bytes.
+fn encode_connack_session(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     use PropertyId as Id;
     for (id, number) in
-        [(Id::SessionExpiryInterval, from.session_expiry), (Id::MaximumPacketSize, from.maximum_packet_size)]
+        [(Id::ServerKeepAlive, from.server_keep_alive), (Id::TopicAliasMaximum, from.topic_alias_maximum)]
     {
-        if let Some(number) = number {
-            write::property_u32(out, id, number);
-        }
-    }
-    for (id, number) in [
-        (Id::ReceiveMaximum, from.receive_maximum),
-        (Id::TopicAliasMaximum, from.topic_alias_maximum),
-        (Id::ServerKeepAlive, from.server_keep_alive),
-    ] {
         if let Some(number) = number {
             write::property_u16(out, id, number);
         }
     }
+    for (id, text) in [
+        (Id::AssignedClientIdentifier, &from.assigned_client_id),
+        (Id::AuthenticationMethod, &from.authentication_method),
+    ] {
+        write::property_text(out, id, text.as_deref())?;
+    }
+    write::property_bytes(out, Id::AuthenticationData, from.authentication_data.as_deref())
+}
+
+/// What the client may ask for.
+fn encode_connack_limits(from: &ConnackProperties, out: &mut Vec<u8>) {
+    use PropertyId as Id;
+    if let Some(available) = from.retain_available {
+        write::property_flag(out, Id::RetainAvailable, available);
+    }
+    if let Some(bytes) = from.maximum_packet_size {
+        write::property_u32(out, Id::MaximumPacketSize, bytes);
+    }
+    if let Some(messages) = from.receive_maximum {
+        write::property_u16(out, Id::ReceiveMaximum, messages);
+    }
     for (id, on) in [
         (Id::MaximumQos, from.maximum_qos.map(|qos| qos != 0)),
-        (Id::RetainAvailable, from.retain_available),
         (Id::WildcardSubscriptionAvailable, from.wildcard_subscription_available),
         (Id::SubscriptionIdentifierAvailable, from.subscription_identifiers_available),
         (Id::SharedSubscriptionAvailable, from.shared_subscription_available),
@@ -173,17 +186,9 @@ fn encode_connack_numbers(from: &ConnackProperties, out: &mut Vec<u8>) {
             write::property_flag(out, id, on);
         }
     }
-}
-
-fn encode_connack_texts(from: &ConnackProperties, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    use PropertyId as Id;
-    for (id, text) in [
-        (Id::AssignedClientIdentifier, &from.assigned_client_id),
-        (Id::AuthenticationMethod, &from.authentication_method),
-    ] {
-        write::property_text(out, id, text.as_deref())?;
+    if let Some(seconds) = from.session_expiry {
+        write::property_u32(out, Id::SessionExpiryInterval, seconds);
     }
-    write::property_bytes(out, Id::AuthenticationData, from.authentication_data.as_deref())
 }
 
 /// What a client can do without.

@@ -81,9 +81,12 @@ pub(super) fn is_cut_short(mut reader: Reader<'_>, version: Version) -> bool {
         reader.take(size_of::<u8>() + size_of::<u16>(), DETAIL)?;
         if version == Version::V5 {
             let len = reader.varint(DETAIL)?;
-            reader.take(len as usize, DETAIL)?;
+            // A length that leads out of the packet is a property length that is wrong, in a packet that is not.
+            if reader.take(len as usize, DETAIL).is_err() {
+                return Ok(());
+            }
         }
-        reader.binary(DETAIL)
+        reader.binary(DETAIL).map(drop)
     };
     skip_to_client_id().is_err()
 }

@@ -66,18 +66,19 @@ impl PublishFrame<'_> {
         }
     }
 
+    /// The publisher's own first, and then in the order in which mosquitto writes them.
     fn encode_properties(&self, out: &mut Vec<u8>) {
         write::varint(out, self.properties_len());
-        if let Some(alias) = self.alias {
-            write::property_u16(out, PropertyId::TopicAlias, alias);
-        }
+        out.extend_from_slice(self.properties);
         if let Some(expiry) = self.expiry {
             write::property_u32(out, PropertyId::MessageExpiryInterval, expiry);
+        }
+        if let Some(alias) = self.alias {
+            write::property_u16(out, PropertyId::TopicAlias, alias);
         }
         for &id in self.subscription_ids {
             write::property_varint(out, PropertyId::SubscriptionIdentifier, id);
         }
-        out.extend_from_slice(self.properties);
     }
 
     fn body_len(&self, version: Version) -> usize {

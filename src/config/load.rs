@@ -31,7 +31,7 @@ const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 /// One page of the database at least, and a number that nobody reaches by mistake.
 const BYTES: RangeInclusive<u64> = 4096..=1 << 50;
 /// The largest MQTT packet: five bytes of fixed header and 28 bits of length.
-const PACKET_BYTES: RangeInclusive<u64> = 64..=5 + 0x0FFF_FFFF;
+const PACKET_BYTES: RangeInclusive<u64> = 20..=5 + 0x0FFF_FFFF;
 /// Zero is never; more than a day says nothing of the last minute.
 const SYS_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const COUNT: RangeInclusive<u32> = 1..=u32::MAX;

@@ -210,7 +210,7 @@ impl Opening {
         };
         let attachment = broker.attach(request).await.map_err(because("there is no session for it"))?;
         broker.metrics.connects_accepted.increment(1);
-        let (client_id, resumed) = (Escaped(connect.client_id), attachment.session_present());
+        let (client_id, resumed) = (Escaped(&terms.client_id), attachment.session_present());
         tracing::debug!(%client_id, peer = %self.peer, version = ?terms.version, resumed, "client connected");
         Ok(Accepted { terms, identity, authentication, proof, rights, attachment, link })
     }

@@ -144,13 +144,15 @@ impl Terms {
     }
 }
 
-/// A client id for a client that sent none, from 16 random bytes: unique and not to be guessed.
+/// A client id for a client that sent none, from 16 random bytes: unique and not to be guessed. It looks as those of
+/// mosquitto do: "auto-" and a UUID.
 pub fn assigned_client_id(random: [u8; 16]) -> String {
     use std::fmt::Write as _;
-    let mut id = String::with_capacity(37);
-    id.push_str("auto-");
-    for byte in random {
-        let _never_fails = write!(id, "{byte:02x}");
+    let mut id = String::with_capacity(41);
+    id.push_str("auto");
+    for (at, byte) in random.into_iter().enumerate() {
+        let hyphen = if matches!(at, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };
+        let _never_fails = write!(id, "{hyphen}{byte:02x}");
     }
     id
 }

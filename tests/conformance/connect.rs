@@ -237,6 +237,29 @@ fn an_empty_client_id_gets_one_that_is_used() {
     without_id.iter_mut().for_each(Client::expect_nothing);
 }
 
+/// No order is asked for; this one is mosquitto's, and its form of identifiers.
+#[test]
+fn what_connack_says_is_in_the_order_that_clients_know() {
+    let broker = Broker::start(
+        "[limits]\npacket_size = 2000000\nreceive_maximum = 20\ntopic_alias_maximum = 10\nsession_expiry = \"1s\"\n\
+         keep_alive_max = \"60s\"\n[mqtt]\nmaximum_qos = 1\nretain = false",
+    );
+    let connack = broker.open().connect(&Connect::v5("").expiry(9), false);
+    let (before, id, after) = (&connack[5..14], &connack[14..55], &connack[55..]);
+    assert_eq!(before, [0x13, 0, 60, 0x22, 0, 10, 0x12, 0, 41]);
+    let hyphens: Vec<usize> = (0..id.len()).filter(|at| id[*at] == b'-').collect();
+    assert!(id.starts_with(b"auto-") && hyphens == [4, 13, 18, 23, 28], "{id:02x?}");
+    let limits = [0x25, 0, 0x27, 0, 0x1E, 0x84, 0x80, 0x21, 0, 20, 0x24, 1, 0x11, 0, 0, 0, 1];
+    assert_eq!(after, limits);
+}
+
+#[test]
+fn a_property_length_that_leads_out_of_connect_is_malformed() {
+    proves!("5.0 MQTT-3.1.4-1");
+    let body = [&string("MQTT")[..], &[5, 2, 0, 10, 0x24, 1], &string("p")].concat();
+    refused_as_malformed(&body, Version::V5);
+}
+
 #[test]
 fn assigned_id_unique() {
     let mut broker = Broker::start("");

@@ -128,6 +128,19 @@ fn properties_are_forwarded_unchanged_and_in_order() {
     receiver.expect(&publish.v5());
 }
 
+/// No order is asked for, but of User Properties; this one is mosquitto's.
+#[test]
+fn what_the_broker_adds_stands_behind_what_the_publisher_wrote() {
+    let topic = unique("order");
+    let mut receiver = broker().connect(&Connect::v5(&topic));
+    receiver.ask(&subscribe_with(1, &[0x0B, 7], &[(&topic, 0)]), &suback(0x90, 1, &[0]));
+    let publish = Publish::new(&topic, "x").property(0x02, &[0, 0, 0, 90]).property(0x03, &string("text"));
+    receiver.send(&publish.v5());
+    let got = receiver.message().properties;
+    assert_eq!(got[..7], [&[3][..], &string("text")].concat(), "{got:02x?}");
+    assert!(got[7] == 2 && got[12..] == [0x0B, 7], "{got:02x?}");
+}
+
 #[test]
 fn message_expiry_is_forwarded() {
     proves!("5.0 MQTT-3.3.2-6");

@@ -110,6 +110,15 @@ fn connect_that_ends_within_its_client_id_has_no_version_to_answer_in() {
 }
 
 #[test]
+fn connect_with_a_property_length_that_leads_out_of_it_is_answered() {
+    let mut body = body(&super::connect(Version::V5)).to_vec();
+    body[10] = 0x7F;
+    let mut decoder = Decoder::server(100);
+    assert_eq!(decoder.decode(&frame(0x10, &[&body])).unwrap_err().reason, MALFORMED);
+    assert_eq!(decoder.version(), Some(Version::V5));
+}
+
+#[test]
 fn second_connect() {
     let connect = super::connect(Version::V5);
     let mut decoder = Decoder::server(100);

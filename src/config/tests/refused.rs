@@ -81,7 +81,7 @@ fn values_of_the_wrong_kind_or_size() {
             "[limits]\npacket_size = \"1 MiBs\"",
             &["2:15: limits.packet_size must be a size in bytes", "64 KiB"],
         ),
-        ("[limits]\npacket_size = 0", &["limits.packet_size must be between 64 B and 256.0 MiB, not 0 B"]),
+        ("[limits]\npacket_size = 0", &["limits.packet_size must be between 20 B and 256.0 MiB, not 0 B"]),
         (
             "[limits]\nreceive_maximum = 0",
             &["2:19: limits.receive_maximum must be between 1 and 65535, not 0"],
