@@ -331,10 +331,11 @@ impl Members {
         let Self { list, turn, .. } = self;
         let size = size_of::<Delivery>() + delivery.message.size();
         let qos = delivery.message.head().qos;
-        let waits = delivery.claim.is_none() && qos > Qos::AtMostOnce;
+        let is_stored = delivery.claim.is_some();
+        let waits = !is_stored && qos > Qos::AtMostOnce;
         let room_of = |index: usize| {
             let member = list.get(index)?;
-            let room = member.slot.room(size, bytes_max).filter(|room| waits || !room.crowded)?;
+            let room = member.slot.room(size, bytes_max, is_stored).filter(|room| waits || !room.crowded)?;
             let takes_window = qos.min(member.subscription.options.qos) > Qos::AtMostOnce;
             Some(if takes_window { room } else { Room { window: usize::MAX, ..room } })
         };

@@ -311,8 +311,9 @@ impl Slot {
         Ok(())
     }
 
-    /// What room there is for a message of this size, when it would be taken now.
-    pub(super) fn room(&self, size: usize, bytes_max: usize) -> Option<Room> {
+    /// What room there is for a message of this size, when it would be taken now. One that a group has stored
+    /// is for members who have nothing of their own to read first.
+    pub(super) fn room(&self, size: usize, bytes_max: usize, is_stored: bool) -> Option<Room> {
         let inner = self.inner.lock();
         let fits = inner.outbox_bytes + size <= bytes_max || inner.outbox.is_empty();
         let room = || Room {
@@ -320,7 +321,8 @@ impl Slot {
             window: inner.window,
             crowded: inner.is_crowded(bytes_max),
         };
-        (inner.mode == Mode::Live && fits).then(room)
+        let takes = inner.mode == Mode::Live || (inner.mode == Mode::Backlog && !is_stored);
+        (takes && fits).then(room)
     }
 
     /// Whether more retained messages may be handed over: they wait for the client like everything else.

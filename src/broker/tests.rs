@@ -122,12 +122,16 @@ impl World {
     }
 
     fn submit(&self, client: &Client, payload: &[u8], retain: bool) -> Receipt {
+        self.submit_at(Qos::AtLeastOnce, client, payload, retain)
+    }
+
+    fn submit_at(&self, qos: Qos, client: &Client, payload: &[u8], retain: bool) -> Receipt {
         let publish = Publish {
             dup: false,
-            qos: Qos::AtLeastOnce,
+            qos,
             retain,
             topic: "a",
-            packet_id: PacketId::new(1),
+            packet_id: PacketId::new(1).filter(|_| qos > Qos::AtMostOnce),
             properties: PublishProperties::default(),
             payload,
         };
@@ -192,6 +196,19 @@ async fn a_message_for_a_group_that_does_not_fit_is_not_lost_in_the_hand_of_a_me
     assert_eq!(slot.lock().mode, Mode::Live, "its own backlog does not have the message");
     world.subscribe(&other, "$share/g/a");
     assert_eq!(world.fetch(&world.broker.group("$share/g/a"), &other), [large]);
+}
+
+/// It has not read its backlog yet, and QoS 0 is in none.
+#[tokio::test]
+async fn a_member_that_has_just_come_back_gets_what_its_group_does_not_store() {
+    let world = World::new();
+    let one = world.attach("one").await;
+    world.subscribe(&one, "$share/g/a");
+    world.submit_at(Qos::AtMostOnce, &one, b"now or never", false);
+    world.publish(&one, b"stored").await;
+    let mut frames = std::collections::VecDeque::new();
+    one.attachment.slot.take_frames(&mut frames, 0);
+    assert!(frames.iter().map(|frame| frame.message.payload()).eq([b"now or never"]));
 }
 
 /// The seat is given away last: what the next connection has in hand was taken for what the old one left.
