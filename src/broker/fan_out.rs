@@ -33,7 +33,9 @@ impl Broker {
     /// Submits what has to be durable, then puts the message into the outboxes. Nothing is delivered when
     /// the record is refused.
     ///
-    /// A further copy for a session is a message of its own, because one message is owed to a session once.
+    /// A further copy for a session is a message of its own, because one message is owed to a session once. How
+    /// many there are is the subscribers' choice, so none is made for which the writer's queue has no room: the
+    /// first copy is what is promised.
     pub(super) fn route(&self, matches: &Matches, routed: Routed, touched: &mut Touched) -> Receipt {
         if matches.again.is_empty() {
             return self.route_once(matches, routed, touched);
@@ -41,7 +43,7 @@ impl Broker {
         let message = routed.message.clone();
         let mut receipt = self.route_once(matches, routed, touched);
         for again in &matches.again {
-            if matches!(receipt, Receipt::Refused(_)) {
+            if matches!(receipt, Receipt::Refused(_)) || self.store.is_congested() {
                 break;
             }
             let copy = Routed { goes_through: true, ..Routed::of(message.clone()) };

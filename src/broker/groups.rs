@@ -297,7 +297,7 @@ impl Group {
         }
     }
 
-    /// Takes out what a session that has ended had in hand beside the queue, but for QoS 2 that has begun.
+    /// Takes out what a connection that ends had in hand beside the queue, but for QoS 2 that has begun.
     fn take_unstored(&self, slot: &Slot, session: &Session) -> Vec<Held> {
         let mut members = self.members.lock();
         let begun = session.begun_exactly_once(members.unstored.owner());

@@ -1,7 +1,8 @@
 //! The writer: one thread that owns the database's write transactions and commits in groups.
 //!
 //! It takes whatever waits, applies it in one transaction, commits with an fsync, moves the watermark and
-//! rings for those who wait. There is no linger by default: the sync in flight is the linger.
+//! rings for those who wait. There is no linger by default: the sync in flight is the linger. Only while most
+//! records are struck out before they are taken is there a little patience, which saves whole commits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
