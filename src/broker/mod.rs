@@ -14,6 +14,7 @@ mod directory;
 mod fan_out;
 mod groups;
 mod matching;
+mod membership;
 mod memory;
 mod publish;
 mod recovery;
