@@ -17,7 +17,7 @@
 //! Bytes for the client are appended to an [`Outgoing`] that the caller owns.
 //!
 //! Invariant: no PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK or UNSUBACK is written before the record it
-//! acknowledges is below the watermark.
+//! acknowledges is below the watermark, or nothing of it is left to write.
 
 mod acks;
 mod aliases;
