@@ -16,6 +16,7 @@ mod read;
 mod recover;
 mod rows;
 mod state;
+pub(crate) mod sync;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -84,7 +85,6 @@ struct Shared {
     watermark: watermark::Watermark,
     registry: Registry,
     metrics: metrics::StoreMetrics,
-    failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
     disk_full: AtomicBool,
 }
@@ -134,7 +134,6 @@ impl Store {
             watermark: watermark::Watermark::starting_at(Lsn(opened.first.0 - 1)),
             registry,
             metrics: metrics::StoreMetrics::new(),
-            failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
             disk_full: AtomicBool::new(false),
         });
@@ -188,7 +187,7 @@ impl Store {
     /// When the store has failed or the disk is nearly full. Settlements, releases and resumes go through
     /// a full disk all the same.
     pub fn admits_publish(&self) -> Result<(), SubmitError> {
-        if self.shared.failed.load(Ordering::Relaxed) {
+        if self.has_failed() {
             return Err(SubmitError::Failed);
         }
         if self.shared.disk_full.load(Ordering::Relaxed) {
@@ -210,9 +209,6 @@ impl Store {
     /// Rings `bell` once when the watermark has reached `lsn`, or when the store fails.
     pub fn ring_at(&self, lsn: Lsn, bell: &Arc<Bell>) {
         self.shared.watermark.ring_at(lsn, bell);
-        if self.has_failed() {
-            bell.ring();
-        }
     }
 
     /// Waits until `lsn` is durable.
@@ -260,7 +256,7 @@ impl Store {
 
     /// Whether a write has failed. From then on nothing is acknowledged.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        self.shared.watermark.has_given_up()
     }
 
     /// Waits for the store to fail and says why.
@@ -287,7 +283,6 @@ impl Shared {
     /// Poisons the store: a failed fsync may have dropped pages, so that no later one can be trusted.
     fn fail(&self, error: &StoreError) {
         self.queue.fail();
-        self.failed.store(true, Ordering::Release);
         self.watermark.give_up();
         self.failure.send_replace(Some(error.to_string()));
     }

@@ -1,9 +1,12 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
+mod bell;
 mod crash;
 mod disk;
+mod interleavings;
 mod model;
 mod open;
+mod queue;
 mod restart;
 mod row_forms;
 mod rules;
