@@ -5,19 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use super::turn::Room;
-use super::{Group, Memory, MemoryShare};
+use super::{Bell, Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
-use crate::store::{Backlog, Bell};
+use crate::store::Backlog;
 use crate::topic::SubscriptionFilter;
 
 /// Messages that a session may be owed before no more retained ones are added, while it reads its backlog.

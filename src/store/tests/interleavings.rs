@@ -23,7 +23,7 @@ pub(crate) mod bell;
 #[path = "../queue.rs"]
 mod queue;
 #[path = "../watermark.rs"]
-mod watermark;
+pub(crate) mod watermark;
 
 /// The store's `sync`, made by loom and with the methods that the store knows.
 pub(crate) mod sync {

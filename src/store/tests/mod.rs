@@ -3,7 +3,7 @@
 mod bell;
 mod crash;
 mod disk;
-mod interleavings;
+pub(crate) mod interleavings;
 mod model;
 mod open;
 mod queue;
