@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use loom::future::block_on;
 use loom::thread;
 
 use super::{Lsn, ReasonCode, retained_message};
@@ -20,7 +19,7 @@ use crate::session::{Claim, Delivery};
 use crate::store::Backlog;
 use crate::store::tests::interleavings::bell::Bell;
 use crate::store::tests::interleavings::sync::{AtomicU64, Ordering};
-use crate::store::tests::interleavings::{play, sync};
+use crate::store::tests::interleavings::{block_on, play, sync};
 use slot::{DurableSlot, Link, Mode, Slot, Touched};
 
 #[path = "../slot.rs"]

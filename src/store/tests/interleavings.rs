@@ -6,16 +6,18 @@
 #![allow(dead_code, reason = "no model needs all of what the store needs")]
 #![allow(clippy::duplicate_mod, reason = "the same code, made of what loom can play")]
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
-use loom::future::block_on;
 use loom::thread;
 
 use super::super::SubmitError;
 use super::{Lsn, RecipientNo, publication};
 use bell::Bell;
 use queue::{Entry, Queue, Strike};
-use sync::{AtomicBool, Ordering};
+use sync::{AtomicBool, Condvar, Mutex, Ordering};
 use watermark::Watermark;
 
 #[path = "../bell.rs"]
@@ -44,7 +46,7 @@ pub(crate) mod sync {
     pub(crate) struct Condvar(loom::sync::Condvar);
 
     #[derive(Debug, Default)]
-    pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+    pub(crate) struct AtomicWaker(Mutex<Option<Waker>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -93,11 +95,12 @@ pub(crate) mod sync {
 
     impl AtomicWaker {
         pub(crate) fn register(&self, waker: &Waker) {
-            self.0.register_by_ref(waker);
+            *self.0.lock() = Some(waker.clone());
         }
 
         pub(crate) fn wake(&self) {
-            self.0.wake();
+            let waker = self.0.lock().take();
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -107,6 +110,32 @@ pub(crate) fn play(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
+}
+
+/// Whoever sleeps in [`block_on`], and whether it was woken.
+struct Sleeper(Mutex<bool>, Condvar);
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock() = true;
+        self.1.notify_one();
+    }
+}
+
+/// Runs a future to its end on this thread, which sleeps when there is nothing to do.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let sleeper = Arc::new(Sleeper(Mutex::new(false), Condvar::new()));
+    let waker = Waker::from(Arc::clone(&sleeper));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut woken = sleeper.0.lock();
+        while !std::mem::take(&mut *woken) {
+            sleeper.1.wait(&mut woken);
+        }
+    }
 }
 
 /// A record in a queue of its own, owed to `recipients`.
