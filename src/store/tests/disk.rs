@@ -88,6 +88,17 @@ impl Disk {
         self.1.notify_all();
     }
 
+    /// From the n-th sync on, counted from one, nothing reaches the disk.
+    pub(crate) fn crash_at_sync(&self, n: u64) {
+        self.count_syncs_only();
+        self.fail_at(n, Fault::Crash);
+    }
+
+    /// The disk as it is found after a loss of power at this moment that keeps what was synced and nothing else.
+    pub(crate) fn after_power_loss(&self) -> Self {
+        Self::with(self.0.lock().synced.clone())
+    }
+
     /// Writes and syncs so far.
     pub(super) fn count(&self) -> u64 {
         self.0.lock().count
