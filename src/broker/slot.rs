@@ -10,7 +10,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
-use super::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+use super::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering};
 use super::turn::Room;
 use super::{Bell, Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
@@ -61,6 +61,8 @@ pub struct Link {
     pub bell: Arc<Bell>,
     /// The reason code to leave with; 0 to stay.
     evicted: AtomicU8,
+    /// The session is not this connection's any more.
+    unseated: AtomicBool,
 }
 
 /// What is behind the slot's mutex.
@@ -172,6 +174,15 @@ impl Link {
             0 => None,
             code => ReasonCode::from_u8(code),
         }
+    }
+
+    /// Whether the connection has given its session back, or was too slow to: then it does nothing more for it.
+    pub fn is_unseated(&self) -> bool {
+        self.unseated.load(Ordering::Acquire)
+    }
+
+    pub(super) fn unseat(&self) {
+        self.unseated.store(true, Ordering::Release);
     }
 }
 

@@ -146,7 +146,8 @@ impl Connection {
         self.partial_since.map(|since| since.plus(self.context.packet_timeout))
     }
 
-    /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them.
+    /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them, but for
+    /// one that was too slow to: its session is another connection's by now.
     fn handle_packets(&mut self, bytes: &[u8], now: UnixMillis) -> Result<usize, End> {
         let mut consumed = 0;
         while let Some((packet, len)) =
@@ -155,6 +156,7 @@ impl Connection {
             if consumed == 0 {
                 self.session.heard(now);
             }
+            self.check_seat()?;
             self.inbound.packets += 1;
             self.handle_packet(packet, now)?;
             consumed += len;

@@ -179,7 +179,7 @@ impl Connection {
         self.has_left = true;
         let (broker, groups) = (&self.context.broker, self.slot.groups());
         self.slot.quiet(&self.link);
-        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        broker.release_shared(&self.slot, &self.link, &groups, &self.session, &mut self.publishing);
         broker.detach(&self.slot, &self.link, departure);
         broker.settle_ended(&self.slot, &groups);
         self.publishing.wake();

@@ -1,5 +1,7 @@
 //! A client on loopback, in front of a real store.
 
+mod clients;
+mod pressure;
 mod rules;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

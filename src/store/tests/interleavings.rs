@@ -149,7 +149,8 @@ fn submitted(recipients: &[RecipientNo]) -> (Arc<Queue>, Arc<Entry>) {
 #[test]
 fn a_bell_loses_no_ring() {
     play(|| {
-        let (bell, done) = (Arc::new(Bell::default()), Arc::new([AtomicBool::new(false), AtomicBool::new(false)]));
+        let (bell, done) =
+            (Arc::new(Bell::default()), Arc::new([AtomicBool::new(false), AtomicBool::new(false)]));
         for n in 0..2 {
             let (bell, done) = (Arc::clone(&bell), Arc::clone(&done));
             thread::spawn(move || {
