@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     came_with_connect: bool,
     /// What the socket did not take yet.
     unsent: Option<Box<Outgoing>>,
+    /// Bytes at the end of that which are replies to what was read since.
+    unsent_replies: usize,
     /// Since when the socket has taken nothing.
     blocked_since: Option<UnixMillis>,
     needs_flush: bool,

@@ -54,7 +54,7 @@ async fn ask(client: &mut TcpStream, bytes: &[u8], answer: &[u8]) {
     client.write_all(bytes).await.unwrap();
     let mut read = vec![0; answer.len()];
     let answered = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut read)).await;
-    answered.unwrap().unwrap();
+    answered.unwrap_or_else(|_| panic!("no {answer:02x?}")).unwrap();
     assert_eq!(read, answer);
 }
 

@@ -103,14 +103,13 @@ pub(super) fn connect(flags: u8, client_id: &str) -> Vec<u8> {
 pub(super) fn publish(flags: u8, topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
     let packet_id = packet_id.to_be_bytes();
     let packet_id = if flags & 6 == 0 { &[] } else { packet_id.as_slice() };
-    let len = 3 + packet_id.len() + payload.len();
+    let mut len = 3 + packet_id.len() + payload.len();
     let mut packet = vec![0x30 | flags];
-    if len < 0x80 {
-        packet.push(len as u8);
-    } else {
-        packet.extend([len as u8 | 0x80, (len >> 7) as u8 & 0x7f]);
-        assert!(len < 1 << 14);
+    while len >= 0x80 {
+        packet.push(len as u8 | 0x80);
+        len >>= 7;
     }
+    packet.push(len as u8);
     [&packet, b"\0\x01".as_slice(), topic.as_bytes(), packet_id, payload].concat()
 }
 
