@@ -63,12 +63,12 @@ impl Fixture {
     /// Reads one page, of which the first `max` messages arrive. Gives the numbers asked for.
     fn read(&mut self, now: UnixMillis, max: usize) -> Vec<u64> {
         let Some(wanted) = self.window.wanted(now, |cursor| cursor.0 < self.last) else { return Vec::new() };
-        let numbers: Vec<_> = match &wanted {
-            Wanted::New { after, max } => (after.0 + 1..=self.last).take(*max).collect(),
-            Wanted::Again(retries) => retries.numbers.iter().map(|lsn| lsn.0).collect(),
+        let (after, numbers): (_, Vec<_>) = match &wanted {
+            Wanted::New { after, max } => (*after, (after.0 + 1..=self.last).take(*max).collect()),
+            Wanted::Again(retries) => (Lsn::ZERO, retries.numbers.iter().map(|lsn| lsn.0).collect()),
         };
         let messages: Vec<_> = numbers.iter().take(max).map(|lsn| stored(Lsn(*lsn), NOW)).collect();
-        let cursor = messages.last().map_or(Lsn::ZERO, |last| last.lsn);
+        let cursor = messages.last().map_or(after, |last| last.lsn);
         let is_whole = messages.len() == numbers.len();
         self.window.arrived(now, wanted, Page { messages, cursor, is_whole });
         numbers

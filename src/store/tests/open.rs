@@ -1,7 +1,7 @@
 //! Opening: who may, and what is refused.
 
 use super::*;
-use crate::store::tables::{META, key};
+use crate::store::tables::{META, SCHEMA, key};
 
 fn file(directory: &Path) -> std::path::PathBuf {
     directory.join("causeway.redb")
