@@ -357,7 +357,7 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
         publisher: "c",
     };
     let message = Message::new(&parts, &mut Vec::new());
-    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let record = WillRecord { message, delay: 0, message_expiry: None };
     let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
     client.attachment.slot.lock().will = Some(will);
     world.broker.store.set_disk_full(true);

@@ -12,6 +12,7 @@ use super::super::publish::Routed;
 use super::*;
 use crate::record::{Record, SubscriptionIds};
 use crate::session::{Claim, Delivery, Outgoing, Session};
+use crate::store::tests::owed;
 
 /// Each record has a commit of its own, so that a crash may come between any two.
 const ONE_BY_ONE: StoreSettings = StoreSettings { batch_bytes_max: 1, ..STORE };
@@ -38,10 +39,7 @@ impl World {
     }
 
     fn owed(&self, client: &Client) -> Vec<Lsn> {
-        let mut page = Vec::new();
-        let durable = client.attachment.slot.durable().unwrap();
-        durable.backlog.after(Lsn::ZERO, self.broker.store.watermark(), 100, &mut page);
-        page
+        owed(&self.broker.store, client.attachment.slot.durable().unwrap().recipient)
     }
 
     /// What the store owes and the session's connection has not read, with nothing newer to come.
@@ -353,6 +351,13 @@ async fn will_once() {
     }
 }
 
+/// When the client "c" has left, when its will is due, and when its session ends.
+fn dues(world: &World) -> (Option<UnixMillis>, Option<UnixMillis>, Option<UnixMillis>) {
+    let slot = world.broker.find("c").unwrap();
+    let inner = slot.lock();
+    (inner.closed_at, inner.will.as_ref().and_then(|will| will.due), inner.expires_at())
+}
+
 /// Rule 17. A session that was online at a crash counts as disconnected at the restart: its will and its expiry
 /// begin then, and the start after that does not let them begin anew.
 #[tokio::test]
@@ -363,11 +368,6 @@ async fn a_crash_is_a_disconnect() {
     let disk = disk.after_power_loss();
     drop(world);
 
-    let dues = |world: &World| {
-        let slot = world.broker.find("c").unwrap();
-        let inner = slot.lock();
-        (inner.closed_at, inner.will.as_ref().and_then(|will| will.due), inner.expires_at())
-    };
     let world = World::on(&disk, LIMITS, &STORE);
     let (closed_at, due, expires_at) = dues(&world);
     let closed_at = closed_at.unwrap();
@@ -377,4 +377,18 @@ async fn a_crash_is_a_disconnect() {
     world.quiet().await;
     drop(world);
     assert_eq!(dues(&World::on(&disk, LIMITS, &STORE)), (Some(closed_at), due, expires_at));
+}
+
+/// Rule 22. Deadlines are stored as wall time: a restart moves none. That a wall clock which has jumped meanwhile
+/// ends nothing is the clock's to show.
+#[tokio::test]
+async fn one_clock() {
+    let disk = Disk::default();
+    let world = World::on(&disk, LIMITS, &STORE);
+    left_with_a_will(&world).await;
+    let before = dues(&world);
+    assert!(before.0.is_some_and(|closed_at| closed_at <= world.broker.clock.now()));
+    let disk = disk.after_power_loss();
+    drop(world);
+    assert_eq!(dues(&World::on(&disk, LIMITS, &STORE)), before);
 }

@@ -3,6 +3,7 @@
 //! An interleaving is forced by a disk whose syncs do not return: what was submitted meanwhile is not committed.
 //! A PINGRESP that comes first shows that nothing else has come. Clients speak 3.1.1.
 
+use crate::store::tests::owed;
 use crate::topic::TopicFilter;
 
 use super::clients::*;
@@ -36,11 +37,7 @@ async fn qos2_publisher_gone_after_commit() {
     for subscriber in &mut subscribers {
         subscriber.expect_nothing().await;
     }
-    let owed_to_route = || {
-        let mut page = Vec::new();
-        route.backlog.after(Lsn::ZERO, broker.store.watermark(), 9, &mut page);
-        page.len()
-    };
+    let owed_to_route = || owed(&broker.store, route.recipient).len();
     assert_eq!(owed_to_route(), 0);
 
     disk.release_syncs();

@@ -144,7 +144,8 @@ fn session(store: &Store) -> RecipientNo {
     number
 }
 
-fn owed(store: &Store, recipient: RecipientNo) -> Vec<Lsn> {
+/// The numbers of what a recipient is owed, up to the watermark.
+pub(crate) fn owed(store: &Store, recipient: RecipientNo) -> Vec<Lsn> {
     stored_for(store, recipient).into_iter().map(|stored| stored.lsn).collect()
 }
 
