@@ -262,6 +262,9 @@ async fn a_member_that_expires(n: u64) -> (Lsn, Disk, bool) {
     world.quiet().await;
     assert_eq!(member.take(&world).await.len(), 2);
     member.leave(&world);
+    let next = world.attach("next").await;
+    assert_eq!(world.fetch(&world.broker.group("$share/g/a"), &next), [at_least_once]);
+    world.leave(&next, Departure::default());
     world.quiet().await;
     disk.crash_at_sync(n);
     let later = world.broker.clock.now().plus(Duration::from_secs(601));

@@ -70,7 +70,7 @@ fn id_reuse_after_lazy_pubcomp() {
     for lsn in 1..=u64::from(u16::MAX) {
         peer.deliver(owed(ExactlyOnce, OWN, lsn));
     }
-    let mut store = super::store::Store::default();
+    let mut store = store::Store::default();
     store.epoch = 1;
     let told = peer.report(100).unwrap();
     store.report(told);
