@@ -76,7 +76,10 @@ fn numbers_unique_over_crash() {
     let store_id = opened.store_id;
     let (store, _) = Store::start(opened, registry, &SETTINGS).unwrap();
     disk.hold_syncs();
-    let given: Vec<_> = (0..20).map_while(|_| store.submit(publication(b"", &[])).ok()).collect();
+    let mut given = vec![store.submit(publication(b"", &[])).unwrap()];
+    // The writer reserves the next block.
+    disk.wait_until_held();
+    given.extend((0..20).map_while(|_| store.submit(publication(b"", &[])).ok()));
     assert_eq!(given.len(), 10, "more than are reserved on disk");
     let crashed = disk.after_power_loss();
     disk.release_syncs();
