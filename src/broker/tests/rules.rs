@@ -296,6 +296,27 @@ async fn shared_member_expires() {
     }
 }
 
+/// Rule 18. A connection that was too slow to give its seat back has nothing to give any more: what the session has
+/// in hand of a group is the next connection's.
+#[tokio::test]
+async fn what_the_next_connection_has_in_hand_goes_to_nobody_else() {
+    let takeover_timeout = Duration::from_millis(10);
+    let world = World::with(BrokerLimits { takeover_timeout, ..LIMITS });
+    let (publisher, other) = (world.attach("p").await, world.attach("other").await);
+    world.subscribe(&other, "$share/g/a");
+    let slow = member(&world, "one").await;
+    let mut next = member(&world, "one").await;
+    assert!(slow.client.link.is_unseated() && !next.client.link.is_unseated());
+    world.submit_at(Qos::ExactlyOnce, &publisher, b"x", false);
+    world.quiet().await;
+    assert_eq!(next.take(&world).await.len(), 1);
+    slow.leave(&world);
+    let group = world.broker.group("$share/g/a");
+    assert_eq!(world.fetch(&group, &other), [], "it has begun [MQTT-4.8.2-5]");
+    next.leave(&world);
+    assert_eq!(world.fetch(&group, &other), [], "it stays with its session");
+}
+
 fn will(delay: u32) -> WillRecord {
     WillRecord { message: message(b"gone"), delay, message_expiry: None }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
@@ -79,7 +80,9 @@ impl Disk {
 
     /// Waits until there is a sync that does not return.
     pub(crate) fn wait_until_held(&self) {
-        self.1.wait_while(&mut self.0.lock(), |medium| !medium.is_held);
+        let patience = Duration::from_secs(60);
+        let waited = self.1.wait_while_for(&mut self.0.lock(), |medium| !medium.is_held, patience);
+        assert!(!waited.timed_out(), "nobody has synced");
     }
 
     /// Lets syncs return again.
