@@ -3,6 +3,7 @@
 mod bell;
 mod crash;
 mod disk;
+mod index;
 pub(crate) mod interleavings;
 mod model;
 mod open;
