@@ -268,11 +268,12 @@ fn void_record() {
     store.close();
 }
 
-/// [void_record] A number that is owed and nowhere is an error, and never skipped; what is not owed any more is left out.
+/// [void_record] A number that is owed and nowhere is an error, counted and never skipped; what is not owed any more is left out.
 #[test]
 fn a_missing_message_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let (store, _) = open_in(directory.path());
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let (store, _) = ::metrics::with_local_recorder(&recorder, || open_in(directory.path()));
     let number = session(&store);
     let [first, second, third] =
         [b"1", b"2", b"3"].map(|payload| write(&store, publication(payload, &[number])));
@@ -284,6 +285,8 @@ fn a_missing_message_is_an_error() {
     txn.commit().unwrap();
     let error = store.read(number, &[second, third]).unwrap_err();
     assert!(matches!(error, StoreError::Damaged(_)), "{error}");
+    let counted = recorder.handle().render();
+    assert!(counted.contains("causeway_store_messages_missing_total 1\n"), "{counted}");
     write(&store, Record::of([Change::Discarded(number)]));
     assert!(store.read(number, &[second, third]).unwrap().messages.is_empty());
     store.close();
