@@ -223,8 +223,8 @@ async fn write_blocked_both_sides() {
     const PINGS: usize = 100_000;
     let (broker, address, _) = broker_of(BrokerLimits { outbox_bytes: 1 << 23, ..LIMITS }).await;
     let mut witness = Client::clean(address, "w").await.subscribed("w", 0).await;
-    // With a keep-alive of one second.
-    let mut blocked = narrow(address, b"\x10\x0d\0\x04MQTT\x04\x02\0\x01\0\x01b").await;
+    // With a keep-alive of two seconds.
+    let mut blocked = narrow(address, b"\x10\x0d\0\x04MQTT\x04\x02\0\x02\0\x01b").await;
     blocked = blocked.subscribed("t", 0).await;
     let mut publisher = Client::clean(address, "p").await;
     // More of each than replies may be: what is unsent is not what is counted.
@@ -242,7 +242,7 @@ async fn write_blocked_both_sides() {
         writer
     });
     // Longer than it may be silent, and then some rounds in which it would have been read.
-    tokio::time::sleep(Duration::from_millis(1600)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     for _ in 0..20 {
         witness.expect_nothing().await;
     }
