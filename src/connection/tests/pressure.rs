@@ -120,60 +120,102 @@ async fn slow_clean_session() {
     broker.store.close();
 }
 
-/// Rule 18. A connection that is stuck in the midst of a fan-out when another one takes its session ends that
-/// fan-out, which is never cut short, and begins nothing more of what it has read.
-#[tokio::test]
-async fn takeover_mid_fanout() {
+/// A connection that got stuck within a packet, and what it takes to let it go on.
+struct Stuck {
+    connection: Client,
+    leaves: mpsc::Sender<()>,
+    looker: std::thread::JoinHandle<()>,
+}
+
+impl Stuck {
+    /// The client "p" sends all packets at once. The first is QoS 2; where a retained one follows the connection is
+    /// stuck, because somebody looks at the retained messages.
+    async fn within(broker: &Arc<Broker>, packets: &[u8]) -> Self {
+        let slot = broker.find("w").unwrap();
+        let request = SubscribeRequest {
+            filter: SubscriptionFilter::parse("h", 9).unwrap(),
+            options: SubscribeOptions { qos: Qos::AtMostOnce, ..SubscribeOptions::default() },
+            id: None,
+        };
+        let identity = broker.auth.authenticate(([127, 0, 0, 1], 1).into(), None, None).unwrap();
+        let rights = broker.auth.rights(&identity, "w").unwrap();
+        let scan = broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap().scans.pop().unwrap();
+        let ((looks, looking), (leaves, leaving)) = (mpsc::channel(), mpsc::channel());
+        let looker = Arc::clone(broker);
+        let looker = std::thread::spawn(move || {
+            let look = |_: &TopicName<'_>| {
+                looks.send(()).unwrap();
+                leaving.recv().is_err()
+            };
+            looker.send_retained(&slot, scan, UnixMillis(0), look, &mut PublishContext::default()).unwrap();
+        });
+        let mut connection = Client::durable(on_a_thread_of_its_own(broker), "p", false).await;
+        quiet(broker).await;
+        looking.recv().unwrap();
+        let next = Lsn(broker.store.last_submitted().0 + 1);
+        connection.send(packets).await;
+        broker.store.durable(next).await.unwrap();
+        Self { connection, leaves, looker }
+    }
+
+    /// Waits until it has ended, and what it has done until then is on disk.
+    async fn go_on(self, broker: &Broker) {
+        self.leaves.send(()).unwrap();
+        self.looker.join().unwrap();
+        self.connection.wait_for_end().await;
+        quiet(broker).await;
+    }
+}
+
+/// A broker that waits no longer than needed for a connection that is stuck, and who hears of "t" and "r".
+async fn with_a_witness() -> (Arc<Broker>, SocketAddr, Client) {
     let takeover_timeout = Duration::from_millis(50);
     let (broker, address, _) = broker_of(BrokerLimits { takeover_timeout, ..LIMITS }).await;
     let mut witness = Client::clean(address, "w").await.subscribed("t", 0).await.subscribed("r", 0).await;
     witness.send(&publish(RETAIN, "h", 0, b"x")).await;
     witness.expect_nothing().await;
-    let mut first = Client::durable(on_a_thread_of_its_own(&broker), "p", false).await;
-    quiet(&broker).await;
+    (broker, address, witness)
+}
 
-    // Whoever looks at a retained message keeps all others from being changed.
-    let slot = broker.find("w").unwrap();
-    let request = SubscribeRequest {
-        filter: SubscriptionFilter::parse("h", 9).unwrap(),
-        options: SubscribeOptions { qos: Qos::AtMostOnce, ..SubscribeOptions::default() },
-        id: None,
-    };
-    let identity = broker.auth.authenticate(address, None, None).unwrap();
-    let rights = broker.auth.rights(&identity, "w").unwrap();
-    let scan = broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap().scans.pop().unwrap();
-    let ((looks, looking), (leaves, leaving)) = (mpsc::channel(), mpsc::channel());
-    let looker = {
-        let broker = Arc::clone(&broker);
-        std::thread::spawn(move || {
-            let look = |_: &TopicName<'_>| {
-                looks.send(()).unwrap();
-                leaving.recv().is_err()
-            };
-            broker.send_retained(&slot, scan, UnixMillis(0), look, &mut PublishContext::default()).unwrap();
-        })
-    };
-    looking.recv().unwrap();
+/// Three messages have come to the witness, in whatever order, and no fourth.
+async fn expect_three(witness: &mut Client, sent: [(&str, &[u8]); 3]) {
+    let mut seen = Vec::new();
+    for _ in &sent {
+        seen.push(witness.next().await.unwrap());
+    }
+    seen.sort();
+    assert_eq!(seen, sent.map(|(topic, payload)| publish(0, topic, 0, payload)));
+    witness.expect_nothing().await;
+}
 
-    // The second of three gets stuck.
-    let next = Lsn(broker.store.last_submitted().0 + 1);
+/// Rule 18. A connection that is stuck in the midst of a fan-out when another one takes its session ends that
+/// fan-out, which is never cut short, and begins nothing more of what it has read.
+#[tokio::test]
+async fn takeover_mid_fanout() {
+    let (broker, address, mut witness) = with_a_witness().await;
     let stuck = publish(QOS_1 | RETAIN, "r", 2, b"2");
-    first.send(&[publish(QOS_2, "t", 1, b"1"), stuck, publish(QOS_2, "t", 3, b"3")].concat()).await;
-    broker.store.durable(next).await.unwrap();
+    let packets = [publish(QOS_2, "t", 1, b"1"), stuck, publish(QOS_2, "t", 3, b"3")].concat();
+    let first = Stuck::within(&broker, &packets).await;
     let mut second = Client::durable(address, "p", true).await;
     second.ask(&publish(QOS_2 | DUP, "t", 1, b"1"), &ack(0x50, 1)).await;
     second.ask(&publish(QOS_2 | DUP, "t", 3, b"3"), &ack(0x50, 3)).await;
-    leaves.send(()).unwrap();
-    looker.join().unwrap();
-    first.wait_for_end().await;
-    quiet(&broker).await;
+    first.go_on(&broker).await;
+    expect_three(&mut witness, [("r", b"2"), ("t", b"1"), ("t", b"3")]).await;
+    broker.store.close();
+}
 
-    let mut seen =
-        [witness.next().await.unwrap(), witness.next().await.unwrap(), witness.next().await.unwrap()];
-    seen.sort();
-    let sent = [("r", b"2"), ("t", b"1"), ("t", b"3")];
-    assert_eq!(seen, sent.map(|(topic, payload)| publish(0, topic, 0, payload)));
-    witness.expect_nothing().await;
+/// Rules 3 and 18. It was stuck before the fan-out of a QoS 2 message, whose identifier its epoch would make void:
+/// the message is for the next connection, where the client repeats it.
+#[tokio::test]
+async fn what_was_not_submitted_before_a_takeover_is_not_routed() {
+    let (broker, address, mut witness) = with_a_witness().await;
+    let stuck = |flags| publish(QOS_2 | RETAIN | flags, "r", 2, b"2");
+    let first = Stuck::within(&broker, &[publish(QOS_2, "t", 1, b"1"), stuck(0)].concat()).await;
+    let mut second = Client::durable(address, "p", true).await;
+    first.go_on(&broker).await;
+    second.ask(&stuck(DUP), &ack(0x50, 2)).await;
+    second.ask(&publish(QOS_2, "t", 3, b"3"), &ack(0x50, 3)).await;
+    expect_three(&mut witness, [("r", b"2"), ("t", b"1"), ("t", b"3")]).await;
     broker.store.close();
 }
 
