@@ -6,14 +6,19 @@
 //!
 //! Invariant: no redb type leaves this room, and nothing is acknowledged after a write has failed.
 
+mod backup;
 mod bell;
 mod bytes;
+mod check;
+mod compact;
 mod error;
 mod metrics;
+mod overlay;
 mod pending;
 mod queue;
 mod read;
 mod recover;
+mod restore;
 mod rows;
 mod state;
 mod tables;
@@ -33,15 +38,22 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use backup::{BackupProgress, backup};
 pub use bell::Bell;
+pub use check::{Amount, CheckReport, Pin, PinKind, Space, check, check_file};
+pub use compact::{Compacted, compact};
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
 pub use read::{Stored, StoredDeadLetter};
 pub use recover::Recovered;
+pub use restore::{RestoreError, Restored, restore};
 pub use rows::{Progress, SessionRow};
 
 use crate::record::{Lsn, RecipientNo, Record};
+
+/// The name of the database in its folder.
+const FILE: &str = "causeway.redb";
 
 /// How the store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +66,8 @@ pub struct StoreSettings {
     pub batch_bytes_max: usize,
     /// Bytes of records that may wait before readers are slowed.
     pub queue_bytes_max: usize,
+    /// Whether a file of which more than half is free is compacted.
+    pub compact_at_start: bool,
 }
 
 /// The store. Cloning shares it.
@@ -62,9 +76,17 @@ pub struct Store {
     shared: Arc<Shared>,
     database: Arc<redb::Database>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-    store_id: u64,
+    ids: StoreIds,
     secret: Secret,
     queue_bytes_max: usize,
+}
+
+/// The ids of this database, each for the numbers that were given out while it had it.
+#[derive(Clone, Debug)]
+struct StoreIds {
+    current: u64,
+    /// Rising: the numbers below belong to the id, those from there on to the next one.
+    former: Arc<[(u64, u64)]>,
 }
 
 /// Random bytes that no log shows.
@@ -113,11 +135,16 @@ impl Store {
     /// When another process has it, a later version wrote it, it is damaged, or the disk says no. Nothing
     /// is changed then.
     pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
-        let path = directory.join("causeway.redb");
+        let path = directory.join(FILE);
         let registry = Registry::default();
         let opened = recover::guarded(|| {
             let database = recover::open(&path, settings.cache_size)?;
-            recover::load(database, &path, &registry)
+            let mut opened = recover::load(database, &path, &registry)?;
+            if let Some(database) = Arc::get_mut(&mut opened.database).filter(|_| settings.compact_at_start) {
+                let stored = opened.state.stored.get().1 + registry.dead_letters.get().1;
+                compact::at_start(database, &path, stored)?;
+            }
+            Ok(opened)
         })?;
         Self::start(opened, registry, settings)
     }
@@ -152,16 +179,17 @@ impl Store {
             shared,
             database: opened.database,
             writer: Arc::new(Mutex::new(Some(thread))),
-            store_id: opened.store_id,
+            ids: opened.ids,
             secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
         Ok((store, opened.recovered))
     }
 
-    /// Drawn when the database was made: with a message number it names a message for ever.
-    pub fn id(&self) -> u64 {
-        self.store_id
+    /// Drawn when the database was made, and again when it is restored from a backup: with a message number it
+    /// names a message for ever.
+    pub fn id_of(&self, number: Lsn) -> u64 {
+        self.ids.of(number)
     }
 
     /// Drawn once for this database, and told to nobody: what is derived from it stays the same over restarts.
@@ -280,6 +308,13 @@ impl Store {
         {
             tracing::error!("the store's writer has panicked");
         }
+    }
+}
+
+impl StoreIds {
+    fn of(&self, Lsn(number): Lsn) -> u64 {
+        let former = self.former.iter().find(|(below, _)| number < *below);
+        former.map_or(self.current, |(_, id)| *id)
     }
 }
 

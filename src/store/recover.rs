@@ -14,7 +14,7 @@ use super::rows::{self, SessionRow};
 use super::state::{SharedRow, State};
 use super::tables::{SCHEMA, Tables, key};
 use super::writer::NUMBERS_RESERVED;
-use super::{Registry, Secret, StoreError};
+use super::{Registry, Secret, StoreError, StoreIds};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
 
 /// What was found on disk.
@@ -37,7 +37,7 @@ pub(super) struct Opened {
     pub(super) database: Arc<Database>,
     pub(super) state: State,
     pub(super) recovered: Recovered,
-    pub(super) store_id: u64,
+    pub(super) ids: StoreIds,
     pub(super) secret: Secret,
     /// The first number of this start.
     pub(super) first: Lsn,
@@ -54,10 +54,19 @@ pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result
     })
 }
 
+/// Files up to this size are verified whole whenever they are opened, which takes a tenth of a second. redb itself
+/// trusts what it finds, so that it opens in no time: damage to a larger file is found by `store check`, or where
+/// it is read.
+const VERIFIED_MAX: u64 = 64 << 20;
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let database = make(path).and_then(|()| Database::builder().set_cache_size(cache_size).open(path));
-    database.map_err(|e| explain(path, e))
+    let open = || {
+        make(path)?;
+        let is_small = fs::metadata(path)?.len() <= VERIFIED_MAX;
+        Database::builder().set_cache_size(cache_size).set_check_integrity_on_open(is_small).open(path)
+    };
+    open().map_err(|e| explain(path, e))
 }
 
 /// Makes an empty database when there is none. It gets its name when it is whole: one that was begun when the
@@ -89,11 +98,11 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
-    let (store_id, secret, first, reserved);
+    let (ids, secret, first, reserved);
     {
         let mut tables = Tables::open(&txn)?;
         check_schema(path, &mut tables)?;
-        store_id = store_id_of(&mut tables)?;
+        ids = ids_of(&mut tables)?;
         secret = secret_of(&mut tables)?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
@@ -110,10 +119,10 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         }
     }
     txn.commit()?;
-    Ok(Opened { database: Arc::new(database), state, recovered, store_id, secret, first, reserved })
+    Ok(Opened { database: Arc::new(database), state, recovered, ids, secret, first, reserved })
 }
 
-fn explain(path: &Path, error: DatabaseError) -> StoreError {
+pub(super) fn explain(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => StoreError::Damaged(what),
@@ -132,13 +141,28 @@ fn check_schema(path: &Path, tables: &mut Tables<'_>) -> Result<(), StoreError> 
     }
 }
 
-fn store_id_of(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
-    if let Some(id) = tables.meta_number(key::STORE_ID)? {
-        return Ok(id);
+fn ids_of(tables: &mut Tables<'_>) -> Result<StoreIds, StoreError> {
+    let former = former_ids(tables)?.into();
+    if let Some(current) = tables.meta_number(key::STORE_ID)? {
+        return Ok(StoreIds { current, former });
     }
-    let id = rand::random();
-    tables.set_meta_number(key::STORE_ID, id)?;
-    Ok(id)
+    let current = rand::random();
+    tables.set_meta_number(key::STORE_ID, current)?;
+    Ok(StoreIds { current, former })
+}
+
+/// The ids before each time that the database was restored, with the end of their numbers.
+pub(super) fn former_ids(tables: &Tables<'_>) -> Result<Vec<(u64, u64)>, StoreError> {
+    let Some(bytes) = tables.meta.get(key::FORMER_IDS)? else { return Ok(Vec::new()) };
+    let (pairs, rest) = bytes.value().as_chunks::<16>();
+    if !rest.is_empty() {
+        return Err(StoreError::Damaged("\"former_ids\" in meta is cut".into()));
+    }
+    let pair = |pair: &[u8; 16]| {
+        let pair = u128::from_be_bytes(*pair);
+        ((pair >> 64) as u64, pair as u64)
+    };
+    Ok(pairs.iter().map(pair).collect())
 }
 
 fn secret_of(tables: &mut Tables<'_>) -> Result<Secret, StoreError> {

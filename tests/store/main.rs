@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod broker;
+mod commands;
+mod damage;
 mod golden;
 mod sparse;
 mod target;

@@ -28,6 +28,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
 };
 
 /// Numbers that nobody can guess and everybody can draw again.

@@ -1,0 +1,120 @@
+//! `/api/v1/store/backup`: a copy of the database while the broker runs.
+//!
+//! The copy is made in the data folder, which only the broker's own user can enter: whoever fetches it from there
+//! has shown by that that it is theirs. Nobody is given the content over the network, where the admin listener
+//! asks for no password.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{ApiError, Shared};
+use crate::store::{BackupProgress, Store};
+
+/// The name of a copy that waits to be fetched.
+const NAME: &str = "backup.redb";
+
+/// How far the last backup is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupState {
+    /// What has become of it.
+    pub phase: BackupPhase,
+    /// Where the copy is, or will be; on the machine of the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Rows copied.
+    pub rows: u64,
+    /// Bytes of these rows.
+    pub bytes: u64,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What has become of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupPhase {
+    /// There was none since the broker started.
+    #[default]
+    None,
+    /// It is being copied.
+    Running,
+    /// The copy is there.
+    Done,
+    /// It could not be copied.
+    Failed,
+}
+
+/// The last backup, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Backups(Arc<Mutex<Last>>);
+
+#[derive(Debug, Default)]
+struct Last {
+    state: BackupState,
+    progress: Arc<BackupProgress>,
+}
+
+impl Backups {
+    fn state(&self) -> BackupState {
+        let last = self.0.lock();
+        let (rows, bytes) = last.progress.copied();
+        BackupState { rows, bytes, ..last.state.clone() }
+    }
+
+    /// Begins a copy into this folder; false when one is being made.
+    fn begin(&self, store: Store, folder: &Path, free_min: u64) -> bool {
+        let file = folder.join(NAME);
+        let mut last = self.0.lock();
+        if last.state.phase == BackupPhase::Running {
+            return false;
+        }
+        let progress = Arc::new(BackupProgress::default());
+        let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
+        let state =
+            BackupState { phase: BackupPhase::Running, file: Some(absolute), ..BackupState::default() };
+        *last = Last { state, progress: Arc::clone(&progress) };
+        let shared = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || {
+            let written = store.backup(&file, free_min, &progress);
+            let mut last = shared.lock();
+            match written {
+                Ok(()) => {
+                    tracing::info!("a backup was written to {}", file.display());
+                    last.state.phase = BackupPhase::Done;
+                }
+                Err(error) => {
+                    tracing::error!("no backup was written: {error}");
+                    last.state.phase = BackupPhase::Failed;
+                    last.state.error = Some(error.to_string());
+                }
+            }
+        });
+        true
+    }
+}
+
+impl Drop for Backups {
+    /// The store stays open for as long as somebody reads it.
+    fn drop(&mut self) {
+        self.0.lock().progress.stop();
+    }
+}
+
+pub(super) async fn state(State(app): Shared) -> Json<BackupState> {
+    Json(app.backups.state())
+}
+
+pub(super) async fn begin(State(app): Shared) -> Result<(StatusCode, Json<BackupState>), ApiError> {
+    let store = app.state.broker.store.clone();
+    if !app.backups.begin(store, &app.state.data, app.state.free_space_min) {
+        return Err(ApiError::new(StatusCode::CONFLICT, "a backup is being made already")
+            .help("GET /api/v1/store/backup says how far it is"));
+    }
+    Ok((StatusCode::ACCEPTED, Json(app.backups.state())))
+}
