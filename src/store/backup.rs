@@ -19,7 +19,8 @@ use redb::{
 };
 
 use super::tables::{
-    AUTHORS, DEAD_LETTERS, GROUPS, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SESSIONS, SUBSCRIPTIONS,
+    AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SESSIONS, SHARED,
+    SUBSCRIPTIONS,
 };
 use super::{FILE, Store, StoreError, overlay, recover};
 use crate::telemetry::free_space;
@@ -120,6 +121,8 @@ impl Copy<'_> {
             self.table(from, into, RETAINED)?,
             self.table(from, into, AUTHORS)?,
             self.table(from, into, DEAD_LETTERS)?,
+            self.table(from, into, INDEX)?,
+            self.table(from, into, SHARED)?,
             self.table(from, into, MESSAGES)?,
         ];
         // A copy that lacks a table would be no copy.

@@ -1,5 +1,6 @@
 //! What can go wrong with the store.
 
+use std::io;
 use std::path::PathBuf;
 
 /// The store could not be opened or read.
@@ -62,7 +63,13 @@ impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Corrupted(what) => Self::Damaged(what),
+            redb::Error::Io(error) if is_damage(&error) => Self::Damaged(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }
+}
+
+/// Whether it is the content that is wrong, and not the disk: it is no database, or it ends too early.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }

@@ -10,8 +10,11 @@ mod backup;
 mod bell;
 mod bytes;
 mod check;
+mod check_rows;
 mod compact;
 mod error;
+mod index;
+mod indexing;
 mod metrics;
 mod overlay;
 mod pending;
@@ -20,6 +23,8 @@ mod read;
 mod recover;
 mod restore;
 mod rows;
+mod runs;
+mod shared_rows;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -45,7 +50,7 @@ pub use compact::{Compacted, compact};
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
-pub use read::{Stored, StoredDeadLetter};
+pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use restore::{RestoreError, Restored, restore};
 pub use rows::{Progress, SessionRow};
@@ -68,6 +73,14 @@ pub struct StoreSettings {
     pub queue_bytes_max: usize,
     /// Whether a file of which more than half is free is compacted.
     pub compact_at_start: bool,
+    /// Deliveries that are known in memory before they go into the index on disk; a start reads as many.
+    pub recent_max: u64,
+}
+
+impl StoreSettings {
+    /// What [`StoreSettings::recent_max`] is for a broker: some 10 MB of memory, and a tenth of a second of
+    /// each start.
+    pub const RECENT_MAX: u64 = 262_144;
 }
 
 /// The store. Cloning shares it.
@@ -150,10 +163,11 @@ impl Store {
     }
 
     fn start(
-        opened: recover::Opened,
+        mut opened: recover::Opened,
         mut registry: Registry,
         settings: &StoreSettings,
     ) -> Result<(Self, Recovered), StoreError> {
+        opened.state.recent_max = settings.recent_max;
         registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
@@ -347,6 +361,12 @@ impl Registry {
 impl Occupancy {
     fn get(&self) -> (u64, u64) {
         (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// What a start finds.
+    fn restore(&self, count: u64, bytes: u64) {
+        self.count.store(count, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn added(&self, bytes: usize) {

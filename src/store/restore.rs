@@ -30,6 +30,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
     compact_at_start: false,
+    recent_max: StoreSettings::RECENT_MAX,
 };
 
 /// What was put in place.

@@ -17,6 +17,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
     compact_at_start: false,
+    recent_max: StoreSettings::RECENT_MAX,
 };
 
 /// Everything that a start finds, as text.
@@ -29,11 +30,8 @@ fn content(directory: &Path) -> Result<String, StoreError> {
     }
     recovered.retained.iter().for_each(|retained| text += &format!("{retained:?}\n"));
     for number in (1..32).map(RecipientNo) {
-        let mut owed = Vec::new();
-        store.backlog(number).after(Lsn::ZERO, Lsn(u64::MAX), usize::MAX, &mut owed);
-        for lsn in owed {
-            text += &format!("{:?}\n", store.read(number, &[lsn])?);
-        }
+        let page = store.read_after(number, (Lsn::ZERO, Lsn(u64::MAX)), 1000, |_| false)?;
+        page.messages.iter().for_each(|stored| text += &format!("{stored:?}\n"));
     }
     text += &format!("{:?}\n", store.read_dead_letters(Lsn::ZERO, 1000)?);
     store.close();

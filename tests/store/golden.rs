@@ -12,8 +12,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use redb::ReadableDatabase as _;
+use causeway::record::{Change, Record};
+use causeway::store::{Store, StoreSettings};
+use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
 use serde_json::{Value, json};
 
 use crate::broker::{Home, Running};
@@ -111,8 +114,10 @@ fn there_is_a_golden_file_of_the_present_version() {
 fn make_a_golden_file() {
     let home = Home::new("");
     fill(&home);
-    let version = schema_of(&home);
+    // As the broker has left it when it was killed: whoever opens it tidies up.
     let file = fs::read(home.file()).unwrap();
+    let version = schema_of(&home);
+    assert!(has_index(&home), "the index is a part of it");
     let facts = verify(&file, |_| ());
     for (end, text) in [("txt", sparse::pack(&file)), ("json", facts.to_json())] {
         let path = folder().join(format!("schema-{version}.{end}"));
@@ -127,6 +132,13 @@ fn schema_of(home: &Home) -> u64 {
     let meta = database.begin_read().unwrap().open_table(table).unwrap();
     let schema = meta.get("schema").unwrap().unwrap();
     u64::from_be_bytes(schema.value().try_into().unwrap())
+}
+
+fn has_index(home: &Home) -> bool {
+    let database = redb::Database::open(home.file()).unwrap();
+    let table = redb::TableDefinition::<(u64, u64), &[u8]>::new("index");
+    let index = database.begin_read().unwrap().open_table(table);
+    index.is_ok_and(|index| index.len().unwrap() > 0)
 }
 
 /// The configuration that the file is made and looked at with: `more` stands in front, `ada` is what the user of
@@ -163,9 +175,15 @@ fn fill(home: &Home) {
     });
     configure(home, &target, &format!("[limits]\nqueued_messages = {QUEUE_MAX}"), "topic readwrite #");
     let broker = home.start();
-    let mut sender = broker.connect(&durable("sender"));
     subscribe_all(&broker);
-    fill_backlogs(&mut sender);
+    fill_backlogs(&mut broker.connect(&durable("sender")));
+    while broker.json("/api/v1/dead-letters")["dead_letters"].as_array().unwrap().len() < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    broker.kill();
+    index(home);
+    let broker = home.start();
+    let mut sender = broker.resume(&durable("sender"));
     let online = fill_exchanges(&broker, &mut sender);
     for (user, topic) in [(Some("ada"), "conf/ada"), (Some("bob"), "conf/bob"), (None, "conf/nobody")] {
         let connect =
@@ -175,14 +193,31 @@ fn fill(home: &Home) {
     }
     let will = durable("mourned").will("alarm/lost", "lost at sea", 1).will_property(0x18, &[0xF0, 0, 0, 0]);
     broker.connect(&will.will_property(0x03, b"\0\x04text")).cut();
-    target.wait_for(2);
-    while broker.json("/api/v1/dead-letters")["dead_letters"].as_array().unwrap().len() < 4 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
     // Between PUBREC and PUBREL. With it everything before it is on disk.
     sender.ask(&Publish::new("plant/9/temp", "begun").qos(2, 77).v5(), &ack(0x50, 77));
     broker.kill();
     drop((sender, online));
+}
+
+/// Has what is owed put into the index, as it would be if it were much.
+fn index(home: &Home) {
+    let settings = StoreSettings {
+        cache_size: 1 << 20,
+        commit_interval: Duration::ZERO,
+        batch_bytes_max: 1 << 20,
+        queue_bytes_max: 1 << 20,
+        compact_at_start: false,
+        recent_max: 1,
+    };
+    let (store, _) = Store::open(&home.data(), &settings).unwrap();
+    // Each commit does a part of it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..10 {
+        let record = Record::of([Change::RetainedRemoved("nothing".into())]);
+        let lsn = store.submit(record).unwrap().lsn;
+        runtime.block_on(store.durable(lsn)).unwrap();
+    }
+    store.close();
 }
 
 /// Sessions that are not there any more when messages come, but for `half` and `flows`.
