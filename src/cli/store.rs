@@ -18,7 +18,6 @@ use crate::config::{Config, ConfigError};
 use crate::store::{self, Amount, BackupProgress, CheckReport, Compacted, RestoreError, StoreError};
 
 const BACKUP: &str = "/api/v1/store/backup";
-const DATABASE: &str = "causeway.redb";
 /// Between two looks at how far a backup is.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Those who pin the most that are shown to people.
@@ -126,7 +125,7 @@ fn folder(data: Option<PathBuf>, config: Option<&Path>) -> Result<PathBuf, Store
 
 /// The database in this folder, which has to be there.
 fn present(folder: &Path) -> Result<PathBuf, StoreCommandError> {
-    let path = folder.join(DATABASE);
+    let path = folder.join(store::FILE);
     if path.exists() { Ok(path) } else { Err(StoreCommandError::Absent(folder.to_owned())) }
 }
 
@@ -235,7 +234,7 @@ fn restore(file: &Path, folder: &Path, force: bool) -> Result<ExitCode, StoreCom
     if let Some(aside) = restored.aside {
         say(&format!("the database that was there is now {}", aside.display()));
     }
-    say(&format!("{}\n{AFTER_RESTORE}", show(&folder.join(DATABASE), &restored.report, Timestamp::now())));
+    say(&format!("{}\n{AFTER_RESTORE}", show(&folder.join(store::FILE), &restored.report, Timestamp::now())));
     Ok(ExitCode::SUCCESS)
 }
 

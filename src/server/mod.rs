@@ -3,6 +3,7 @@
 mod accept;
 mod background;
 mod banner;
+mod budget;
 mod disk_watch;
 mod reload;
 mod settings;

@@ -45,6 +45,9 @@ pub enum SubmitError {
     /// The disk is nearly full; settlements and resumes still go through.
     #[error("the disk is nearly full: make room, or lower store.free_space_min")]
     Full,
+    /// The database has nearly reached its largest size; settlements and resumes still go through.
+    #[error("the database is nearly as large as it may be: let clients drain it, or raise store.size_max")]
+    OverBudget,
 }
 
 macro_rules! failed_from {

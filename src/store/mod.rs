@@ -58,7 +58,7 @@ pub use rows::{Progress, SessionRow};
 use crate::record::{Lsn, RecipientNo, Record};
 
 /// The name of the database in its folder.
-const FILE: &str = "causeway.redb";
+pub const FILE: &str = "causeway.redb";
 
 /// How the store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,7 @@ struct Shared {
     failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
     disk_full: AtomicBool,
+    over_budget: AtomicBool,
 }
 
 /// Recipients by number, for those outside the writer.
@@ -178,6 +179,7 @@ impl Store {
             failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
             disk_full: AtomicBool::new(false),
+            over_budget: AtomicBool::new(false),
         });
         let writer = writer::Writer {
             database: Arc::clone(&opened.database),
@@ -227,8 +229,8 @@ impl Store {
     /// Whether a publish that needs the disk may be accepted.
     ///
     /// # Errors
-    /// When the store has failed or the disk is nearly full. Settlements, releases and resumes go through
-    /// a full disk all the same.
+    /// When the store has failed, the disk is nearly full, or the database is nearly as large as it may be.
+    /// Settlements, releases and resumes go through all the same.
     pub fn admits_publish(&self) -> Result<(), SubmitError> {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(SubmitError::Failed);
@@ -236,12 +238,20 @@ impl Store {
         if self.shared.disk_full.load(Ordering::Relaxed) {
             return Err(SubmitError::Full);
         }
+        if self.shared.over_budget.load(Ordering::Relaxed) {
+            return Err(SubmitError::OverBudget);
+        }
         Ok(())
     }
 
     /// Says whether the disk has room, from whoever looks at it.
     pub fn set_disk_full(&self, full: bool) {
         self.shared.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Says whether the database is nearly as large as it may be, from whoever looks at it.
+    pub fn set_over_budget(&self, over: bool) {
+        self.shared.over_budget.store(over, Ordering::Relaxed);
     }
 
     /// Every number up to this one is durable, or was skipped as completed.

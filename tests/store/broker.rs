@@ -25,7 +25,7 @@ pub struct Running {
 }
 
 impl Home {
-    /// An empty folder. `config` is added to what the broker needs to run at all.
+    /// An empty folder. `config` is added to what the broker needs to run at all; it begins with keys of the store.
     pub fn new(config: &str) -> Self {
         let home = Self { folder: tempfile::tempdir().unwrap() };
         home.configure(config);

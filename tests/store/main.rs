@@ -6,6 +6,7 @@ mod broker;
 mod commands;
 mod damage;
 mod golden;
+mod space;
 mod sparse;
 mod target;
 /// The client of the conformance tests: bytes over a socket.
