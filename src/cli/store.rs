@@ -11,7 +11,7 @@ use http::Method;
 use jiff::Timestamp;
 
 use super::admin_client::{self, AdminArgs, AdminClient, AdminError};
-use super::show::{Align, age_at, count, details, size, table};
+use super::show::{Align, age_at, count, details, or_dash, size, table};
 use crate::admin::{BackupPhase, BackupState};
 use crate::auth::Escaped;
 use crate::config::{Config, ConfigError};
@@ -280,9 +280,9 @@ fn show_pins(report: &CheckReport, now: Timestamp) -> String {
         ("SIZE", Align::Right),
         ("OLDEST", Align::Right),
     ];
-    let age = |millis: u64| {
-        let then = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-        then.map_or_else(|| "-".to_owned(), |then| age_at(now, then))
+    let age = |oldest: Option<u64>| {
+        let then = oldest.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok());
+        or_dash(then.map(|then| age_at(now, then)))
     };
     let rows: Vec<_> = report
         .pins

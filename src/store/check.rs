@@ -77,7 +77,7 @@ pub struct Pin {
     #[serde(flatten)]
     pub owed: Amount,
     /// When the oldest of them was published, in milliseconds since 1970.
-    pub oldest_at: u64,
+    pub oldest_at: Option<u64>,
 }
 
 /// Who can be owed a message.

@@ -212,7 +212,7 @@ impl Check<'_> {
                     kind.as_str()
                 ));
             }
-            let pin = Pin { kind, name, owed: Amount::default(), oldest_at: u64::MAX };
+            let pin = Pin { kind, name, owed: Amount::default(), oldest_at: None };
             let known = Known { progress: Progress::default(), pin };
             if let Some(other) = self.known.insert(number, known) {
                 self.problems.add(format!("number {number} belongs to {:?} and to another", other.pin.name));
@@ -294,7 +294,8 @@ impl Check<'_> {
                 if known.is_owed(lsn, is_indexed) {
                     open += 1;
                     known.pin.owed.add(row.len());
-                    known.pin.oldest_at = known.pin.oldest_at.min(read.message.head().published_at.0);
+                    let at = read.message.head().published_at.0;
+                    known.pin.oldest_at = Some(known.pin.oldest_at.map_or(at, |oldest| oldest.min(at)));
                 }
             }
             if open > 0 { &mut report.messages } else { &mut report.settled }.add(row.len());

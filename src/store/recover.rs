@@ -56,7 +56,7 @@ pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result
     })
 }
 
-/// Files up to this size are verified whole whenever they are opened, which takes a tenth of a second. redb itself
+/// Files up to this size are verified whole whenever they are opened, which takes well under a second. redb itself
 /// trusts what it finds, so that it opens in no time: damage to a larger file is found by `store check`, or where
 /// it is read.
 const VERIFIED_MAX: u64 = 64 << 20;
