@@ -98,6 +98,11 @@ impl Problems {
     fn read<T, E: Display>(&mut self, what: impl Display, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.add(format!("{what}: {error}"))).ok()
     }
+
+    /// As [`Problems::read`], without the advice for a start that is refused.
+    fn read_row<T>(&mut self, what: impl Display, read: Result<T, StoreError>) -> Option<T> {
+        self.read(what, read.map_err(StoreError::brief))
+    }
 }
 
 impl Problems {
@@ -186,7 +191,7 @@ impl Check<'_> {
         let mut clients = BTreeSet::new();
         each(self.txn, SESSIONS, &mut self.problems, |number, row, problems| {
             let read = rows::session(RecipientNo(number), row);
-            let Some(session) = problems.read(format_args!("session {number}"), read) else { return };
+            let Some(session) = problems.read_row(format_args!("session {number}"), read) else { return };
             let client_id = session.opened.client_id;
             if !clients.insert(Arc::clone(&client_id)) {
                 problems.add(format!("two sessions have the client id {client_id:?}"));
@@ -225,7 +230,7 @@ impl Check<'_> {
         let Self { known, meta, .. } = self;
         each(self.txn, PROGRESS, &mut self.problems, |number, row, problems| {
             let what = format!("progress of recipient {number}");
-            let Some(progress) = problems.read(&what, rows::progress(row)) else { return };
+            let Some(progress) = problems.read_row(&what, rows::progress(row)) else { return };
             let exchanges = progress.exchanges.values().map(|exchange| exchange.lsn.0);
             let last = progress.settled.last_key_value().map_or(progress.cursor.0, |(_, last)| *last);
             if let Some(beyond) = exchanges.chain([last]).find(|lsn| *lsn >= meta.reserved && *lsn > 0) {
@@ -243,7 +248,7 @@ impl Check<'_> {
         each(self.txn, SUBSCRIPTIONS, &mut self.problems, |(number, filter), row, problems| {
             report.subscriptions += 1;
             let what = format!("subscription {filter:?} of session {number}");
-            problems.read(&what, rows::subscription(filter, row));
+            problems.read_row(&what, rows::subscription(filter, row));
             problems.read(&what, SubscriptionFilter::parse(filter, u16::MAX));
             if known.get(&number).is_none_or(|known| known.pin.kind != PinKind::Session) {
                 problems.add(format!("{what} is there, but no such session"));
@@ -257,10 +262,10 @@ impl Check<'_> {
             let what = format!("index of recipient {recipient}");
             let owed = index.entry(recipient).or_default();
             if first == 0 {
-                owed.said = problems.read(&what, rows::indexed(row));
+                owed.said = problems.read_row(&what, rows::indexed(row));
                 return;
             }
-            let Some(chunk) = problems.read(&what, rows::chunk(row)) else { return };
+            let Some(chunk) = problems.read_row(&what, rows::chunk(row)) else { return };
             let before = owed.missing.last().unwrap_or_default();
             if chunk.first().is_none_or(|number| number.0 < first || number <= before) {
                 problems.add(format!("{what}: its chunk {first} is out of order"));
@@ -278,7 +283,7 @@ impl Check<'_> {
             let what = format!("message {lsn}");
             let mut legs = Vec::new();
             let read = rows::message(row, |leg| legs.push(leg.recipient.0));
-            let Some(read) = problems.read(&what, read) else { return };
+            let Some(read) = problems.read_row(&what, read) else { return };
             problems.check_legs(&what, &legs, meta);
             if lsn >= meta.reserved {
                 problems.add(format!("{what} has a number that was never given out"));
@@ -352,7 +357,7 @@ impl Check<'_> {
             report.retained.add(row.len());
             topics.insert(topic.to_owned());
             let what = format!("retained message of {topic:?}");
-            let read = problems.read(&what, rows::message(row, drop));
+            let read = problems.read_row(&what, rows::message(row, drop));
             if read.is_some_and(|read| read.message.topic() != topic) {
                 problems.add(format!("{what} has another topic in itself"));
             }

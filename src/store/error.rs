@@ -50,6 +50,16 @@ pub enum SubmitError {
     OverBudget,
 }
 
+impl StoreError {
+    /// What is wrong, without what to do about it.
+    pub(super) fn brief(self) -> String {
+        match self {
+            Self::Damaged(what) => what,
+            other => other.to_string(),
+        }
+    }
+}
+
 macro_rules! failed_from {
     ($($error:ty),+) => {
         $(impl From<$error> for StoreError {

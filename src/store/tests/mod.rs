@@ -1,5 +1,6 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
+mod checked;
 mod crash;
 mod disk;
 mod model;
