@@ -38,6 +38,11 @@ fn content(directory: &Path) -> Result<String, StoreError> {
     Ok(text)
 }
 
+/// How often each file is damaged: some times, or as the environment says.
+fn rounds() -> usize {
+    std::env::var("CAUSEWAY_DAMAGE").map_or(120, |rounds| rounds.parse().unwrap())
+}
+
 /// Changes a part of a file.
 fn damage(file: &mut Vec<u8>, dice: &mut Dice, round: usize) -> String {
     let at = dice.roll(file.len());
@@ -76,7 +81,7 @@ fn a_damaged_file_opens_with_everything_or_is_refused_and_left_alone() {
     let (mut opened, mut refused) = (0, 0);
     for (name, file) in [("killed", &golden), ("stopped", &stopped)] {
         let mut dice = Dice::new(0x5EED ^ version);
-        for round in 0..400 {
+        for round in 0..rounds() {
             let mut damaged = file.clone();
             let what = damage(&mut damaged, &mut dice, round);
             fs::write(&path, &damaged).unwrap();
@@ -99,5 +104,5 @@ fn a_damaged_file_opens_with_everything_or_is_refused_and_left_alone() {
         }
     }
     eprintln!("{opened} opened with everything, {refused} were refused");
-    assert!(opened > 50 && refused > 50, "{opened} {refused}");
+    assert!(opened > 30 && refused > 30, "{opened} {refused}");
 }

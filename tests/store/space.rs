@@ -66,7 +66,7 @@ fn freed_pages_are_used_again() {
         let mut sender = broker.connect(&Connect::v5("sender"));
         let payload = "x".repeat(size);
         let mut largest = 0;
-        for _ in 0..6 {
+        for _ in 0..4 {
             publish(&mut sender, "keeper", &payload, count);
             largest = largest.max(occupied(&home));
             drain(&broker, "keeper", count);
