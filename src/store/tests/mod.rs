@@ -3,6 +3,7 @@
 mod checked;
 mod crash;
 mod disk;
+mod index;
 mod model;
 mod open;
 mod restart;
