@@ -23,9 +23,8 @@ const NAME: &str = "backup.redb";
 pub struct BackupState {
     /// What has become of it.
     pub phase: BackupPhase,
-    /// Where the copy is, or will be; on the machine of the broker.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
+    /// Where the copy is, or will be: in the folder of the database, on the machine of the broker.
+    pub file: PathBuf,
     /// Rows copied.
     pub rows: u64,
     /// Bytes of these rows.
@@ -51,7 +50,7 @@ pub enum BackupPhase {
 }
 
 /// The last backup, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backups(Arc<Mutex<Last>>);
 
 #[derive(Debug, Default)]
@@ -61,24 +60,29 @@ struct Last {
 }
 
 impl Backups {
+    /// For a database in this folder.
+    pub(super) fn of(folder: &Path) -> Self {
+        let file = folder.join(NAME);
+        let file = std::path::absolute(&file).unwrap_or(file);
+        let state = BackupState { file, ..BackupState::default() };
+        Self(Arc::new(Mutex::new(Last { state, ..Last::default() })))
+    }
+
     fn state(&self) -> BackupState {
         let last = self.0.lock();
         let (rows, bytes) = last.progress.copied();
         BackupState { rows, bytes, ..last.state.clone() }
     }
 
-    /// Begins a copy into this folder; false when one is being made.
-    fn begin(&self, store: Store, folder: &Path, free_min: u64) -> bool {
-        let file = folder.join(NAME);
+    /// Begins a copy; false when one is being made.
+    fn begin(&self, store: Store, free_min: u64) -> bool {
         let mut last = self.0.lock();
         if last.state.phase == BackupPhase::Running {
             return false;
         }
-        let progress = Arc::new(BackupProgress::default());
-        let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
-        let state =
-            BackupState { phase: BackupPhase::Running, file: Some(absolute), ..BackupState::default() };
-        *last = Last { state, progress: Arc::clone(&progress) };
+        let (file, progress) = (last.state.file.clone(), Arc::new(BackupProgress::default()));
+        last.progress = Arc::clone(&progress);
+        (last.state.phase, last.state.error) = (BackupPhase::Running, None);
         let shared = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || {
             let written = store.backup(&file, free_min, &progress);
@@ -112,7 +116,7 @@ pub(super) async fn state(State(app): Shared) -> Json<BackupState> {
 
 pub(super) async fn begin(State(app): Shared) -> Result<(StatusCode, Json<BackupState>), ApiError> {
     let store = app.state.broker.store.clone();
-    if !app.backups.begin(store, &app.state.data, app.state.free_space_min) {
+    if !app.backups.begin(store, app.state.free_space_min) {
         return Err(ApiError::new(StatusCode::CONFLICT, "a backup is being made already")
             .help("GET /api/v1/store/backup says how far it is"));
     }

@@ -78,9 +78,9 @@ type Shared = State<Arc<App>>;
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
     let app = App {
         dead_letters: DeadLetters::new(Arc::clone(&state.broker)),
+        backups: Backups::of(&state.data),
         state,
         gauges: Gauges::new(),
-        backups: Backups::default(),
         scans: Arc::new(Semaphore::new(1)),
     };
     listener::serve(listener, router(Arc::new(app)), shutdown).await;

@@ -167,10 +167,10 @@ fn backup(folder: &Path, file: &Path, force: bool, admin: &AdminArgs) -> Result<
         }
     }
     let code = admin_client::run("store", admin, async |client| {
-        let state = backup_online(&client).await?;
-        let copy = state.file.unwrap_or_default();
-        fetch(&copy, file).map_err(|error| {
-            let (copy, file) = (copy.display(), file.display());
+        // Named by its address it may be one whose folder has another name here, as in a container.
+        let state = backup_online(&client, folder, admin.admin.is_some()).await?;
+        fetch(&state.file, file).map_err(|error| {
+            let (copy, file) = (state.file.display(), file.display());
             AdminError::Partly(format!("the backup is at {copy}, and cannot be moved to {file}: {error}"))
         })?;
         Ok(format!("copied {}, {}, while the broker runs", count(state.rows, "row"), size(state.bytes)))
@@ -191,7 +191,27 @@ fn backup_offline(folder: &Path, file: &Path) -> Result<(), StoreError> {
     })
 }
 
-async fn backup_online(client: &AdminClient) -> Result<BackupState, AdminError> {
+async fn backup_online(
+    client: &AdminClient,
+    folder: &Path,
+    is_named: bool,
+) -> Result<BackupState, AdminError> {
+    let known = client.ask(Method::GET, BACKUP).await.map_err(|error| match error {
+        AdminError::NoBroker(at) => AdminError::Partly(format!(
+            "a broker runs on {}, and no admin listener answers at {at}: name its address with --admin or its \
+             configuration with --config, or stop the broker",
+            folder.display()
+        )),
+        other => other,
+    })?;
+    let known: BackupState = client.read(known)?;
+    if !is_named && !is_in(&known.file, folder) {
+        let (theirs, ours) = (known.file.parent().unwrap_or(folder).display(), folder.display());
+        return Err(AdminError::Partly(format!(
+            "the broker that answers has its database in {theirs}, and not in {ours}: name the other one's address \
+             with --admin, or its configuration with --config"
+        )));
+    }
     let mut state: BackupState = client.read(client.ask(Method::POST, BACKUP).await?)?;
     while state.phase == BackupPhase::Running {
         show_progress((state.rows, state.bytes));
@@ -205,11 +225,16 @@ async fn backup_online(client: &AdminClient) -> Result<BackupState, AdminError> 
     }
 }
 
+fn is_in(file: &Path, folder: &Path) -> bool {
+    let theirs = file.parent().and_then(|theirs| theirs.canonicalize().ok());
+    theirs.is_some() && theirs == folder.canonicalize().ok()
+}
+
 /// Moves the copy that the broker has made to where it is wanted.
 fn fetch(copy: &Path, file: &Path) -> io::Result<()> {
     match fs::rename(copy, file) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-        done => return done,
+        done => return done.and_then(|()| sync_folder(file)),
     }
     let mut begun = file.as_os_str().to_owned();
     begun.push(".new");
@@ -219,7 +244,14 @@ fn fetch(copy: &Path, file: &Path) -> io::Result<()> {
     io::copy(&mut from, &mut to)?;
     to.sync_all()?;
     fs::rename(&begun, file)?;
+    sync_folder(file)?;
     fs::remove_file(copy)
+}
+
+/// After a power failure a file is there only when its folder says so.
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A backup that cannot be restored is none.

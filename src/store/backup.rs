@@ -18,6 +18,7 @@ use redb::{
     TableHandle as _, Value, WriteTransaction,
 };
 
+use super::check_rows::schema_of;
 use super::tables::{
     AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SESSIONS, SHARED,
     SUBSCRIPTIONS,
@@ -62,8 +63,12 @@ pub fn backup(
     progress: &BackupProgress,
 ) -> Result<(), StoreError> {
     recover::guarded(|| {
-        let database = overlay::open(&directory.join(FILE))?;
-        Copy { to, free_min, progress }.write(&database.begin_read()?)
+        let path = directory.join(FILE);
+        let database = overlay::open(&path)?;
+        let snapshot = database.begin_read()?;
+        // What is not understood cannot be copied whole.
+        schema_of(&snapshot, &path)?;
+        Copy { to, free_min, progress }.write(&snapshot)
     })
 }
 

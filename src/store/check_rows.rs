@@ -41,6 +41,20 @@ pub(super) fn check_rows(txn: &ReadTransaction, path: &Path) -> Result<CheckRepo
     check.run(path)
 }
 
+/// The schema version, when there is one.
+///
+/// # Errors
+/// When it is a newer one than this program knows.
+pub(super) fn schema_of(txn: &ReadTransaction, path: &Path) -> Result<Option<u64>, StoreError> {
+    let Some(meta) = open(txn, META)? else { return Ok(None) };
+    let Some(value) = meta.get(key::SCHEMA)? else { return Ok(None) };
+    match value.value().try_into().map(u64::from_be_bytes) {
+        Ok(found) if found > SCHEMA => Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA }),
+        Ok(found) => Ok(Some(found)),
+        Err(_) => Err(StoreError::Damaged("the schema version is cut".into())),
+    }
+}
+
 /// A look under way.
 struct Check<'a> {
     txn: &'a ReadTransaction,
@@ -160,16 +174,13 @@ impl Check<'_> {
         each(self.txn, META, &mut self.problems, |key, value, _| {
             values.insert(key.to_owned(), value.to_vec());
         })?;
-        let number = |key: &str| Some(u64::from_be_bytes(values.get(key)?.as_slice().try_into().ok()?));
-        let Some(schema) = number(key::SCHEMA) else {
+        let Some(schema) = schema_of(self.txn, path)? else {
             if !values.is_empty() {
                 self.problems.add("the schema version is not there".into());
             }
             return Ok(());
         };
-        if schema > SCHEMA {
-            return Err(StoreError::Newer { path: path.to_owned(), found: schema, known: SCHEMA });
-        }
+        let number = |key: &str| Some(u64::from_be_bytes(values.get(key)?.as_slice().try_into().ok()?));
         self.report.schema = schema;
         self.meta = Meta {
             reserved: number(key::RESERVED).unwrap_or_default(),

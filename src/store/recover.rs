@@ -8,15 +8,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableTable as _, ReadableTableMetadata as _};
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
+use super::check_rows::schema_of;
 use super::error::is_damage;
 use super::rows::{self, SessionRow};
 use super::shared_rows::SharedRow;
 use super::state::{State, Sweep};
 use super::tables::{SCHEMA, Tables, key};
 use super::writer::NUMBERS_RESERVED;
-use super::{Backlog, Registry, Secret, StoreError, StoreIds, index};
+use super::{Backlog, Registry, Secret, StoreError, StoreIds, index, overlay};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
 
 /// What was found on disk.
@@ -56,19 +57,19 @@ pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result
     })
 }
 
-/// Files up to this size are verified whole whenever they are opened, which takes well under a second. redb itself
+/// Files up to this size are verified whole before they are opened, which takes well under a second. redb itself
 /// trusts what it finds, so that it opens in no time: damage to a larger file is found by `store check`, or where
 /// it is read.
 const VERIFIED_MAX: u64 = 64 << 20;
 
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let open = || {
-        make(path)?;
-        let is_small = fs::metadata(path)?.len() <= VERIFIED_MAX;
-        Database::builder().set_cache_size(cache_size).set_check_integrity_on_open(is_small).open(path)
-    };
-    open().map_err(|e| explain(path, e))
+    let length = make(path).and_then(|()| Ok(fs::metadata(path)?.len())).map_err(|e| explain(path, e))?;
+    if length <= VERIFIED_MAX {
+        let looked_at = overlay::open(path)?;
+        schema_of(&looked_at.begin_read()?, path)?;
+    }
+    Database::builder().set_cache_size(cache_size).open(path).map_err(|e| explain(path, e))
 }
 
 /// Makes an empty database when there is none. It gets its name when it is whole: one that was begun when the

@@ -91,6 +91,15 @@ fn commands_say_what_is_missing_or_in_the_way() {
         let text = refused(&home, arguments);
         assert!(text.contains("is in use by another process"), "{text}");
     }
+    // What answers is another one, or nobody.
+    let other = Home::new("").start();
+    let text = refused(&home, &["backup", "copy", "--admin", "127.0.0.1:1"]);
+    assert!(text.contains("no admin listener answers at 127.0.0.1:1"), "{text}");
+    let config = format!("[admin]\naddress = \"{}\"\n", other.admin);
+    fs::write(home.path("other.toml"), config).unwrap();
+    let text = refused(&home, &["backup", "copy", "--config", "other.toml"]);
+    assert!(text.contains("and not in data: name the other one's address"), "{text}");
+    assert!(!home.path("copy").exists());
     broker.stop();
     let text = refused(&home, &["restore", "data/causeway.redb"]);
     assert!(text.contains("is there already: with --force it is moved aside"), "{text}");
@@ -267,6 +276,38 @@ fn a_backup_that_is_not_good_is_not_restored() {
     assert!(!other.file().exists());
     let text = refused(&other, &["restore", "absent"]);
     assert!(text.contains("absent"), "{text}");
+}
+
+#[test]
+fn what_is_newer_or_damaged_is_refused_with_what_to_do() {
+    let newer = golden_home();
+    let database = redb::Database::open(newer.file()).unwrap();
+    let txn = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    txn.open_table(meta).unwrap().insert("schema", 99_u64.to_be_bytes().as_slice()).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    let damaged = golden_home();
+    let mut file = fs::read(damaged.file()).unwrap();
+    file.truncate(file.len() / 2);
+    damaged.put(&file);
+    for (home, what, advice) in [
+        (newer, "schema version 99", "start the version that wrote it, or restore a backup"),
+        (damaged, "the database is damaged", "keep a copy of the file and restore a backup"),
+    ] {
+        let before = fs::read(home.file()).unwrap();
+        let log = home.try_start().err().unwrap();
+        assert!(
+            log.starts_with("causeway cannot start: ") && log.contains(what) && log.contains(advice),
+            "{log}"
+        );
+        for arguments in [&["check"][..], &["backup", "copy"]] {
+            let text = refused(&home, arguments);
+            assert!(text.contains(what) && text.contains(advice), "{text}");
+        }
+        assert!(!home.path("copy").exists() && !home.path("copy.new").exists());
+        assert!(fs::read(home.file()).unwrap() == before, "{what}: it is left as it is");
+    }
 }
 
 #[test]

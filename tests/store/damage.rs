@@ -53,6 +53,8 @@ fn damage(file: &mut Vec<u8>, dice: &mut Dice, round: usize) -> String {
             format!("bit {bit} of byte {at} flipped")
         }
         1 => {
+            // A cut at the end of a page looks more like something else.
+            let at = if dice.one_in(2) { at } else { at / 4096 * 4096 };
             file.truncate(at);
             format!("cut after {at} bytes")
         }
