@@ -64,6 +64,8 @@ impl Backups {
     pub(super) fn of(folder: &Path) -> Self {
         let file = folder.join(NAME);
         let file = std::path::absolute(&file).unwrap_or(file);
+        // What one has left that was cut off is of no use to anybody.
+        let _ = std::fs::remove_file(file.with_added_extension("new"));
         let state = BackupState { file, ..BackupState::default() };
         Self(Arc::new(Mutex::new(Last { state, ..Last::default() })))
     }

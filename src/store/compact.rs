@@ -78,7 +78,12 @@ pub(super) fn at_start(database: &mut Database, path: &Path, stored: u64) -> Res
         shown(before.occupied)
     );
     let started = Instant::now();
-    run(database)?;
+    run(database).map_err(|error| match error {
+        StoreError::Failed(what) => StoreError::Failed(format!(
+            "{what}, while it was compacted: nothing is lost. Make room, or set store.compact_at_start = false"
+        )),
+        other => other,
+    })?;
     let after = file_space(path)?;
     tracing::info!(
         "the database is compacted: {} became {} in {:?}",
@@ -89,7 +94,8 @@ pub(super) fn at_start(database: &mut Database, path: &Path, stored: u64) -> Res
     Ok(())
 }
 
-fn run(database: &mut Database) -> Result<(), StoreError> {
+/// Moves and cuts off what can be.
+pub(super) fn run(database: &mut Database) -> Result<(), StoreError> {
     match database.compact() {
         Ok(_) => Ok(()),
         Err(CompactionError::Storage(error)) => Err(error.into()),
@@ -97,9 +103,13 @@ fn run(database: &mut Database) -> Result<(), StoreError> {
     }
 }
 
-/// What is moved may fill gaps that were never written, and so take no space yet.
+/// Bytes that a compaction may need: what is moved may fill gaps that were never written, and so take no space yet.
+fn needed(space: &Space) -> u64 {
+    space.length.saturating_sub(space.occupied).min(space.used).saturating_add(SPARE)
+}
+
 fn check_room(path: &Path, space: &Space) -> Result<(), StoreError> {
-    let needed = space.length.saturating_sub(space.occupied).min(space.used).saturating_add(SPARE);
+    let needed = needed(space);
     let free = free_space(path).map_err(|error| refused(path, &error))?;
     if free >= needed {
         return Ok(());
@@ -123,4 +133,17 @@ pub(super) fn space(database: &Database, path: &Path) -> Result<Space, StoreErro
 fn file_space(path: &Path) -> Result<Space, StoreError> {
     let file = fs::metadata(path).map_err(|error| refused(path, &error))?;
     Ok(Space { length: file.len(), occupied: occupied(&file), used: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_that_were_never_written_may_take_space() {
+        let space = |length, occupied, used| Space { length, occupied, used };
+        assert_eq!(needed(&space(100, 100, 40)), SPARE);
+        assert_eq!(needed(&space(100, 70, 40)), SPARE + 30);
+        assert_eq!(needed(&space(100, 50, 10)), SPARE + 10);
+    }
 }

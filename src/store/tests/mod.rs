@@ -1,6 +1,7 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
 mod checked;
+mod compacted;
 mod crash;
 mod disk;
 mod index;
