@@ -88,14 +88,18 @@ pub fn restore(file: &Path, directory: &Path, force: bool) -> Result<Restored, R
     if occupied {
         free_of_brokers(&target)?;
     }
-    let ready = prepare(file, &directory.join(WORKSHOP))?;
+    let workshop = directory.join(WORKSHOP);
+    let ready = prepare(file, &workshop).inspect_err(|_| {
+        // What was begun is of no use; that it is there still does no harm.
+        let _ = fs::remove_dir_all(&workshop);
+    })?;
     let put = || -> io::Result<Option<PathBuf>> {
         let aside = occupied.then(|| unused(&target)).transpose()?;
         if let Some(aside) = &aside {
             fs::rename(&target, aside)?;
         }
         fs::rename(&ready, &target)?;
-        fs::remove_dir_all(directory.join(WORKSHOP))?;
+        fs::remove_dir_all(&workshop)?;
         sync_folder(&target)?;
         Ok(aside)
     };

@@ -79,6 +79,28 @@ fn check_tells_what_is_there_and_changes_nothing() {
     assert_eq!(fs::read(home.file()).unwrap(), before, "the file is as it was");
 }
 
+/// Also a route that is not configured any more.
+#[test]
+fn sessions_list_shows_who_the_disk_is_kept_for() {
+    let home = golden_home();
+    let broker = home.start();
+    let output = home.run(&["sessions", "list", "--admin", &broker.admin.to_string()]);
+    let text = said(&output);
+    for (beginning, what) in [
+        ("logger ", " 18  10.5 KiB "),
+        ("for route plants ", " 6  284 B "),
+        ("for group $share/team/job/# ", " 5  160 B "),
+        ("dead letters ", " 4  412 B "),
+        ("retained messages ", " 4  "),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(beginning));
+        assert!(line.is_some_and(|line| line.contains(what)), "{beginning}{what} is not in\n{text}");
+    }
+    assert!(text.ends_with("47 messages for all of them, 11.3 KiB\n"), "{text}");
+    let pins: Vec<_> = text.lines().skip(1).take_while(|line| !line.is_empty()).collect();
+    assert!(pins[0].starts_with("logger") && pins[1].starts_with("reader"), "the most comes first: {text}");
+}
+
 #[test]
 fn commands_say_what_is_missing_or_in_the_way() {
     let home = Home::new("");
