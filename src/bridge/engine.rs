@@ -180,7 +180,7 @@ fn enter(
         parsed.collect()
     };
     let (topics, exclude) = (parse(&route.topics)?, parse(&route.exclude)?);
-    Ok(broker.add_route(&route.name, &route.target, &topics, exclude, known)?)
+    Ok(broker.add_route(route, &topics, exclude, known)?)
 }
 
 /// A route that is no longer configured keeps what it is owed: somebody may have renamed it by mistake.

@@ -57,6 +57,8 @@ struct Members {
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
+    /// Up to here what was in nobody's hand was given up.
+    gone: Lsn,
     /// The last member has left: whoever comes now makes a new group.
     closed: bool,
 }
@@ -89,6 +91,7 @@ impl Group {
             behind: false,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
+            gone: Lsn::ZERO,
             closed: false,
         };
         Self { name: name.into(), id, durable: OnceLock::new(), members: Mutex::new(members) }
@@ -170,7 +173,7 @@ impl Group {
                 members.ring_one(touched);
                 return Pushed::Kept;
             }
-            if claim.lsn <= members.floor {
+            if claim.lsn <= members.floor.max(members.gone) {
                 return Pushed::Kept;
             }
         }
@@ -217,6 +220,39 @@ impl Group {
         members.behind = false;
         members.floor = durable;
         None
+    }
+
+    /// The oldest durable numbers that nobody has in hand, `max` at most.
+    pub(super) fn in_no_hand(&self, durable: Lsn, max: usize) -> Vec<Lsn> {
+        let Some(queue) = self.durable.get() else { return Vec::new() };
+        let mut members = self.members.lock();
+        members.forget_settled(durable);
+        let mut numbers = Vec::new();
+        queue.backlog.after(Lsn::ZERO, durable, members.in_hand.len() + max, &mut numbers);
+        numbers.retain(|lsn| !members.in_hand.contains_key(lsn));
+        numbers.truncate(max);
+        numbers
+    }
+
+    /// Lets go of what is still in nobody's hand, by records that `submit` submits: until these are durable
+    /// nobody fetches it.
+    pub(super) fn let_go_of<T>(
+        &self,
+        given_up: Vec<T>,
+        number_of: impl Fn(&T) -> Lsn,
+        mut submit: impl FnMut(T) -> Result<Lsn, SubmitError>,
+    ) -> Result<(), SubmitError> {
+        let mut members = self.members.lock();
+        for given_up in given_up {
+            let lsn = number_of(&given_up);
+            if !members.closed && !members.in_hand.contains_key(&lsn) {
+                let record = submit(given_up)?;
+                members.in_hand.insert(lsn, SETTLED);
+                members.settling.push_back((record, lsn));
+                members.gone = members.gone.max(lsn);
+            }
+        }
+        Ok(())
     }
 
     /// The QoS and identifier that a member asked for.

@@ -167,6 +167,7 @@ impl Connection {
             numbers.clear();
             backlog.after(pass.cursor, watermark, PAGE, &mut numbers);
             let Some(last) = numbers.last().copied() else { break };
+            self.slot.take_in_hand(&mut numbers);
             numbers.retain(|lsn| !pass.in_hand.contains(lsn));
             if !numbers.is_empty() {
                 self.read_page(Purpose::Own(durable.recipient), durable.recipient, numbers);

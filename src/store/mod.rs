@@ -10,6 +10,7 @@ mod bell;
 mod bytes;
 mod error;
 mod metrics;
+mod notices;
 mod pending;
 mod queue;
 mod read;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 
 pub use bell::Bell;
 pub use error::{StoreError, SubmitError};
+pub use notices::{Notices, Watch};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
 pub use read::{Stored, StoredDeadLetter};

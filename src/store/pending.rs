@@ -1,10 +1,12 @@
 //! The numbers a recipient is still owed, and the running count of what they occupy.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Watch;
 use crate::record::Lsn;
 
 /// What one recipient (a durable session, a shared group, a route) is owed: numbers only, the messages are
@@ -17,6 +19,7 @@ pub struct Backlog {
     numbers: Mutex<PendingList>,
     count: AtomicU64,
     bytes: AtomicU64,
+    watch: OnceLock<Box<Watch>>,
 }
 
 impl Backlog {
@@ -33,6 +36,16 @@ impl Backlog {
     /// The oldest number owed.
     pub fn oldest(&self) -> Option<Lsn> {
         self.numbers.lock().first()
+    }
+
+    /// Has somebody told when it grows, from now on. The first watch stays.
+    pub fn watch(&self, watch: Watch) {
+        self.watch.get_or_init(|| Box::new(watch)).grown(self.count(), self.bytes());
+    }
+
+    /// The watch, when there is one.
+    pub fn watched(&self) -> Option<&Watch> {
+        self.watch.get().map(|watch| &**watch)
     }
 
     /// Appends to `page` the next numbers after `cursor` and not above `durable`, `max` at most.
@@ -54,8 +67,11 @@ impl Backlog {
 
     pub(super) fn add(&self, lsn: Lsn, bytes: u64) {
         self.numbers.lock().push(lsn);
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(watch) = self.watch.get() {
+            watch.grown(count, bytes);
+        }
     }
 
     /// Strikes a number out; false when it was not owed.

@@ -23,6 +23,8 @@ pub struct Stored {
     pub leg: Leg,
     /// The number it had before, when it was a dead letter and was replayed.
     pub origin: Option<Lsn>,
+    /// Bytes that it occupies on disk.
+    pub bytes: u64,
 }
 
 /// A dead letter as it was filed.
@@ -53,7 +55,8 @@ impl Store {
                 }
                 continue;
             };
-            bytes += row.value().len();
+            let size = row.value().len();
+            bytes += size;
             if bytes > PAGE_BYTES_MAX && !page.is_empty() {
                 break;
             }
@@ -64,7 +67,13 @@ impl Store {
                 }
             })?;
             let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
-            page.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
+            page.push(Stored {
+                lsn: *lsn,
+                message: row.message,
+                leg,
+                origin: row.origin,
+                bytes: size as u64,
+            });
         }
         Ok(page)
     }

@@ -36,7 +36,7 @@ fn stored(lsn: Lsn, published_at: UnixMillis) -> Stored {
         retain: false,
         subscription_ids: SubscriptionIds::new(),
     };
-    Stored { lsn, message: Message::new(&parts, &mut Vec::new()), leg, origin: None }
+    Stored { lsn, message: Message::new(&parts, &mut Vec::new()), leg, origin: None, bytes: 0 }
 }
 
 fn history(answer: &str) -> Box<History> {
@@ -57,7 +57,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(concurrency: u32, last: u64) -> Self {
-        Self { window: Window::new(&target(concurrency)), last }
+        Self { window: Window::new(&target(concurrency), None), last }
     }
 
     /// Reads one page, of which the first `max` messages arrive. Gives the numbers asked for.
