@@ -148,6 +148,7 @@ impl Line {
             ),
             queued_messages: route.backlog.count(),
             queued_bytes: route.backlog.bytes(),
+            queue: route.queue.into(),
             oldest: route.backlog.oldest().map(|lsn| lsn.0),
             in_flight: 0,
             waiting_for_target: 0,

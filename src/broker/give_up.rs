@@ -130,7 +130,7 @@ impl Broker {
     }
 
     /// Looks at a queue, and says when to look again without being told of anything.
-    fn look_at(&self, recipient: RecipientNo) -> Option<UnixMillis> {
+    pub(super) fn look_at(&self, recipient: RecipientNo) -> Option<UnixMillis> {
         let owner = self.watched.owners.get(&recipient)?.upgrade()?;
         let watch = owner.queue()?.backlog.watched()?;
         watch.looked();

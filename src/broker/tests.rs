@@ -1,5 +1,7 @@
 //! Interleavings that were broken once, played step by step.
 
+mod give_up;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ mod values;
 
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
-pub use queue::{Overflow, QueueConfig};
+pub use queue::{Overflow, QueueConfig, QueueView};
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.

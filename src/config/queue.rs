@@ -33,6 +33,19 @@ pub struct QueueConfig {
     pub overflow: Overflow,
 }
 
+/// A [`QueueConfig`] as an operator is shown it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Most messages.
+    pub messages: u64,
+    /// Most bytes of messages.
+    pub bytes: u64,
+    /// How long a message may wait; `null` is no limit.
+    pub age_seconds: Option<u64>,
+    /// What happens when one more comes.
+    pub overflow: Overflow,
+}
+
 /// What gives way at a queue that is full. What is dropped becomes a dead letter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +63,13 @@ impl QueueConfig {
     /// Whether a queue with so much in it is more than half full.
     pub fn is_filling(&self, messages: u64, bytes: u64) -> bool {
         messages > self.messages / 2 || bytes > self.bytes / 2
+    }
+}
+
+impl From<QueueConfig> for QueueView {
+    fn from(queue: QueueConfig) -> Self {
+        let QueueConfig { messages, bytes, age, overflow } = queue;
+        Self { messages, bytes, age_seconds: age.map(|age| age.as_secs()), overflow }
     }
 }
 

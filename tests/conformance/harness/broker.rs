@@ -193,7 +193,7 @@ fn run(folder: &TempDir) -> Running {
         let value = |name| line.trim().strip_prefix(name).map(str::trim);
         process = process.or(value("pid").and_then(|process| process.parse().ok()));
         address = address.or(value("MQTT").and_then(|address| address.parse().ok()));
-        admin = admin.or(value("admin").and_then(|admin| admin_address(admin)));
+        admin = admin.or(value("admin").and_then(admin_address));
         let host = line.split_once("://").and_then(|(_, rest)| rest.split('/').next());
         websocket = websocket.or(host.and_then(|host| host.parse().ok()));
         // It comes after all addresses.
