@@ -18,7 +18,7 @@ use super::slot::Untouched;
 use super::{Broker, DurableSlot, Group, Slot};
 use crate::config::{Overflow, QueueConfig};
 use crate::record::{Addressee, Change, DeadLetter, DeadLetterReason, Lsn, RecipientNo, Record, UnixMillis};
-use crate::store::{Notices, StoreError, Stored, SubmitError, Watch};
+use crate::store::{Notices, Page, StoreError, Stored, SubmitError, Watch};
 
 /// Messages of one queue that are given up at once.
 const PAGE: usize = 1024;
@@ -45,7 +45,7 @@ pub(super) trait Queue: std::fmt::Debug + Send + Sync {
     fn addressee(&self) -> Addressee;
 
     /// The oldest durable messages that nobody has in hand, `max` at most.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Untouched, StoreError>;
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError>;
 
     /// Gives up those that are still in nobody's hand. `submit` makes it durable; its error ends it.
     fn give_up(
@@ -54,6 +54,9 @@ pub(super) trait Queue: std::fmt::Debug + Send + Sync {
         given_up: Vec<GivenUp>,
         submit: &mut dyn FnMut(GivenUp) -> Result<Lsn, SubmitError>,
     ) -> Result<(), SubmitError>;
+
+    /// Nothing of what was read is given up from here on.
+    fn end_look(&self) {}
 }
 
 /// A message that leaves its queue.
@@ -135,6 +138,7 @@ impl Broker {
         let watch = owner.queue()?.backlog.watched()?;
         watch.looked();
         let next = self.shed(&*owner, self.clock.now());
+        owner.end_look();
         let next = next.unwrap_or_else(|error| {
             tracing::error!(%error, "a queue cannot be read, to give up what is too much or too old in it");
             Some(self.clock.now().plus(SLEEP_MAX))
@@ -154,13 +158,11 @@ impl Broker {
         if excess.is_none() && limits.age.is_none() {
             return Ok(None);
         }
-        let seen = owner.untouched(self, PAGE)?;
-        let page = self.store.read(queue.recipient, &seen.numbers)?;
-        let (given_up, next) = self.choose(owner, page, excess, now);
+        let (seen, page) = owner.untouched(self, PAGE)?;
+        let (given_up, next) = self.choose(owner, page.messages, excess, now);
         if given_up.is_empty() {
             // With everything in somebody's hands the age of what comes later counts.
-            let later = limits.age.map(|age| now.plus(age.clamp(REST, SLEEP_MAX)));
-            return Ok(next.or(later));
+            return Ok(next.or(limits.age.map(|age| now.plus(age.clamp(REST, SLEEP_MAX)))));
         }
         if !self.takes_dead_letters() {
             self.warn_of_limit();
@@ -228,16 +230,15 @@ impl Queue for Slot {
     }
 
     /// An exchange that an earlier connection has begun goes on with the next.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Untouched, StoreError> {
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError> {
         let durable = broker.store.watermark();
-        let (Some(queue), Some(mut seen)) = (self.durable(), self.untouched(durable)) else {
-            return Ok(Untouched::default());
+        let (Some(queue), Some(seen)) = (self.durable(), self.untouched(durable)) else {
+            return Ok(Default::default());
         };
-        queue.backlog.after(seen.above, durable, max, &mut seen.numbers);
         let progress = broker.store.progress(queue.recipient)?;
         let begun: BTreeSet<_> = progress.exchanges.values().map(|exchange| exchange.lsn).collect();
-        seen.numbers.retain(|lsn| !begun.contains(lsn));
-        Ok(seen)
+        let is_begun = |lsn| begun.contains(&lsn);
+        Ok((seen, broker.store.read_after(queue.recipient, (seen.above, durable), max, is_begun)?))
     }
 
     fn give_up(
@@ -264,9 +265,13 @@ impl Queue for Group {
         Self::addressee(self)
     }
 
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Untouched, StoreError> {
-        let numbers = self.in_no_hand(broker.store.watermark(), max);
-        Ok(Untouched { numbers, ..Untouched::default() })
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError> {
+        let Some(queue) = self.durable() else { return Ok(Default::default()) };
+        let durable = broker.store.watermark();
+        let in_hand = self.begin_look(durable);
+        let is_in_hand = |lsn| in_hand.contains(&lsn);
+        let page = broker.store.read_after(queue.recipient, (Lsn::ZERO, durable), max, is_in_hand)?;
+        Ok((Untouched::default(), page))
     }
 
     fn give_up(
@@ -276,6 +281,10 @@ impl Queue for Group {
         submit: &mut dyn FnMut(GivenUp) -> Result<Lsn, SubmitError>,
     ) -> Result<(), SubmitError> {
         self.let_go_of(given_up, |given_up| given_up.lsn, submit)
+    }
+
+    fn end_look(&self) {
+        Self::end_look(self);
     }
 }
 

@@ -46,7 +46,7 @@ use parking_lot::Mutex;
 pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 pub use directory::{AttachRequest, Attachment, Departure};
-pub use groups::Group;
+pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use overflow::Excess;
 pub use publish::{PublishContext, Source};

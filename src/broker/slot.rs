@@ -17,7 +17,7 @@ use super::{Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
-use crate::store::{Backlog, Bell};
+use crate::store::{Backlog, Bell, Page};
 use crate::topic::SubscriptionFilter;
 
 /// Messages that a session may be owed before no more retained ones are added, while it reads its backlog.
@@ -126,12 +126,10 @@ pub(super) struct SlotWill {
     pub(super) due: Option<UnixMillis>,
 }
 
-/// What of a queue nobody has in hand, at a look at it.
-#[derive(Clone, Debug, Default)]
+/// What of a session's queue nobody has in hand, at a look at it.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Untouched {
-    /// Numbers, the oldest first.
-    pub(super) numbers: Vec<Lsn>,
-    /// Everything in it is above this.
+    /// Everything above this.
     pub(super) above: Lsn,
     /// The connection that had drawn the session last.
     pub(super) epoch: Epoch,
@@ -303,13 +301,13 @@ impl Slot {
         mode
     }
 
-    /// The connection is about to read what it is owed next, and takes it in hand. What was given up meanwhile
-    /// is taken out.
-    pub fn take_in_hand(&self, numbers: &mut Vec<Lsn>) {
+    /// The connection has read what it is owed next, and takes it in hand. What was given up meanwhile is taken
+    /// out.
+    pub fn take_in_hand(&self, page: &mut Page) {
         let mut inner = self.inner.lock();
         let (hand, gone) = (inner.hand, inner.gone);
-        numbers.retain(|lsn| *lsn <= hand || *lsn > gone);
-        inner.hand = numbers.last().map_or(hand, |last| hand.max(*last));
+        page.messages.retain(|stored| stored.lsn <= hand || stored.lsn > gone);
+        inner.hand = hand.max(page.cursor);
     }
 
     /// Above which number nobody has in hand what the session is owed. `None` while that is not known, or when
@@ -319,7 +317,7 @@ impl Slot {
         let online = inner.link.is_some();
         let is_known = online || inner.told_at <= durable;
         let above = if online { inner.hand } else { Lsn::ZERO };
-        let untouched = Untouched { numbers: Vec::new(), above, epoch: inner.epoch, online };
+        let untouched = Untouched { above, epoch: inner.epoch, online };
         (is_known && inner.mode != Mode::Ended).then_some(untouched)
     }
 

@@ -130,7 +130,7 @@ fn a_message_that_has_expired_is_dropped_as_it_would_be_at_its_delivery() {
     publisher.ask(&expires.qos(1, 1).v5(), &ack(0x40, 1));
     publisher.ask(&Publish::new("t", "stays").qos(1, 2).v5(), &ack(0x40, 2));
     assert_eq!(letters(&broker, 1), expected("queue_age", "away", &["stays"]));
-    assert_eq!(broker.ask(&["sessions", "show", "away"])["queued_messages"], 0);
+    wait_until_queued(&broker, 0);
 }
 
 #[test]
@@ -387,6 +387,8 @@ fn what_was_acknowledged_is_in_the_queue_or_a_dead_letter_over_crashes() {
         // Whatever is too much has gone by the time that the queue has its length.
         if policy == "drop_oldest" {
             wait_until_queued(&broker, 50);
+            // It is counted when it is applied, and seen when that is committed: with this or before it.
+            publisher.ask(&Publish::new("r", "x").qos(1, 2).retain().v5(), &ack_with(0x40, 2, 0x10));
         }
         let dropped = letters(&broker, 0).into_iter().map(|(_, _, payload)| payload).collect::<Vec<_>>();
         let queued = broker.ask(&["sessions", "show", "away"])["queued_messages"].as_u64().unwrap();
@@ -394,7 +396,8 @@ fn what_was_acknowledged_is_in_the_queue_or_a_dead_letter_over_crashes() {
         let kept = drain(&mut broker.resume(&connect), |got| got.len() as u64 == queued);
         let both = dropped.iter().chain(&kept).cloned().collect::<BTreeSet<_>>();
         assert_eq!(both.len(), dropped.len() + kept.len(), "a message is in two places");
-        assert!(both.is_superset(&acknowledged));
+        let lost: Vec<_> = acknowledged.difference(&both).collect();
+        assert!(lost.is_empty(), "{policy}: {lost:?}; kept {kept:?}; dropped {dropped:?}");
         assert!(both.contains("last"));
     }
 }

@@ -5,6 +5,7 @@ use crate::broker::give_up::Queue;
 use crate::codec::PacketId as Id;
 use crate::record::{Exchange, ExchangeState, Record, SessionDelta};
 use crate::session::Durable;
+use crate::store::Page;
 
 /// The oldest go when there are more than two.
 fn drops_oldest() -> World {
@@ -34,9 +35,8 @@ impl World {
     }
 
     fn owed(&self, queue: &DurableSlot) -> Vec<Lsn> {
-        let mut page = Vec::new();
-        queue.backlog.after(Lsn::ZERO, self.broker.store.watermark(), 100, &mut page);
-        page
+        let durable = self.broker.store.watermark();
+        numbers(&self.broker.store.read_after(queue.recipient, (Lsn::ZERO, durable), 100, |_| false).unwrap())
     }
 
     fn letters(&self) -> Vec<Lsn> {
@@ -56,6 +56,10 @@ impl Client {
         self.attachment.slot.take_frames(&mut frames, 0);
         frames.iter().map(|frame| frame.claim.as_ref().unwrap().lsn).collect()
     }
+}
+
+fn numbers(page: &Page) -> Vec<Lsn> {
+    page.messages.iter().map(|stored| stored.lsn).collect()
 }
 
 #[tokio::test]
@@ -95,14 +99,17 @@ async fn what_a_connection_takes_meanwhile_is_its_own_and_the_rest_is_not() {
     world.subscribe(&here, "a");
     let [one, two, three, four] = world.publish_all(&publisher).await;
     let slot = &here.attachment.slot;
-    let seen = Queue::untouched(&**slot, &world.broker, 10).unwrap();
-    assert_eq!(seen.numbers, [one, two, three, four]);
-    // It has looked at all of them, and takes two before, two after they were given up.
-    let (mut first, mut second) = (vec![one, two], vec![three, four]);
+    let (seen, page) = Queue::untouched(&**slot, &world.broker, 10).unwrap();
+    assert_eq!(numbers(&page), [one, two, three, four]);
+    // It has read all of them, in two pages, and takes one before, the other after they were given up.
+    let mut second = Page { messages: page.messages.clone().split_off(2), ..page.clone() };
+    let mut first = Page { cursor: two, ..page };
+    first.messages.truncate(2);
     slot.take_in_hand(&mut first);
     let given_up_above = slot.let_go_above(&seen, three, |above| above);
     slot.take_in_hand(&mut second);
-    assert_eq!((first, given_up_above, second), (vec![one, two], Some(two), vec![four]));
+    let taken = (numbers(&first), numbers(&second));
+    assert_eq!((taken, given_up_above), ((vec![one, two], vec![four]), Some(two)));
     assert_eq!(slot.let_go_above(&seen, four, |above| above), None, "it has taken everything");
 }
 
@@ -153,7 +160,7 @@ async fn what_a_member_has_in_hand_stays_and_nobody_fetches_what_was_given_up() 
     assert_eq!(world.letters(), [second, third]);
     world.subscribe(&other, "$share/g/a");
     assert_eq!(world.fetch(&group, &other), [fourth]);
-    group.put_back(&one.attachment.slot, [first].into_iter());
+    group.let_go(&one.attachment.slot, &[], &mut Touched::default());
     assert_eq!(world.fetch(&group, &other), [first]);
 }
 
