@@ -137,11 +137,16 @@ impl Broker {
         let owner = self.watched.owners.get(&recipient)?.upgrade()?;
         let watch = owner.queue()?.backlog.watched()?;
         watch.looked();
-        let next = self.shed(&*owner, self.clock.now());
+        let now = self.clock.now();
+        if self.store.is_congested() {
+            // What is given up waits in memory for the writer, too.
+            return Some(now);
+        }
+        let next = self.shed(&*owner, now);
         owner.end_look();
         let next = next.unwrap_or_else(|error| {
             tracing::error!(%error, "a queue cannot be read, to give up what is too much or too old in it");
-            Some(self.clock.now().plus(SLEEP_MAX))
+            Some(now.plus(SLEEP_MAX))
         });
         if next.is_some() {
             watch.awaits();

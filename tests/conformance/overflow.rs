@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Broker, Client, Connect, Publish, ack, ack_with, suback, subscribe};
+use crate::harness::{Broker, Client, Connect, Dice, Publish, ack, ack_with, suback, subscribe};
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
 
@@ -33,6 +33,12 @@ fn wait_until_queued(broker: &Broker, count: u64) {
     while broker.ask(&["sessions", "show", "away"])["queued_messages"] != count {
         assert!(Instant::now() < patience, "not {count} in the queue");
     }
+}
+
+/// All dead letters.
+fn all_letters(broker: &Broker) -> Vec<Letter> {
+    let page = broker.ask(&["dead-letters", "list", "--limit", "100000"]);
+    page["dead_letters"].as_array().unwrap().iter().map(letter).collect()
 }
 
 fn letter(letter: &serde_json::Value) -> Letter {
@@ -235,6 +241,58 @@ fn drain(client: &mut Client, are_all: impl Fn(&[String]) -> bool) -> Vec<String
     }
     client.expect_nothing();
     payloads
+}
+
+/// Takes messages until the one that says `last`, and is cut off now and then.
+fn read_all(broker: &Broker, connect: &Connect) -> Vec<String> {
+    let (mut got, mut client, mut dice) = (Vec::new(), broker.resume(connect), Dice::new(7));
+    while got.last().is_none_or(|last| last != "last") {
+        if dice.one_in(150) {
+            client.cut();
+            client = broker.resume(connect);
+        }
+        let message = client.message();
+        client.send(&ack(0x40, message.id));
+        let payload = String::from_utf8(message.payload).unwrap();
+        if !message.dup || !got.contains(&payload) {
+            got.push(payload);
+        }
+    }
+    got
+}
+
+#[test]
+fn a_client_that_reads_while_its_queue_overflows_misses_what_is_a_dead_letter_and_nothing_else() {
+    let limits = "[limits]\nqueued_messages = 40\noverflow = \"drop_oldest\"";
+    let broker = Broker::start(&format!("{ADMIN}{limits}"));
+    for (filter, count) in [("t", 3000), ("$share/g/t", 3000)] {
+        let connect = Connect::v5("away").durable().property(0x21, &10_u16.to_be_bytes());
+        let mut client = broker.connect(&connect);
+        client.ask(&subscribe(1, &[(filter, 1)]), &suback(0x90, 1, &[1]));
+        client.leave();
+        let got = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| read_all(&broker, &connect));
+            let mut publisher = broker.connect(&Connect::v5("publisher"));
+            for id in 1..=count {
+                publisher.send(&Publish::new("t", id.to_string()).qos(1, id).v5());
+                if id % 100 == 0 {
+                    (id - 99..=id).for_each(|id| publisher.expect(&ack(0x40, id)));
+                }
+            }
+            publisher.ask(&Publish::new("t", "last").qos(1, count + 1).v5(), &ack(0x40, count + 1));
+            reading.join().unwrap()
+        });
+        let all: BTreeSet<_> = (1..=count).map(|id| id.to_string()).chain(["last".to_owned()]).collect();
+        let dropped: Vec<_> = all_letters(&broker).into_iter().map(|(_, _, payload)| payload).collect();
+        let both: BTreeSet<_> = got.iter().chain(&dropped).cloned().collect();
+        assert_eq!(both.len(), got.len() + dropped.len(), "{filter}: delivered and given up");
+        assert_eq!(both, all, "{filter}");
+        assert!(dropped.len() > 100, "{filter}: {} dropped", dropped.len());
+        let order: Vec<u32> = got.iter().filter_map(|payload| payload.parse().ok()).collect();
+        assert!(filter != "t" || order.is_sorted(), "{order:?}");
+        broker.ask(&["dead-letters", "discard", "--all"]);
+        broker.ask(&["sessions", "delete", "away"]);
+    }
 }
 
 /// An HTTP target whose answers a test gives, one connection for each request.

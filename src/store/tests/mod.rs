@@ -2,6 +2,7 @@
 
 mod crash;
 mod disk;
+mod index;
 mod model;
 mod open;
 mod restart;
