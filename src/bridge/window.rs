@@ -166,9 +166,11 @@ impl Window {
         self.ready.pop_front()
     }
 
-    /// Takes the oldest message that is neither in flight nor waits for another try, as [`Window::start`] does.
-    pub(super) fn shed(&mut self) -> Option<Work> {
-        self.ready.pop_front()
+    /// Takes the oldest message that is neither in flight nor waits for another try, as [`Window::start`] does;
+    /// but not the newest of all. `has_more` says whether something may be owed after a number.
+    pub(super) fn shed(&mut self, has_more: impl FnOnce(Lsn) -> bool) -> Option<Work> {
+        let is_newest = self.ready.len() == 1 && !has_more(self.cursor);
+        if is_newest { None } else { self.ready.pop_front() }
     }
 
     /// Takes what is too old by now out of what is ready, as [`Window::start`] does.

@@ -273,7 +273,9 @@ impl Worker {
         }
         let mut last = None;
         while !self.excess.is_none() && self.broker.takes_dead_letters() {
-            let Some(work) = self.window.shed() else { break };
+            // The newest stays, however many before it are being tried.
+            let has_more = |cursor| self.route.backlog.may_have(cursor, Lsn(u64::MAX));
+            let Some(work) = self.window.shed(has_more) else { break };
             let reason = self.excess.take(work.stored.bytes).unwrap_or(DeadLetterReason::QueueFull);
             last = Some(self.file(work, reason, now)?);
         }

@@ -44,8 +44,8 @@ pub(super) trait Queue: std::fmt::Debug + Send + Sync {
     /// Whom a dead letter is for.
     fn addressee(&self) -> Addressee;
 
-    /// The oldest durable messages that nobody has in hand, `max` at most.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError>;
+    /// The oldest durable messages that nobody has in hand, `max` at most. `None` when that cannot be said yet.
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError>;
 
     /// Gives up those that are still in nobody's hand. `submit` makes it durable; its error ends it.
     fn give_up(
@@ -163,8 +163,8 @@ impl Broker {
         if excess.is_none() && limits.age.is_none() {
             return Ok(None);
         }
-        let (seen, page) = owner.untouched(self, PAGE)?;
-        let (given_up, next) = self.choose(owner, page.messages, excess, now);
+        let Some((seen, page)) = owner.untouched(self, PAGE)? else { return Ok(Some(now)) };
+        let (given_up, next) = self.choose(owner, page, excess, now);
         if given_up.is_empty() {
             // With everything in somebody's hands the age of what comes later counts.
             return Ok(next.or(limits.age.map(|age| now.plus(age.clamp(REST, SLEEP_MAX)))));
@@ -182,16 +182,21 @@ impl Broker {
     fn choose(
         &self,
         owner: &dyn Queue,
-        page: Vec<Stored>,
+        page: Page,
         mut excess: Excess,
         now: UnixMillis,
     ) -> (Vec<GivenUp>, Option<UnixMillis>) {
         let mut given_up = Vec::new();
-        for stored in page {
+        let newest = page.messages.last().filter(|_| page.is_last).map(|stored| stored.lsn);
+        for stored in page.messages {
             let head = stored.message.head();
             let too_old_at = self.limits.queue.age.map(|age| head.published_at.plus(age));
             let is_too_old = too_old_at.is_some_and(|at| at <= now);
-            let reason = excess.take(stored.bytes).or(is_too_old.then_some(DeadLetterReason::QueueAge));
+            // The newest stays, however many before it are in somebody's hands.
+            let excess = Some(&mut excess).filter(|_| newest != Some(stored.lsn));
+            let reason = excess
+                .and_then(|excess| excess.take(stored.bytes))
+                .or(is_too_old.then_some(DeadLetterReason::QueueAge));
             let Some(reason) = reason else { return (given_up, too_old_at) };
             let reason = Some(reason).filter(|_| head.expires_at > now);
             given_up.push(GivenUp::new(stored, reason, owner.addressee(), now));
@@ -235,15 +240,16 @@ impl Queue for Slot {
     }
 
     /// An exchange that an earlier connection has begun goes on with the next.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError> {
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError> {
         let durable = broker.store.watermark();
         let (Some(queue), Some(seen)) = (self.durable(), self.untouched(durable)) else {
-            return Ok(Default::default());
+            return Ok(None);
         };
         let progress = broker.store.progress(queue.recipient)?;
         let begun: BTreeSet<_> = progress.exchanges.values().map(|exchange| exchange.lsn).collect();
         let is_begun = |lsn| begun.contains(&lsn);
-        Ok((seen, broker.store.read_after(queue.recipient, (seen.above, durable), max, is_begun)?))
+        let page = broker.store.read_after(queue.recipient, (seen.above, durable), max, is_begun)?;
+        Ok(Some((seen, page)))
     }
 
     fn give_up(
@@ -270,13 +276,13 @@ impl Queue for Group {
         Self::addressee(self)
     }
 
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<(Untouched, Page), StoreError> {
-        let Some(queue) = self.durable() else { return Ok(Default::default()) };
+    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError> {
+        let Some(queue) = self.durable() else { return Ok(None) };
         let durable = broker.store.watermark();
         let in_hand = self.begin_look(durable);
         let is_in_hand = |lsn| in_hand.contains(&lsn);
         let page = broker.store.read_after(queue.recipient, (Lsn::ZERO, durable), max, is_in_hand)?;
-        Ok((Untouched::default(), page))
+        Ok(Some((Untouched::default(), page)))
     }
 
     fn give_up(

@@ -315,7 +315,8 @@ impl Slot {
     pub(super) fn untouched(&self, durable: Lsn) -> Option<Untouched> {
         let inner = self.inner.lock();
         let online = inner.link.is_some();
-        let is_known = online || inner.told_at <= durable;
+        // Also when the next one is there: what the last one has settled is still counted until then.
+        let is_known = inner.told_at <= durable;
         let above = if online { inner.hand } else { Lsn::ZERO };
         let untouched = Untouched { above, epoch: inner.epoch, online };
         (is_known && inner.mode != Mode::Ended).then_some(untouched)

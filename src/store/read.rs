@@ -34,6 +34,8 @@ pub struct Page {
     pub messages: Vec<Stored>,
     /// How far was looked: what is not in the page and is not above this is not owed, or was to be skipped.
     pub cursor: Lsn,
+    /// Whether there was nothing more when it was read.
+    pub is_last: bool,
     /// Whether all that was asked for is here, but for what is not owed any more; otherwise the rest is for
     /// another page.
     pub is_whole: bool,
@@ -80,6 +82,7 @@ impl Store {
         // One that had room for more has everything there is.
         if page.is_whole && numbers.len() < max {
             page.cursor = durable;
+            page.is_last = true;
         }
         page.cursor = page.cursor.max(cursor);
         Ok(page)
@@ -173,7 +176,7 @@ impl Snapshot {
 
     fn read(&self, store: &Store, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Page, StoreError> {
         let messages = Vec::with_capacity(numbers.len());
-        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_whole: true }, 0);
+        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_last: false, is_whole: true }, 0);
         for lsn in numbers {
             let before = std::mem::replace(&mut page.cursor, *lsn);
             let Some(row) = self.messages.get(lsn.0)? else {

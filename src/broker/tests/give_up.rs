@@ -99,7 +99,7 @@ async fn what_a_connection_takes_meanwhile_is_its_own_and_the_rest_is_not() {
     world.subscribe(&here, "a");
     let [one, two, three, four] = world.publish_all(&publisher).await;
     let slot = &here.attachment.slot;
-    let (seen, page) = Queue::untouched(&**slot, &world.broker, 10).unwrap();
+    let (seen, page) = Queue::untouched(&**slot, &world.broker, 10).unwrap().unwrap();
     assert_eq!(numbers(&page), [one, two, three, four]);
     // It has read all of them, in two pages, and takes one before, the other after they were given up.
     let mut second = Page { messages: page.messages.clone().split_off(2), ..page.clone() };
