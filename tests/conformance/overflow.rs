@@ -404,6 +404,41 @@ fn what_is_too_old_for_a_route_is_given_up_while_another_is_being_tried() {
     target.expect(&["4"]);
 }
 
+/// A message that is being tried is neither given up nor counted twice, and what has been taken is not in the way.
+#[test]
+fn what_a_route_does_not_deliver_while_it_overflows_is_a_dead_letter() {
+    let target = Target::new();
+    let broker = target.broker("queued_messages = 20\noverflow = \"drop_oldest\"");
+    let count = 600;
+    let taken = std::thread::scope(|scope| {
+        let taking = scope.spawn(|| {
+            let mut taken = Vec::new();
+            while taken.last().is_none_or(|last| last != "last") {
+                let (body, stream) = target.take();
+                complete(stream);
+                taken.push(body);
+            }
+            taken
+        });
+        let mut publisher = broker.connect(&Connect::v5("publisher"));
+        for id in 1..=count {
+            publisher.send(&Publish::new("t", id.to_string()).qos(1, id).v5());
+            if id % 50 == 0 {
+                (id - 49..=id).for_each(|id| publisher.expect(&ack(0x40, id)));
+            }
+        }
+        publisher.ask(&Publish::new("t", "last").qos(1, count + 1).v5(), &ack(0x40, count + 1));
+        taking.join().unwrap()
+    });
+    let all: BTreeSet<_> = (1..=count).map(|id| id.to_string()).chain(["last".to_owned()]).collect();
+    let dropped = letters(&broker, all.len() - taken.len()).into_iter().map(|(_, _, payload)| payload);
+    let dropped: Vec<_> = dropped.collect();
+    assert!(!dropped.is_empty());
+    let both: BTreeSet<_> = taken.iter().chain(&dropped).cloned().collect();
+    assert_eq!(both.len(), taken.len() + dropped.len(), "delivered and given up: {taken:?} {dropped:?}");
+    assert_eq!(both, all);
+}
+
 #[test]
 fn a_replay_meets_the_same_limits() {
     for policy in ["drop_newest", "drop_oldest", "refuse"] {
