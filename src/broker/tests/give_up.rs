@@ -205,3 +205,27 @@ async fn a_queue_that_cannot_give_up_fast_enough_drops_the_newest() {
     }
     assert_eq!((away.queue().backlog.count(), world.broker.store.dead_letters().0), (2, 4198));
 }
+
+#[tokio::test]
+async fn what_a_member_takes_or_settles_during_a_look_is_not_given_up() {
+    let world = drops_oldest();
+    let one = world.attach("one").await;
+    world.subscribe(&one, "$share/g/a");
+    let [first, second] = world.publish_all(&one).await;
+    let group = world.broker.group("$share/g/a");
+    assert!(group.begin_look(world.broker.store.watermark()).is_empty());
+    assert_eq!(world.fetch(&group, &one), [first, second]);
+    let settled = Change::Settled(group.durable().unwrap().recipient, vec![first]);
+    group.settling(first);
+    let report = world.broker.store.submit(Record::of([settled])).unwrap().lsn;
+    world.settle().await;
+    group.settled_by(report, first, world.broker.store.watermark());
+    let mut given_up = Vec::new();
+    let submit = |lsn| {
+        given_up.push(lsn);
+        Ok(lsn)
+    };
+    group.let_go_of(vec![first, second], |lsn| *lsn, submit).unwrap();
+    group.end_look();
+    assert_eq!(given_up, []);
+}
