@@ -59,7 +59,7 @@ use crate::codec::ReasonCode;
 use crate::config::{RedirectConfig, SharedConfig};
 use crate::record::{Change, RecipientNo, Record};
 use crate::session::SessionLimits;
-use crate::store::{Recovered, Store};
+use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
 use matching::Target;

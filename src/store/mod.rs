@@ -26,6 +26,7 @@ mod rows;
 mod runs;
 mod shared_rows;
 mod state;
+pub(crate) mod sync;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -119,7 +120,6 @@ struct Shared {
     watermark: watermark::Watermark,
     registry: Registry,
     metrics: metrics::StoreMetrics,
-    failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
     disk_full: AtomicBool,
     over_budget: AtomicBool,
@@ -176,7 +176,6 @@ impl Store {
             watermark: watermark::Watermark::starting_at(Lsn(opened.first.0 - 1)),
             registry,
             metrics: metrics::StoreMetrics::new(),
-            failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
             disk_full: AtomicBool::new(false),
             over_budget: AtomicBool::new(false),
@@ -232,7 +231,7 @@ impl Store {
     /// When the store has failed, the disk is nearly full, or the database is nearly as large as it may be.
     /// Settlements, releases and resumes go through all the same.
     pub fn admits_publish(&self) -> Result<(), SubmitError> {
-        if self.shared.failed.load(Ordering::Relaxed) {
+        if self.has_failed() {
             return Err(SubmitError::Failed);
         }
         if self.shared.disk_full.load(Ordering::Relaxed) {
@@ -262,9 +261,6 @@ impl Store {
     /// Rings `bell` once when the watermark has reached `lsn`, or when the store fails.
     pub fn ring_at(&self, lsn: Lsn, bell: &Arc<Bell>) {
         self.shared.watermark.ring_at(lsn, bell);
-        if self.has_failed() {
-            bell.ring();
-        }
     }
 
     /// Waits until `lsn` is durable.
@@ -312,7 +308,7 @@ impl Store {
 
     /// Whether a write has failed. From then on nothing is acknowledged.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        self.shared.watermark.has_given_up()
     }
 
     /// Waits for the store to fail and says why.
@@ -346,7 +342,6 @@ impl Shared {
     /// Poisons the store: a failed fsync may have dropped pages, so that no later one can be trusted.
     fn fail(&self, error: &StoreError) {
         self.queue.fail();
-        self.failed.store(true, Ordering::Release);
         self.watermark.give_up();
         self.failure.send_replace(Some(error.to_string()));
     }
