@@ -22,7 +22,7 @@ use super::tables::{
     AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SCHEMA, SESSIONS,
     SHARED, SUBSCRIPTIONS, key,
 };
-use crate::record::{DeadLetter, Lsn, RecipientNo};
+use crate::record::{DeadLetter, Lsn, RecipientNo, UnixMillis};
 use crate::topic::{SubscriptionFilter, TopicName};
 
 /// Problems that are told in words; further ones are counted.
@@ -128,6 +128,28 @@ impl Problems {
         if let Some(stranger) = legs.iter().find(|number| **number >= meta.next_recipient) {
             self.add(format!("{what} is owed to {stranger}, a number that was never given out"));
         }
+    }
+
+    /// What counts to how many an indexed message is owed: nothing where it was for one only.
+    fn check_count(&mut self, what: &str, legs: usize, right: SharedRow, said: Option<SharedRow>) {
+        match said {
+            None if right.open == 0 || legs > 1 => {
+                self.add(format!("{what} is kept, and nothing counts to how many it is owed"));
+            }
+            Some(said) if said != right => {
+                self.add(format!("{what} is owed to {}, and is said to be to {}", right.open, said.open));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Pin {
+    /// It is owed one message more.
+    fn add(&mut self, bytes: usize, published_at: UnixMillis) {
+        self.owed.add(bytes);
+        let at = published_at.0;
+        self.oldest_at = Some(self.oldest_at.map_or(at, |oldest| oldest.min(at)));
     }
 }
 
@@ -309,9 +331,7 @@ impl Check<'_> {
                 };
                 if known.is_owed(lsn, is_indexed) {
                     open += 1;
-                    known.pin.owed.add(row.len());
-                    let at = read.message.head().published_at.0;
-                    known.pin.oldest_at = Some(known.pin.oldest_at.map_or(at, |oldest| oldest.min(at)));
+                    known.pin.add(row.len(), read.message.head().published_at);
                 }
             }
             if open > 0 { &mut report.messages } else { &mut report.settled }.add(row.len());
@@ -322,16 +342,7 @@ impl Check<'_> {
             let said = shared.as_ref().and_then(|table| table.get(lsn).ok().flatten());
             counted += u64::from(said.is_some());
             let said = said.map(|packed| SharedRow::unpack(packed.value()));
-            let right = SharedRow { open, bytes: row.len() as u32 };
-            match said {
-                None if open == 0 || legs.len() > 1 => {
-                    problems.add(format!("{what} is kept, and nothing counts to how many it is owed"))
-                }
-                Some(said) if said != right => {
-                    problems.add(format!("{what} is owed to {open}, and is said to be to {}", said.open))
-                }
-                _ => {}
-            }
+            problems.check_count(&what, legs.len(), SharedRow { open, bytes: row.len() as u32 }, said);
         })?;
         let counts = shared
             .map_or(Ok(0), |table| table.range(..=meta.indexed_to).map(|range| range.count() as u64))?;
