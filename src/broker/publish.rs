@@ -186,7 +186,7 @@ fn inbound(source: &Source<'_>, publish: &Publish<'_>) -> Option<InboundExchange
 /// What a publisher is told when the store does not take its message.
 pub(super) fn refused(error: SubmitError) -> Receipt {
     match error {
-        SubmitError::Full => Receipt::Refused(ReasonCode::QuotaExceeded),
+        SubmitError::Full | SubmitError::OverBudget => Receipt::Refused(ReasonCode::QuotaExceeded),
         SubmitError::Failed => Receipt::Refused(ReasonCode::ServerUnavailable),
     }
 }

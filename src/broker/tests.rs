@@ -56,6 +56,7 @@ pub(crate) const STORE: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     recent_max: StoreSettings::RECENT_MAX,
 };
 

@@ -6,16 +6,22 @@
 //!
 //! Invariant: no redb type leaves this room, and nothing is acknowledged after a write has failed.
 
+mod backup;
 mod bell;
 mod bytes;
+mod check;
+mod check_rows;
+mod compact;
 mod error;
 mod index;
 mod indexing;
 mod metrics;
+mod overlay;
 mod pending;
 mod queue;
 mod read;
 mod recover;
+mod restore;
 mod rows;
 mod runs;
 mod shared_rows;
@@ -38,15 +44,22 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use backup::{BackupProgress, backup};
 pub use bell::Bell;
+pub use check::{Amount, CheckReport, Pin, PinKind, Space, check, check_file};
+pub use compact::{Compacted, compact};
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
 pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
+pub use restore::{RestoreError, Restored, restore};
 pub use rows::{Progress, SessionRow};
 
 use crate::record::{Lsn, RecipientNo, Record};
+
+/// The name of the database in its folder.
+pub const FILE: &str = "causeway.redb";
 
 /// How the store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +72,8 @@ pub struct StoreSettings {
     pub batch_bytes_max: usize,
     /// Bytes of records that may wait before readers are slowed.
     pub queue_bytes_max: usize,
+    /// Whether a file of which more than half is free is compacted.
+    pub compact_at_start: bool,
     /// Deliveries that are known in memory before they go into the index on disk; a start reads as many.
     pub recent_max: u64,
 }
@@ -75,9 +90,17 @@ pub struct Store {
     shared: Arc<Shared>,
     database: Arc<redb::Database>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-    store_id: u64,
+    ids: StoreIds,
     secret: Secret,
     queue_bytes_max: usize,
+}
+
+/// The ids of this database, each for the numbers that were given out while it had it.
+#[derive(Clone, Debug)]
+struct StoreIds {
+    current: u64,
+    /// Rising: the numbers below belong to the id, those from there on to the next one.
+    former: Arc<[(u64, u64)]>,
 }
 
 /// Random bytes that no log shows.
@@ -99,6 +122,7 @@ struct Shared {
     metrics: metrics::StoreMetrics,
     failure: watch::Sender<Option<String>>,
     disk_full: AtomicBool,
+    over_budget: AtomicBool,
 }
 
 /// Recipients by number, for those outside the writer.
@@ -125,11 +149,16 @@ impl Store {
     /// When another process has it, a later version wrote it, it is damaged, or the disk says no. Nothing
     /// is changed then.
     pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
-        let path = directory.join("causeway.redb");
+        let path = directory.join(FILE);
         let registry = Registry::default();
         let opened = recover::guarded(|| {
             let database = recover::open(&path, settings.cache_size)?;
-            recover::load(database, &path, &registry)
+            let mut opened = recover::load(database, &path, &registry)?;
+            if let Some(database) = Arc::get_mut(&mut opened.database).filter(|_| settings.compact_at_start) {
+                let stored = opened.state.stored.get().1 + registry.dead_letters.get().1;
+                compact::at_start(database, &path, stored)?;
+            }
+            Ok(opened)
         })?;
         Self::start(opened, registry, settings)
     }
@@ -149,6 +178,7 @@ impl Store {
             metrics: metrics::StoreMetrics::new(),
             failure: watch::Sender::default(),
             disk_full: AtomicBool::new(false),
+            over_budget: AtomicBool::new(false),
         });
         let writer = writer::Writer {
             database: Arc::clone(&opened.database),
@@ -164,16 +194,17 @@ impl Store {
             shared,
             database: opened.database,
             writer: Arc::new(Mutex::new(Some(thread))),
-            store_id: opened.store_id,
+            ids: opened.ids,
             secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
         Ok((store, opened.recovered))
     }
 
-    /// Drawn when the database was made: with a message number it names a message for ever.
-    pub fn id(&self) -> u64 {
-        self.store_id
+    /// Drawn when the database was made, and again when it is restored from a backup: with a message number it
+    /// names a message for ever.
+    pub fn id_of(&self, number: Lsn) -> u64 {
+        self.ids.of(number)
     }
 
     /// Drawn once for this database, and told to nobody: what is derived from it stays the same over restarts.
@@ -197,8 +228,8 @@ impl Store {
     /// Whether a publish that needs the disk may be accepted.
     ///
     /// # Errors
-    /// When the store has failed or the disk is nearly full. Settlements, releases and resumes go through
-    /// a full disk all the same.
+    /// When the store has failed, the disk is nearly full, or the database is nearly as large as it may be.
+    /// Settlements, releases and resumes go through all the same.
     pub fn admits_publish(&self) -> Result<(), SubmitError> {
         if self.has_failed() {
             return Err(SubmitError::Failed);
@@ -206,12 +237,20 @@ impl Store {
         if self.shared.disk_full.load(Ordering::Relaxed) {
             return Err(SubmitError::Full);
         }
+        if self.shared.over_budget.load(Ordering::Relaxed) {
+            return Err(SubmitError::OverBudget);
+        }
         Ok(())
     }
 
     /// Says whether the disk has room, from whoever looks at it.
     pub fn set_disk_full(&self, full: bool) {
         self.shared.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Says whether the database is nearly as large as it may be, from whoever looks at it.
+    pub fn set_over_budget(&self, over: bool) {
+        self.shared.over_budget.store(over, Ordering::Relaxed);
     }
 
     /// Every number up to this one is durable, or was skipped as completed.
@@ -289,6 +328,13 @@ impl Store {
         {
             tracing::error!("the store's writer has panicked");
         }
+    }
+}
+
+impl StoreIds {
+    fn of(&self, Lsn(number): Lsn) -> u64 {
+        let former = self.former.iter().find(|(below, _)| number < *below);
+        former.map_or(self.current, |(_, id)| *id)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
 mod bell;
+mod checked;
+mod compacted;
 mod crash;
 mod disk;
 mod index;
@@ -32,6 +34,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     // So few that what a test writes goes through the index.
     recent_max: 12,
 };
