@@ -73,7 +73,7 @@ fn numbers_unique_over_crash() {
     let txn = opened.database.begin_write().unwrap();
     tables::Tables::open(&txn).unwrap().set_meta_number(tables::key::RESERVED, opened.reserved.0).unwrap();
     txn.commit().unwrap();
-    let store_id = opened.store_id;
+    let store_id = opened.ids.current;
     let (store, _) = Store::start(opened, registry, &SETTINGS).unwrap();
     disk.hold_syncs();
     let mut given = vec![store.submit(publication(b"", &[])).unwrap()];
@@ -90,7 +90,7 @@ fn numbers_unique_over_crash() {
     for _ in 0..2 {
         let (opened, _) = load(database(&crashed).unwrap()).unwrap();
         assert!(opened.first > newest, "{:?} is given a second time", opened.first);
-        assert_eq!(opened.store_id, store_id);
+        assert_eq!(opened.ids.current, store_id);
         newest = opened.first;
     }
 }
