@@ -168,7 +168,10 @@ impl Broker {
         self.withdraw_all(slot);
         self.directory.remove_if(&slot.client_id, |_, known| known.id == slot.id);
         self.sessions.fetch_sub(1, Ordering::Relaxed);
-        let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
+        let discarded = slot.durable().map(|durable| {
+            self.forget_watched(durable.recipient);
+            Change::Discarded(durable.recipient)
+        });
         // [MQTT-4.8.2-5] What is left is QoS 2 that was begun: nobody else gets it.
         self.settle_hands(slot, &groups, |left| {
             let changes = discarded.into_iter().chain(left).collect();
@@ -203,6 +206,7 @@ impl Broker {
                 }
                 let slot = Arc::new(self.make_slot(request));
                 entry.insert(Arc::clone(&slot));
+                self.watch(&slot);
                 Ok(Drawn { slot, epoch: Epoch(1), made: true })
             }
         }
@@ -298,6 +302,7 @@ impl Broker {
         let overdue = inner.take_due_will(self.clock.now());
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
+        inner.empty_hand();
         // The client is back before the delay has passed: the old will is void [MQTT-3.1.3-9].
         inner.will = request.will.clone().map(|record| SlotWill {
             record,
@@ -398,6 +403,7 @@ impl Broker {
             };
             // A crash before the commit costs nothing but the exact time.
             self.submit_unawaited(vec![closed]);
+            inner.tells_until(self.store.last_submitted());
         }
         let will = inner.take_due_will(now);
         drop(inner);

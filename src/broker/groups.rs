@@ -61,6 +61,10 @@ struct Members {
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
+    /// Up to here what was in nobody's hand was given up.
+    gone: Lsn,
+    /// The queue is being read, to give up what is too much.
+    is_looked_at: bool,
     /// The last member has left: whoever comes now makes a new group.
     closed: bool,
 }
@@ -113,6 +117,8 @@ impl Group {
             fetcher: None,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
+            gone: Lsn::ZERO,
+            is_looked_at: false,
             closed: false,
         };
         Self { name: name.into(), id, durable: OnceLock::new(), members: Mutex::new(members) }
@@ -200,7 +206,7 @@ impl Group {
                 members.ring_one(touched);
                 return Pushed::Kept;
             }
-            if claim.lsn <= members.floor {
+            if claim.lsn <= members.floor.max(members.gone) {
                 return Pushed::Kept;
             }
         }
@@ -261,6 +267,40 @@ impl Group {
         drop(members);
         touched.ring();
         Some((subscription, taken))
+    }
+
+    /// The numbers that somebody has in hand, for whoever reads the rest to give it up. What is settled is not
+    /// forgotten until [`Group::end_look`].
+    pub(super) fn begin_look(&self, durable: Lsn) -> HashSet<Lsn, RandomState> {
+        let mut members = self.members.lock();
+        members.forget_settled(durable);
+        members.is_looked_at = true;
+        members.in_hand.keys().copied().collect()
+    }
+
+    pub(super) fn end_look(&self) {
+        self.members.lock().is_looked_at = false;
+    }
+
+    /// Lets go of what is still in nobody's hand, by records that `submit` submits: until these are durable
+    /// nobody fetches it.
+    pub(super) fn let_go_of<T>(
+        &self,
+        given_up: Vec<T>,
+        number_of: impl Fn(&T) -> Lsn,
+        mut submit: impl FnMut(T) -> Result<Lsn, SubmitError>,
+    ) -> Result<(), SubmitError> {
+        let mut members = self.members.lock();
+        for given_up in given_up {
+            let lsn = number_of(&given_up);
+            if !members.closed && !members.in_hand.contains_key(&lsn) {
+                let record = submit(given_up)?;
+                members.in_hand.insert(lsn, SETTLED);
+                members.settling.push_back((record, lsn));
+                members.gone = members.gone.max(lsn);
+            }
+        }
+        Ok(())
     }
 
     /// The QoS and identifier that a member asked for.
@@ -356,6 +396,10 @@ impl Members {
 
     /// What is settled on disk is not in the queue any more.
     fn forget_settled(&mut self, durable: Lsn) {
+        // What is being read may be older than that.
+        if self.fetcher.is_some() || self.is_looked_at {
+            return;
+        }
         while let Some((_, lsn)) = self.settling.pop_front_if(|(report, _)| *report <= durable) {
             if self.in_hand.get(&lsn) == Some(&SETTLED) {
                 self.in_hand.remove(&lsn);

@@ -39,6 +39,7 @@ impl Broker {
                 self.groups.remove_if(name, |_, known| known.id == group.id);
                 continue;
             };
+            self.watch(&group);
             let mut inner = slot.lock();
             if !inner.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
                 inner.groups.push(Arc::clone(&group));
@@ -52,6 +53,7 @@ impl Broker {
     pub(super) fn close_group(&self, group: &Group) {
         self.groups.remove_if(&*group.name, |_, known| known.id == group.id);
         if let Some(durable) = group.durable() {
+            self.forget_watched(durable.recipient);
             self.submit_unawaited(vec![Change::Discarded(durable.recipient)]);
         }
     }

@@ -12,10 +12,12 @@ mod clock;
 mod dead_letters;
 mod directory;
 mod fan_out;
+mod give_up;
 mod groups;
 mod matching;
 mod membership;
 mod memory;
+mod overflow;
 mod publish;
 mod recovery;
 mod redirect;
@@ -47,6 +49,7 @@ pub use clock::Clock;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
+pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;
 pub use retained::RetainedScan;
@@ -56,13 +59,15 @@ pub use space::SpaceUse;
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
-use crate::config::{RedirectConfig, SharedConfig};
+use crate::config::{QueueConfig, RedirectConfig, SharedConfig};
 use crate::record::{Change, RecipientNo, Record};
 use crate::session::SessionLimits;
 use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
+use give_up::Watched;
 use matching::Target;
+use overflow::OverflowLog;
 use retained::{Retained, RetainedTotals};
 use timers::Timers;
 
@@ -75,12 +80,10 @@ pub struct BrokerLimits {
     pub memory: usize,
     /// Bytes of frames that wait in memory for one client.
     pub outbox_bytes: usize,
-    /// Messages that wait on disk for one session or route.
-    pub queued_messages: u64,
+    /// What waits on disk for one session or shared group.
+    pub queue: QueueConfig,
     /// Whether a message that several subscriptions of a session match is one delivery and not several.
     pub merge_overlapping: bool,
-    /// Bytes that wait on disk for one session or route.
-    pub queued_bytes: u64,
     /// Sessions.
     pub sessions: u64,
     /// Subscriptions of one session.
@@ -125,6 +128,8 @@ pub struct Broker {
     retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
+    watched: Watched,
+    overflow_log: Mutex<OverflowLog>,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
     /// Where everybody is sent instead.
@@ -159,6 +164,8 @@ impl Broker {
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),
+            watched: Watched::default(),
+            overflow_log: Mutex::default(),
             leaving: OnceLock::new(),
             redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),

@@ -20,7 +20,9 @@ impl Broker {
             }
         }
         for (name, recipient) in &recovered.groups {
-            self.group(name).set_durable(*recipient, self);
+            let group = self.group(name);
+            group.set_durable(*recipient, self);
+            self.watch(&group);
         }
         let has_groups = !recovered.groups.is_empty();
         let now = self.clock.now();
@@ -67,6 +69,7 @@ impl Broker {
         subscriptions.iter().for_each(|row| self.restore_subscription(&slot, row));
         self.directory.insert(Arc::clone(&slot.client_id), Arc::clone(&slot));
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.watch(&slot);
         slot
     }
 

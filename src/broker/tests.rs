@@ -1,5 +1,6 @@
 //! Interleavings that were broken once, played step by step.
 
+mod give_up;
 mod interleavings;
 mod rules;
 
@@ -12,7 +13,7 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
-use crate::config::{ShareStrategy, SharedConfig};
+use crate::config::{Overflow, ShareStrategy, SharedConfig};
 use crate::record::{
     Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis, WillRecord,
 };
@@ -20,6 +21,10 @@ use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
 use crate::store::tests::{Disk, open_on};
 use crate::topic::{SubscriptionFilter, TopicName};
+
+/// As [`LIMITS`].
+const QUEUE: QueueConfig =
+    QueueConfig { messages: 1000, bytes: 1 << 20, age: None, overflow: Overflow::DropNewest };
 
 /// Limits that no test meets by accident; those of other rooms use them, too.
 pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
@@ -36,9 +41,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     },
     memory: 1 << 30,
     outbox_bytes: 1 << 20,
-    queued_messages: 1000,
+    queue: QUEUE,
     merge_overlapping: true,
-    queued_bytes: 1 << 20,
     sessions: 1000,
     subscriptions_per_session: 100,
     retained_messages: 100,
@@ -49,6 +53,9 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,
 };
+
+/// Every queue is full.
+const NO_ROOM: QueueConfig = QueueConfig { messages: 0, ..QUEUE };
 
 /// A store that commits at once.
 pub(crate) const STORE: StoreSettings = StoreSettings {
@@ -390,7 +397,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
 
 #[tokio::test]
 async fn refuse_is_all_or_nothing() {
-    let limits = BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS };
+    let limits = BrokerLimits { queue: NO_ROOM, dead_letters: 0, ..LIMITS };
     let world = World::with(limits);
     let (away, here) = (world.live("away").await, world.attach("here").await);
     world.subscribe(&away, "a");
@@ -408,7 +415,7 @@ async fn refuse_is_all_or_nothing() {
 
 #[tokio::test]
 async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
-    let world = World::with(BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS });
+    let world = World::with(BrokerLimits { queue: NO_ROOM, dead_letters: 0, ..LIMITS });
     let away = world.live("away").await;
     world.subscribe(&away, "a");
     let ended = Change::Discarded(away.attachment.slot.durable().unwrap().recipient);

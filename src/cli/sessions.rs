@@ -13,6 +13,7 @@ use crate::{
     admin::{SessionDetail, SessionList},
     auth::Escaped,
     broker::{SessionSummary, SpaceUse},
+    config::QueueView,
     store::Amount,
 };
 
@@ -152,9 +153,16 @@ fn show_one(session: &SessionDetail, now: Timestamp) -> String {
         ("queued", format!("{}, {}", count(summary.queued_messages, "message"), size(summary.queued_bytes))),
         ("oldest", or_dash(summary.oldest_age_seconds.map(age))),
     ];
+    pairs.extend(summary.queue.as_ref().map(|queue| ("limits", limits(queue))));
     let filters = session.filters.iter().map(|filter| ("subscription", Escaped(filter).to_string()));
     pairs.extend(filters);
     details(&pairs)
+}
+
+fn limits(queue: &QueueView) -> String {
+    let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
+    let size = size(queue.bytes);
+    format!("{}, {size}{age}; then {}", count(queue.messages, "message"), queue.overflow.as_str())
 }
 
 fn state(session: &SessionSummary, now: Timestamp) -> String {
@@ -169,8 +177,11 @@ fn state(session: &SessionSummary, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::admin::tests::{Admin, sessions::attach};
+    use crate::config::QueueConfig;
     use crate::store::{Pin, PinKind};
 
     fn summary(client_id: &str) -> SessionSummary {
@@ -180,6 +191,7 @@ mod tests {
             durable: true,
             queued_messages: 12,
             queued_bytes: 1_258_291,
+            queue: Some(QueueConfig { age: Some(Duration::from_hours(24)), ..QueueConfig::default() }.into()),
             oldest: Some(7),
             oldest_age_seconds: Some(192),
             subscriptions: 2,
@@ -250,6 +262,7 @@ state         offline 45s
 expiry        kept for 1h 0m after its connection
 queued        12 messages, 1.2 MiB
 oldest        3m 12s
+limits        10000000 messages, 4.0 GiB, 1d 0h old; then drop_newest
 subscription  a/#
 subscription  b
 ";

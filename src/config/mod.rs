@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod load;
 mod mqtt;
+mod queue;
 mod report;
 mod routes;
 mod secret;
@@ -31,6 +32,7 @@ mod values;
 
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
+pub use queue::{Overflow, QueueConfig, QueueView};
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
@@ -191,10 +193,8 @@ pub struct Limits {
     pub subscriptions_per_session: u32,
     /// Most bytes of frames that wait in memory for one connected client.
     pub outbox_bytes: u64,
-    /// Most messages that wait on disk for one durable session, or for one target.
-    pub queued_messages: u64,
-    /// Most bytes of messages that wait on disk for one durable session, or for one target.
-    pub queued_bytes: u64,
+    /// What waits on disk for one durable session or shared group, and for a route that says nothing else.
+    pub queue: QueueConfig,
     /// Most sessions, connected or not.
     pub sessions: u32,
     /// Longest time that a session is kept after its client has left; what a 3.1.1 session gets.
@@ -277,6 +277,8 @@ pub struct RouteConfig {
     pub exclude: Vec<String>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
+    pub queue: QueueConfig,
 }
 
 /// `[shared]`: which member of a shared subscription gets a message.

@@ -107,7 +107,7 @@ impl Connection {
         out: &mut Outgoing,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        let page = match Pin::new(&mut pending.read).poll(cx) {
+        let mut page = match Pin::new(&mut pending.read).poll(cx) {
             Poll::Pending => {
                 self.backlog.page = Some(pending);
                 return Ok(false);
@@ -134,6 +134,7 @@ impl Connection {
                 }
             }
             Purpose::Own(owner) => {
+                self.slot.take_in_hand(&mut page);
                 if let Some(pass) = &mut self.backlog.pass {
                     pass.cursor = page.cursor;
                 }

@@ -87,10 +87,19 @@ impl Connection {
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
     fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
         self.strike_settled(now);
-        if self.session.must_report(now) {
+        if self.session.must_report(now) || self.is_queue_filling() {
             self.submit_report()?;
         }
         Ok(())
+    }
+
+    /// Whether a queue that this client takes from is more than half full. What it has acknowledged must not
+    /// count there for long.
+    fn is_queue_filling(&self) -> bool {
+        let limits = &self.context.broker.limits().queue;
+        let group = self.settling.last().and_then(|(group, _)| group.durable());
+        let mut queues = self.slot.durable().into_iter().chain(group);
+        queues.any(|queue| limits.is_filling(queue.backlog.count(), queue.backlog.bytes()))
     }
 
     /// A leg that is settled before the writer has taken its record is never written.

@@ -11,7 +11,7 @@ use super::*;
 use crate::auth::Authenticator;
 use crate::broker::BrokerLimits;
 use crate::broker::tests::{LIMITS, STORE};
-use crate::config::Config;
+use crate::config::{Config, RouteConfig};
 use crate::store::tests::{Disk, open_on};
 use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;

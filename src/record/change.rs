@@ -108,7 +108,8 @@ pub enum Change {
     Unsubscribed(RecipientNo, Box<str>),
     /// What a connection reports about its own session.
     Progress(Box<SessionDelta>),
-    /// A group or a route has no further claim to these messages.
+    /// A group or a route has no further claim to these messages; a session that has none to them because they
+    /// were given up.
     Settled(RecipientNo, Vec<Lsn>),
     /// The will that this connection left is gone from the session: it was published. That of a later one
     /// stays.

@@ -28,6 +28,7 @@ impl Background {
             Self { tasks: JoinSet::new(), stopping: watch::channel(false).0, admin: None, admin_task: None };
         let broker = Arc::clone(&state.broker);
         background.tasks.spawn(async move { broker.run_timers().await });
+        background.tasks.spawn(Arc::clone(&state.broker).run_give_up());
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }

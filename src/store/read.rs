@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
 
-use super::rows::{self, Progress};
+use super::rows::{self, MessageRow, Progress};
 use super::tables::{DEAD_LETTERS, INDEX, MESSAGES, PROGRESS};
 use super::{Store, StoreError, index};
 use crate::record::{Leg, Lsn, Message, RecipientNo, UnixMillis};
@@ -23,6 +23,8 @@ pub struct Stored {
     pub leg: Leg,
     /// The number it had before, when it was a dead letter and was replayed.
     pub origin: Option<Lsn>,
+    /// Bytes that it occupies on disk.
+    pub bytes: u64,
 }
 
 /// A page of a backlog.
@@ -32,6 +34,8 @@ pub struct Page {
     pub messages: Vec<Stored>,
     /// How far was looked: what is not in the page and is not above this is not owed, or was to be skipped.
     pub cursor: Lsn,
+    /// Whether there was nothing more when it was read.
+    pub is_last: bool,
     /// Whether all that was asked for is here, but for what is not owed any more; otherwise the rest is for
     /// another page.
     pub is_whole: bool,
@@ -78,6 +82,7 @@ impl Store {
         // One that had room for more has everything there is.
         if page.is_whole && numbers.len() < max {
             page.cursor = durable;
+            page.is_last = true;
         }
         page.cursor = page.cursor.max(cursor);
         Ok(page)
@@ -171,7 +176,7 @@ impl Snapshot {
 
     fn read(&self, store: &Store, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Page, StoreError> {
         let messages = Vec::with_capacity(numbers.len());
-        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_whole: true }, 0);
+        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_last: false, is_whole: true }, 0);
         for lsn in numbers {
             let before = std::mem::replace(&mut page.cursor, *lsn);
             let Some(row) = self.messages.get(lsn.0)? else {
@@ -182,7 +187,8 @@ impl Snapshot {
                 }
                 continue;
             };
-            bytes += row.value().len();
+            let size = row.value().len();
+            bytes += size;
             if bytes > PAGE_BYTES_MAX && !page.messages.is_empty() {
                 return Ok(Page { cursor: before, is_whole: false, ..page });
             }
@@ -193,7 +199,8 @@ impl Snapshot {
                 }
             })?;
             let leg = own.ok_or_else(|| store.missing(*lsn, recipient))?;
-            page.messages.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
+            let MessageRow { message, origin } = row;
+            page.messages.push(Stored { lsn: *lsn, message, leg, origin, bytes: size as u64 });
         }
         Ok(page)
     }

@@ -191,7 +191,13 @@ pub fn config(target: TargetConfig) -> Config {
 }
 
 pub fn route(name: &str, topic: &str, target: &str) -> RouteConfig {
-    RouteConfig { name: name.into(), topics: vec![topic.into()], exclude: Vec::new(), target: target.into() }
+    RouteConfig {
+        name: name.into(),
+        topics: vec![topic.into()],
+        exclude: Vec::new(),
+        target: target.into(),
+        queue: Default::default(),
+    }
 }
 
 /// A broker with its bridge, and a client that publishes.
@@ -341,8 +347,7 @@ fn limits(config: &Config) -> BrokerLimits {
         },
         memory: 1 << 30,
         outbox_bytes: 1 << 20,
-        queued_messages: limits.queued_messages,
-        queued_bytes: limits.queued_bytes,
+        queue: limits.queue,
         sessions: 100,
         subscriptions_per_session: 100,
         retained_messages: 100,

@@ -16,7 +16,14 @@ use super::*;
 async fn qos2_publisher_gone_after_commit() {
     let disk = Disk::default();
     let (broker, address) = broker_on(open_on(&disk, &STORE).unwrap()).await;
-    let route = broker.add_route("r", "target", &[TopicFilter::parse("t", 9).unwrap()], Vec::new(), None);
+    let config = RouteConfig {
+        name: "r".into(),
+        topics: vec!["t".into()],
+        exclude: Vec::new(),
+        target: "target".into(),
+        queue: LIMITS.queue,
+    };
+    let route = broker.add_route(&config, &[TopicFilter::parse("t", 9).unwrap()], Vec::new(), None);
     let route = route.unwrap();
     let mut subscribers = [
         Client::clean(address, "a").await.subscribed("t", 0).await,
