@@ -125,6 +125,7 @@ fn only_so_many_are_looked_at_past_the_oldest_that_is_not_settled() {
     while !fixture.read(NOW, usize::MAX).is_empty() {
         while let Some(lsn) = fixture.start() {
             started.push(lsn);
+            assert!(started.len() <= SPAN_MAX, "one more is looked at");
             if lsn > 1 {
                 fixture.window.settled(Lsn(lsn));
             }
