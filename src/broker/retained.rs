@@ -79,6 +79,11 @@ impl Retained {
 }
 
 impl Broker {
+    /// Bytes of all retained messages.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_totals.lock().bytes
+    }
+
     /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
     /// is no room for it.
     pub(super) fn retain(

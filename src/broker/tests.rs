@@ -1,6 +1,8 @@
 //! Interleavings that were broken once, played step by step.
 
 mod give_up;
+mod interleavings;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +14,12 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::config::{Overflow, ShareStrategy, SharedConfig};
-use crate::record::{Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
+use crate::record::{
+    Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis, WillRecord,
+};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
+use crate::store::tests::{Disk, open_on};
 use crate::topic::{SubscriptionFilter, TopicName};
 
 /// As [`LIMITS`].
@@ -58,12 +63,12 @@ pub(crate) const STORE: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     recent_max: StoreSettings::RECENT_MAX,
 };
 
 struct World {
     broker: Arc<Broker>,
-    _folder: tempfile::TempDir,
 }
 
 struct Client {
@@ -77,11 +82,15 @@ impl World {
     }
 
     fn with(limits: BrokerLimits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        Self::on(&Disk::default(), limits, &STORE)
+    }
+
+    /// With what is on this disk.
+    fn on(disk: &Disk, limits: BrokerLimits, settings: &StoreSettings) -> Self {
+        let (store, recovered) = open_on(disk, settings).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits);
-        Self { broker, _folder: folder }
+        Self { broker }
     }
 
     /// A durable session that reads its backlog no more.
@@ -92,10 +101,15 @@ impl World {
     }
 
     async fn attach(&self, client_id: &str) -> Client {
-        let connect = Connect { session_expiry: Some(600), ..Connect::new(Version::V5, client_id) };
+        self.attach_with(Connect::new(Version::V5, client_id), None).await
+    }
+
+    /// The session lasts ten minutes.
+    async fn attach_with(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Client {
+        let connect = Connect { session_expiry: Some(600), ..connect };
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
-        let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
+        let request = AttachRequest { terms: &terms, user_name: None, will, link: Arc::clone(&link) };
         Client { attachment: self.broker.attach(request).await.unwrap(), link }
     }
 
@@ -104,11 +118,15 @@ impl World {
     }
 
     fn subscribe(&self, client: &Client, filter: &str) {
+        self.subscribe_at(Qos::AtLeastOnce, client, filter);
+    }
+
+    fn subscribe_at(&self, qos: Qos, client: &Client, filter: &str) -> Vec<RetainedScan> {
         let filter = SubscriptionFilter::parse(filter, 10).unwrap();
-        let options = SubscribeOptions { qos: Qos::AtLeastOnce, ..SubscribeOptions::default() };
+        let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
         let request = SubscribeRequest { filter, options, id: None };
         let rights = self.rights();
-        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap();
+        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap().scans
     }
 
     fn unsubscribe(&self, client: &Client, filter: &str) {
@@ -347,7 +365,7 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
         publisher: "c",
     };
     let message = Message::new(&parts, &mut Vec::new());
-    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let record = WillRecord { message, delay: 0, message_expiry: None };
     let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
     client.attachment.slot.lock().will = Some(will);
     world.broker.store.set_disk_full(true);

@@ -82,6 +82,11 @@ pub struct StoreConfig {
     pub queue_bytes_max: u64,
     /// Free bytes on the disk below which publishes that need the disk are refused.
     pub free_space_min: u64,
+    /// Bytes of the disk that the database may occupy; near them publishes that need the disk are refused. `None` is
+    /// no limit but the disk.
+    pub size_max: Option<u64>,
+    /// Whether a database of which more than half is free is compacted before the broker starts.
+    pub compact_at_start: bool,
 }
 
 /// One of `[[listeners]]`: MQTT over TCP, TLS, WebSocket, or WebSocket over TLS.

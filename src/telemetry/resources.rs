@@ -52,15 +52,16 @@ fn resident_in(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// A file of the database can be sparse, so that its length says too much.
+/// What a file occupies of the disk, in bytes. One of the database can be sparse, so that its length says too much.
 #[cfg(unix)]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     metadata.blocks() * 512
 }
 
+/// What a file occupies of the disk, in bytes.
 #[cfg(not(unix))]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     metadata.len()
 }
 

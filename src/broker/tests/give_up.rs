@@ -34,7 +34,7 @@ impl World {
         self.settle().await;
     }
 
-    fn owed(&self, queue: &DurableSlot) -> Vec<Lsn> {
+    fn in_queue(&self, queue: &DurableSlot) -> Vec<Lsn> {
         let durable = self.broker.store.watermark();
         numbers(&self.broker.store.read_after(queue.recipient, (Lsn::ZERO, durable), 100, |_| false).unwrap())
     }
@@ -70,7 +70,7 @@ async fn what_nobody_has_in_hand_goes_and_the_newest_stay() {
     world.leave(&away, Departure::default());
     let [one, two, three, four] = world.publish_all(&publisher).await;
     world.look_at(away.queue()).await;
-    assert_eq!((world.owed(away.queue()), world.letters()), (vec![three, four], vec![one, two]));
+    assert_eq!((world.in_queue(away.queue()), world.letters()), (vec![three, four], vec![one, two]));
 }
 
 /// What is in its outbox comes from its backlog instead, without what was given up.
@@ -86,7 +86,7 @@ async fn a_live_session_goes_back_to_its_backlog() {
     let slot = &here.attachment.slot;
     let mode = slot.lock().mode;
     assert_eq!((mode, here.take()), (Mode::Backlog, vec![]));
-    assert_eq!((world.owed(here.queue()), world.letters()), (vec![in_hand, four], vec![two, three]));
+    assert_eq!((world.in_queue(here.queue()), world.letters()), (vec![in_hand, four], vec![two, three]));
     slot.go_live(world.broker.store.watermark()).unwrap();
     let [five] = world.publish_all(&publisher).await;
     assert_eq!(here.take(), [five]);
@@ -144,7 +144,7 @@ async fn an_exchange_that_has_begun_goes_on() {
     world.broker.store.submit(Record::of([Change::Progress(Box::new(delta))])).unwrap();
     world.leave(&away, Departure::default());
     world.look_at(away.queue()).await;
-    assert_eq!((world.owed(away.queue()), world.letters()), (vec![one, four], vec![two, three]));
+    assert_eq!((world.in_queue(away.queue()), world.letters()), (vec![one, four], vec![two, three]));
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn without_room_for_dead_letters_everything_stays() {
     let mut touched = Touched::default();
     assert!(world.broker.route_will(retained_message(UnixMillis::NEVER), None, Vec::new(), &mut touched));
     world.look_at(away.queue()).await;
-    let owed = world.owed(away.queue());
+    let owed = world.in_queue(away.queue());
     assert_eq!((owed.len(), &owed[..2]), (3, &[one, two][..]));
 }
 
