@@ -20,8 +20,10 @@ use crate::config::{Overflow, QueueConfig};
 use crate::record::{Addressee, Change, DeadLetter, DeadLetterReason, Lsn, RecipientNo, Record, UnixMillis};
 use crate::store::{Notices, Page, StoreError, Stored, SubmitError, Watch};
 
-/// Messages of one queue that are given up at once.
+/// Messages of one queue that are read at once.
 const PAGE: usize = 1024;
+/// Pages of one queue that are given up before the disk is waited for.
+const PAGES_MAX: usize = 16;
 /// Queues that are looked at before the disk is waited for.
 const ROUND_MAX: usize = 1024;
 /// How long the task sleeps at most.
@@ -44,8 +46,9 @@ pub(super) trait Queue: std::fmt::Debug + Send + Sync {
     /// Whom a dead letter is for.
     fn addressee(&self) -> Addressee;
 
-    /// The oldest durable messages that nobody has in hand, `max` at most. `None` when that cannot be said yet.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError>;
+    /// The oldest durable messages after a number that nobody has in hand: a page of them. `None` when that
+    /// cannot be said yet.
+    fn untouched(&self, broker: &Broker, after: Lsn) -> Result<Option<(Untouched, Page)>, StoreError>;
 
     /// Gives up those that are still in nobody's hand. `submit` makes it durable; its error ends it.
     fn give_up(
@@ -67,6 +70,15 @@ pub(super) struct GivenUp {
     /// `None` when its own expiry has come: then it is dropped as it would be at its delivery.
     reason: Option<DeadLetterReason>,
     changes: Vec<Change>,
+}
+
+/// What of a page goes.
+struct Chosen {
+    given_up: Vec<GivenUp>,
+    /// When the first that stays is too old.
+    next: Option<UnixMillis>,
+    /// Whether some of what comes after may have to go, too.
+    goes_on: bool,
 }
 
 /// When which queue is looked at again.
@@ -154,38 +166,39 @@ impl Broker {
         next
     }
 
-    /// Gives up a page of what is too much or too old.
+    /// Gives up what is too much or too old, some pages of it.
     fn shed(&self, owner: &dyn Queue, now: UnixMillis) -> Result<Option<UnixMillis>, StoreError> {
         let limits = &self.limits.queue;
         let Some(queue) = owner.queue().filter(|queue| queue.backlog.count() > 0) else { return Ok(None) };
         let drops_oldest = limits.overflow == Overflow::DropOldest;
-        let excess = if drops_oldest { Excess::of(&queue.backlog, limits) } else { Excess::default() };
+        let mut excess = if drops_oldest { Excess::of(&queue.backlog, limits) } else { Excess::default() };
         if excess.is_none() && limits.age.is_none() {
             return Ok(None);
         }
-        let Some((seen, page)) = owner.untouched(self, PAGE)? else { return Ok(Some(now)) };
-        let (given_up, next) = self.choose(owner, page, excess, now);
-        if given_up.is_empty() {
-            // With everything in somebody's hands the age of what comes later counts.
-            return Ok(next.or(limits.age.map(|age| now.plus(age.clamp(REST, SLEEP_MAX)))));
+        let mut after = Lsn::ZERO;
+        for pages in 0..PAGES_MAX {
+            let Some((seen, page)) = owner.untouched(self, after)? else { break };
+            after = page.cursor;
+            let Chosen { given_up, next, goes_on } = self.choose(owner, page, &mut excess, now);
+            if given_up.is_empty() && pages == 0 {
+                // With everything in somebody's hands the age of what comes later counts.
+                return Ok(next.or(limits.age.map(|age| now.plus(age.clamp(REST, SLEEP_MAX)))));
+            }
+            if !self.takes_dead_letters() {
+                self.warn_of_limit();
+                return Ok(Some(now.plus(REST)));
+            }
+            let mut submit = |given_up| self.submit_given_up(given_up);
+            // Refused only when the store has failed, which the task is told of.
+            if owner.give_up(&seen, given_up, &mut submit).is_err() || !goes_on || self.store.is_congested() {
+                break;
+            }
         }
-        if !self.takes_dead_letters() {
-            self.warn_of_limit();
-            return Ok(Some(now.plus(REST)));
-        }
-        let mut submit = |given_up| self.submit_given_up(given_up);
-        // Refused only when the store has failed, which the task is told of.
-        Ok(owner.give_up(&seen, given_up, &mut submit).is_ok().then_some(now))
+        Ok(Some(now))
     }
 
-    /// Those at the head of a queue that go, and when the first of the others is too old.
-    fn choose(
-        &self,
-        owner: &dyn Queue,
-        page: Page,
-        mut excess: Excess,
-        now: UnixMillis,
-    ) -> (Vec<GivenUp>, Option<UnixMillis>) {
+    /// Those at the head of a page that go.
+    fn choose(&self, owner: &dyn Queue, page: Page, excess: &mut Excess, now: UnixMillis) -> Chosen {
         let mut given_up = Vec::new();
         let newest = page.messages.last().filter(|_| page.is_last).map(|stored| stored.lsn);
         for stored in page.messages {
@@ -193,15 +206,17 @@ impl Broker {
             let too_old_at = self.limits.queue.age.map(|age| head.published_at.plus(age));
             let is_too_old = too_old_at.is_some_and(|at| at <= now);
             // The newest stays, however many before it are in somebody's hands.
-            let excess = Some(&mut excess).filter(|_| newest != Some(stored.lsn));
+            let excess = Some(&mut *excess).filter(|_| newest != Some(stored.lsn));
             let reason = excess
                 .and_then(|excess| excess.take(stored.bytes))
                 .or(is_too_old.then_some(DeadLetterReason::QueueAge));
-            let Some(reason) = reason else { return (given_up, too_old_at) };
+            let Some(reason) = reason else {
+                return Chosen { given_up, next: too_old_at, goes_on: false };
+            };
             let reason = Some(reason).filter(|_| head.expires_at > now);
             given_up.push(GivenUp::new(stored, reason, owner.addressee(), now));
         }
-        (given_up, None)
+        Chosen { given_up, next: None, goes_on: !page.is_last }
     }
 
     fn submit_given_up(&self, given_up: GivenUp) -> Result<Lsn, SubmitError> {
@@ -240,7 +255,7 @@ impl Queue for Slot {
     }
 
     /// An exchange that an earlier connection has begun goes on with the next.
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError> {
+    fn untouched(&self, broker: &Broker, after: Lsn) -> Result<Option<(Untouched, Page)>, StoreError> {
         let durable = broker.store.watermark();
         let (Some(queue), Some(seen)) = (self.durable(), self.untouched(durable)) else {
             return Ok(None);
@@ -248,7 +263,8 @@ impl Queue for Slot {
         let progress = broker.store.progress(queue.recipient)?;
         let begun: BTreeSet<_> = progress.exchanges.values().map(|exchange| exchange.lsn).collect();
         let is_begun = |lsn| begun.contains(&lsn);
-        let page = broker.store.read_after(queue.recipient, (seen.above, durable), max, is_begun)?;
+        let after = seen.above.max(after);
+        let page = broker.store.read_after(queue.recipient, (after, durable), PAGE, is_begun)?;
         Ok(Some((seen, page)))
     }
 
@@ -276,12 +292,12 @@ impl Queue for Group {
         Self::addressee(self)
     }
 
-    fn untouched(&self, broker: &Broker, max: usize) -> Result<Option<(Untouched, Page)>, StoreError> {
+    fn untouched(&self, broker: &Broker, after: Lsn) -> Result<Option<(Untouched, Page)>, StoreError> {
         let Some(queue) = self.durable() else { return Ok(None) };
         let durable = broker.store.watermark();
         let in_hand = self.begin_look(durable);
         let is_in_hand = |lsn| in_hand.contains(&lsn);
-        let page = broker.store.read_after(queue.recipient, (Lsn::ZERO, durable), max, is_in_hand)?;
+        let page = broker.store.read_after(queue.recipient, (after, durable), PAGE, is_in_hand)?;
         Ok(Some((Untouched::default(), page)))
     }
 
