@@ -15,7 +15,7 @@ use super::{Broker, DurableSlot, Link, Mode, Slot};
 use crate::codec::ReasonCode;
 use crate::record::{Change, Epoch, Record, SessionOpened, UnixMillis, WillRecord};
 use crate::session::{Durable, Terms};
-use crate::store::Progress;
+use crate::store::{Progress, SubmitError};
 
 /// What a connection asks for after its CONNECT was accepted.
 #[derive(Debug)]
@@ -196,6 +196,7 @@ impl Broker {
                 Ok(Drawn { slot, epoch, made: false })
             }
             Entry::Vacant(entry) => {
+                self.admits_session(request)?;
                 if self.sessions.fetch_add(1, Ordering::Relaxed) >= self.limits.sessions {
                     self.sessions.fetch_sub(1, Ordering::Relaxed);
                     return Err(ReasonCode::QuotaExceeded);
@@ -204,6 +205,14 @@ impl Broker {
                 entry.insert(Arc::clone(&slot));
                 Ok(Drawn { slot, epoch: Epoch(1), made: true })
             }
+        }
+    }
+
+    /// A session that is new and durable needs the disk, like a publish.
+    fn admits_session(&self, request: &AttachRequest<'_>) -> Result<(), ReasonCode> {
+        match self.store.admits_publish() {
+            Err(SubmitError::Full) if request.terms.session_expiry > 0 => Err(ReasonCode::QuotaExceeded),
+            _ => Ok(()),
         }
     }
 

@@ -110,6 +110,11 @@ impl Broker {
         true
     }
 
+    /// Bytes of the retained messages.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_totals.lock().bytes
+    }
+
     /// Undoes [`Broker::retain`] when the publish was refused after all.
     pub(super) fn put_back_retained(
         &self,

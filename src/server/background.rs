@@ -31,12 +31,8 @@ impl Background {
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }
-        let store = state.broker.store.clone();
-        background.tasks.spawn(disk_watch::watch(
-            store,
-            config.store.path.clone(),
-            config.store.free_space_min,
-        ));
+        let (broker, data) = (Arc::clone(&state.broker), config.store.path.clone());
+        background.tasks.spawn(disk_watch::watch(broker, data, config.store.free_space_min));
         background.tasks.spawn(telemetry::upkeep(state.metrics.clone()));
         if config.admin.enabled {
             background.start_admin(config.admin.address, state, spare).await?;

@@ -14,6 +14,7 @@ mod pending;
 mod queue;
 mod read;
 mod recover;
+mod room;
 mod rows;
 mod state;
 mod tables;
@@ -86,7 +87,7 @@ struct Shared {
     metrics: metrics::StoreMetrics,
     failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
-    disk_full: AtomicBool,
+    room: room::Room,
 }
 
 /// Recipients by number, for those outside the writer.
@@ -136,7 +137,7 @@ impl Store {
             metrics: metrics::StoreMetrics::new(),
             failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
-            disk_full: AtomicBool::new(false),
+            room: room::Room::default(),
         });
         let writer = writer::Writer {
             database: Arc::clone(&opened.database),
@@ -191,15 +192,27 @@ impl Store {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(SubmitError::Failed);
         }
-        if self.shared.disk_full.load(Ordering::Relaxed) {
-            return Err(SubmitError::Full);
-        }
-        Ok(())
+        let has_room = self.shared.room.is_left(self.shared.queue.bytes_ever());
+        if has_room { Ok(()) } else { Err(SubmitError::Full) }
     }
 
     /// Says whether the disk has room, from whoever looks at it.
     pub fn set_disk_full(&self, full: bool) {
-        self.shared.disk_full.store(full, Ordering::Relaxed);
+        self.shared.room.set_full(full);
+    }
+
+    /// Whether publishes are refused: somebody has said that the disk is full, or more was taken since than
+    /// there was room for.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.room.is_full()
+    }
+
+    /// Says how many bytes may be written before the disk counts as full, from whoever looks at it. Until
+    /// it is said again, publishes are admitted as long as they fit in.
+    pub fn set_room(&self, bytes: u64) {
+        // In this order: a record that comes in between counts as waiting.
+        let ever = self.shared.queue.bytes_ever();
+        self.shared.room.set_left(bytes, ever, self.shared.queue.bytes() as u64);
     }
 
     /// Every number up to this one is durable, or was skipped as completed.

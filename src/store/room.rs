@@ -1,0 +1,81 @@
+//! How much may still be written before publishes are refused.
+//!
+//! Somebody else looks at the disk, every now and then, and says what is left. What is taken in between is
+//! counted here, so that no burst of publishes between two looks fills the disk.
+//!
+//! Invariant: once refused, publishes stay refused until whoever looks says that there is room.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes that a byte of a record may cost on disk until its commit is over: its row, the pages above it, and
+/// the pages of before, which are free only after the next commit.
+const COST: u64 = 4;
+
+/// The room there is.
+#[derive(Debug)]
+pub(super) struct Room {
+    full: AtomicBool,
+    /// Bytes of all records ever submitted with which the room that was seen last is used up.
+    limit: AtomicU64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { full: AtomicBool::new(false), limit: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Room {
+    /// Whether there is room, when so many bytes of records were submitted in all.
+    pub(super) fn is_left(&self, submitted: u64) -> bool {
+        if self.full.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = submitted < self.limit.load(Ordering::Relaxed);
+        if !left {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        left
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// So many bytes may be written to the disk; of the records submitted, `submitted` bytes in all, those that
+    /// are `waiting` have not been.
+    pub(super) fn set_left(&self, left: u64, submitted: u64, waiting: u64) {
+        let written = submitted.saturating_sub(waiting);
+        self.limit.store(written.saturating_add(left / COST), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_between_two_looks_counts_fourfold() {
+        let room = Room::default();
+        assert!(room.is_left(u64::MAX - 1), "nobody has looked yet");
+        room.set_left(400, 1000, 30);
+        assert!(room.is_left(1069), "what waits is still to be written");
+        assert!(!room.is_left(1070));
+        assert!(room.is_full());
+    }
+
+    #[test]
+    fn full_is_full_until_somebody_has_looked() {
+        let room = Room::default();
+        room.set_left(40, 0, 0);
+        assert!(!room.is_left(10));
+        room.set_left(4000, 10, 0);
+        assert!(!room.is_left(10), "room alone does not end it");
+        room.set_full(false);
+        assert!(room.is_left(10));
+    }
+}
