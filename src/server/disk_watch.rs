@@ -15,14 +15,8 @@ use bytesize::ByteSize;
 use crate::broker::Broker;
 use crate::telemetry::{self, DiskSpace};
 
-/// How often the disk is looked at while there is plenty of room.
+/// How often the disk is looked at, however little is written.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often when what can be written in the meantime matters.
-const INTERVAL_CLOSE: Duration = Duration::from_millis(50);
-
-/// More than can be written within [`INTERVAL`].
-const PLENTY: u64 = 2 << 30;
 
 /// A disk need not have more free than this part of it, however small it is.
 const PART_OF_DISK: u64 = 10;
@@ -40,24 +34,29 @@ const PAGE_WASTE: u64 = 3;
 pub async fn watch(broker: Arc<Broker>, folder: PathBuf, free_min: u64) {
     let folder: Arc<Path> = folder.into();
     let mut disk = Disk { free_min, state: State::Roomy };
+    let mut held = Held::default();
     loop {
         let looked_at = Arc::clone(&folder);
         // A network filesystem that has gone would block a worker thread.
         let space = tokio::task::spawn_blocking(move || telemetry::disk_space(&looked_at)).await;
-        let mut pause = INTERVAL;
         if let Ok(space) = space {
-            let room = space.map(|space| Room::of(&space, content(&broker)));
-            if let Some(now) = disk.judge(&room, broker.store.is_disk_full()) {
-                tell(now, &room, &disk);
+            let room = space.map(|space| Room::of(&space, held.reusable(space.used, content(&broker))));
+            let refuses = broker.store.is_disk_full();
+            match disk.judge(&room, refuses) {
+                Some(now) => tell(now, &room, &disk),
+                None if refuses && disk.state == State::Roomy => tracing::warn!(
+                    "publishes were refused for a moment: they came faster than the disk could be looked at"
+                ),
+                None => {}
             }
             if let Ok(room) = room {
                 let left = disk.left(room);
                 broker.store.set_room(left);
                 broker.store.set_disk_full(disk.state == State::Full);
-                pause = if left < PLENTY { INTERVAL_CLOSE } else { INTERVAL };
             }
         }
-        tokio::time::sleep(pause).await;
+        // When the store has used half of it up, it is looked at at once. A time that has passed is the rule.
+        let _ = tokio::time::timeout(INTERVAL, broker.store.room_shrinks()).await;
     }
 }
 
@@ -78,10 +77,22 @@ struct Room {
 }
 
 impl Room {
-    /// `content` is what the rows of the database have in them.
-    fn of(space: &DiskSpace, content: u64) -> Self {
-        let reusable = space.used.saturating_sub(content.saturating_mul(PAGE_WASTE));
+    fn of(space: &DiskSpace, reusable: u64) -> Self {
         Self { free: space.free, reusable, total: space.total }
+    }
+}
+
+/// The most that the rows of the database have held: its file has room for that.
+#[derive(Debug, Default)]
+struct Held {
+    most: u64,
+}
+
+impl Held {
+    /// What is free in a database whose files occupy `used` bytes, at least; `content` is in its rows.
+    fn reusable(&mut self, used: u64, content: u64) -> u64 {
+        self.most = self.most.max(content).min(used.max(content));
+        used.saturating_sub(content.saturating_mul(PAGE_WASTE)).max(self.most - content)
     }
 }
 
@@ -219,11 +230,22 @@ mod tests {
     #[test]
     fn what_is_free_in_the_database_counts_but_the_disk_needs_some_too() {
         let disk = Disk { free_min: 100, state: State::Full };
-        let space = |free, used| DiskSpace { free, used, total: LARGE };
-        let left = |free, used, content| disk.left(Room::of(&space(free, used), content));
+        let left = |free, used, content| {
+            let space = DiskSpace { free, used, total: LARGE };
+            disk.left(Room::of(&space, Held::default().reusable(used, content)))
+        };
         assert_eq!(left(80, 1000, 400), 0, "it may all be in use");
         assert_eq!(left(80, 1000, 100), 55, "700 are free in it");
         assert_eq!(left(90, 1000, 320), 30);
         assert_eq!(left(25, 1000, 0), 0);
+    }
+
+    #[test]
+    fn what_the_database_has_held_it_can_hold_again() {
+        let mut held = Held::default();
+        assert_eq!(held.reusable(1000, 900), 0);
+        assert_eq!(held.reusable(1000, 500), 400);
+        assert_eq!(held.reusable(1000, 100), 800, "or what is not in use, however wasteful its pages are");
+        assert_eq!(held.reusable(400, 100), 300, "a file that was made shorter has not");
     }
 }

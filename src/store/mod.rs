@@ -207,6 +207,11 @@ impl Store {
         self.shared.room.is_full()
     }
 
+    /// Waits until half of the room is used that was seen last: time to look again.
+    pub async fn room_shrinks(&self) {
+        self.shared.room.bell.heard().await;
+    }
+
     /// Says how many bytes may be written before the disk counts as full, from whoever looks at it. Until
     /// it is said again, publishes are admitted as long as they fit in.
     pub fn set_room(&self, bytes: u64) {

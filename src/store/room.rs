@@ -7,9 +7,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Bytes that a byte of a record may cost on disk until its commit is over: its row, the pages above it, and
-/// the pages of before, which are free only after the next commit.
-const COST: u64 = 4;
+use super::Bell;
+
+/// Bytes that a byte of a record may cost on disk: its row, half-empty pages, and those of before, which are free
+/// only after the next commit. What a commit costs however small it is, is below what is always kept free.
+const COST: u64 = 2;
 
 /// The room there is.
 #[derive(Debug)]
@@ -17,11 +19,16 @@ pub(super) struct Room {
     full: AtomicBool,
     /// Bytes of all records ever submitted with which the room that was seen last is used up.
     limit: AtomicU64,
+    /// As many with which half of it is: time to look again.
+    half: AtomicU64,
+    /// Rung then.
+    pub(super) bell: Bell,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { full: AtomicBool::new(false), limit: AtomicU64::new(u64::MAX) }
+        let (limit, half) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+        Self { full: AtomicBool::new(false), limit, half, bell: Bell::default() }
     }
 }
 
@@ -30,6 +37,11 @@ impl Room {
     pub(super) fn is_left(&self, submitted: u64) -> bool {
         if self.full.load(Ordering::Relaxed) {
             return false;
+        }
+        if submitted >= self.half.load(Ordering::Relaxed) {
+            // Once for each look.
+            self.half.store(u64::MAX, Ordering::Relaxed);
+            self.bell.ring();
         }
         let left = submitted < self.limit.load(Ordering::Relaxed);
         if !left {
@@ -51,6 +63,7 @@ impl Room {
     pub(super) fn set_left(&self, left: u64, submitted: u64, waiting: u64) {
         let written = submitted.saturating_sub(waiting);
         self.limit.store(written.saturating_add(left / COST), Ordering::Relaxed);
+        self.half.store(submitted.saturating_add(left / COST / 2), Ordering::Relaxed);
     }
 }
 
@@ -59,12 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_between_two_looks_counts_fourfold() {
+    fn what_is_taken_between_two_looks_counts_twice() {
         let room = Room::default();
         assert!(room.is_left(u64::MAX - 1), "nobody has looked yet");
         room.set_left(400, 1000, 30);
-        assert!(room.is_left(1069), "what waits is still to be written");
-        assert!(!room.is_left(1070));
+        assert!(room.is_left(1169), "what waits is still to be written");
+        assert!(!room.is_left(1170));
         assert!(room.is_full());
     }
 

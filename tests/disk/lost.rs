@@ -1,0 +1,106 @@
+//! A write that fails for want of room ends the process, with a reason, and costs nothing acknowledged.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use causeway::codec::Qos;
+
+use crate::broker::{Broker, Start};
+use crate::full::{drain, leave_session, payload};
+use crate::small_disk::SmallDisk;
+use crate::wire::{Event, Message, Terms, Wire};
+
+const SIZE: usize = 20_000;
+
+/// Most messages that are under way.
+const WINDOW: usize = 50;
+
+/// Publishes a window of messages at once, numbered from `from`, and gives how many were acknowledged: in
+/// order, so that it is those in front. `None` at the end of the connection.
+fn publish_window(wire: &mut Wire, from: usize) -> (usize, bool) {
+    for index in 0..WINDOW {
+        let message = Message::new(Qos::AtLeastOnce, "q/a", &payload(from + index, SIZE));
+        wire.publish(&message.id(index as u16 + 1));
+    }
+    if wire.flush().is_err() {
+        return (0, false);
+    }
+    for index in 0..WINDOW {
+        match wire.next(Duration::from_secs(60)) {
+            Ok(Some(Event::Puback(id, reason))) => {
+                assert!(usize::from(id) == index + 1 && !reason.is_error(), "{id} {reason:?}");
+            }
+            _ => return (index, false),
+        }
+    }
+    (WINDOW, true)
+}
+
+fn assert_said_why(status: ExitStatus, log: &str, reason: &str) {
+    assert_eq!(status.code(), Some(3), "{log}");
+    assert!(log.contains(reason) && log.contains("the store has failed"), "{log}");
+    assert!(log.lines().last().unwrap().contains("stopped"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// Everything that was acknowledged is there, and after it at most what was under way.
+fn assert_kept(data: &Path, acknowledged: usize) {
+    let broker = Broker::start(&Start::on(data));
+    let numbers = drain(&broker, "sub", SIZE);
+    assert!((acknowledged..=acknowledged + WINDOW).contains(&numbers.len()), "{acknowledged} {numbers:?}");
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_disk_that_somebody_else_fills_to_the_last_byte() {
+    let Some(disk) = SmallDisk::new(32) else { return };
+    let data = disk.path.join("data");
+    // What is published waits so long for its commit that the disk is full by then.
+    let start = Start { store: "commit_interval = \"2s\"\nfree_space_min = \"4 KiB\"", ..Start::on(&data) };
+    let broker = Broker::start(&start);
+    leave_session(&broker, "sub");
+    let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    let (acknowledged, is_open) = publish_window(&mut wire, 0);
+    assert!(acknowledged == WINDOW && is_open);
+    let publisher = std::thread::spawn(move || publish_window(&mut wire, WINDOW));
+    std::thread::sleep(Duration::from_millis(500));
+    disk.fill(32 << 20);
+    let (more, is_open) = publisher.join().unwrap();
+    assert!(!is_open);
+    let (status, log) = broker.wait();
+    assert_said_why(status, &log, "No space left on device");
+
+    // While there is no room it says so, or does without.
+    match Broker::try_start(&start) {
+        Ok(broker) => drop(broker),
+        Err((status, said)) => {
+            assert_eq!(status.code(), Some(1), "{said}");
+            assert!(said.contains("No space left on device"), "{said}");
+        }
+    }
+    disk.clear();
+    assert_kept(&data, acknowledged + more);
+}
+
+#[test]
+fn a_limit_on_the_length_of_files_is_a_failed_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let start = Start { file_size_max: Some(6 * 1024), ..Start::on(&data) };
+    let broker = Broker::start(&start);
+    leave_session(&broker, "sub");
+    let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    let mut acknowledged = 0;
+    loop {
+        let (more, is_open) = publish_window(&mut wire, acknowledged);
+        acknowledged += more;
+        if !is_open {
+            break;
+        }
+    }
+    let (status, log) = broker.wait();
+    assert_said_why(status, &log, "File too large");
+    assert!(acknowledged > 0);
+    assert_kept(&data, acknowledged);
+}
