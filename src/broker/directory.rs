@@ -295,7 +295,8 @@ impl Broker {
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
         }
-        let overdue = inner.take_due_will(self.clock.now());
+        let now = self.now_for(&inner);
+        let overdue = inner.take_due_will(now);
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
         // The client is back before the delay has passed: the old will is void [MQTT-3.1.3-9].
@@ -386,7 +387,7 @@ impl Broker {
             let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
             will.due = Some(due);
         }
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
@@ -406,20 +407,27 @@ impl Broker {
         }
     }
 
+    /// The time that the deadlines of a slot are judged by, since its client has left.
+    fn now_for(&self, inner: &SlotInner) -> UnixMillis {
+        let now = self.clock.now();
+        inner.closed_at.map_or(now, |closed_at| self.store.timeline().now_for(closed_at, now))
+    }
+
     /// Does what is due in this slot: ends the session, or publishes its will.
-    pub(super) fn handle_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
+    pub(super) fn handle_time(&self, slot: &Arc<Slot>) {
         let mut inner = slot.lock();
         inner.wakes_at = None;
         if inner.link.is_some() || inner.mode == Mode::Ended {
             return;
         }
+        let now = self.now_for(&inner);
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
             self.metrics.sessions_expired.increment(1);
             return self.end(slot, inner, true);
         }
         let will = inner.take_due_will(now);
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         drop(inner);
         if let Some(will) = will {
             self.publish_will(slot, will, Vec::new());

@@ -42,6 +42,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     takeover_timeout: Duration::from_secs(1),
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,
+    clock_grace: Duration::from_hours(1),
 };
 
 /// A store that commits at once.

@@ -31,6 +31,8 @@ impl Background {
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }
+        let broker = Arc::clone(&state.broker);
+        background.tasks.spawn(async move { broker.run_clock().await });
         let (broker, data) = (Arc::clone(&state.broker), config.store.path.clone());
         background.tasks.spawn(disk_watch::watch(broker, data, config.store.free_space_min));
         background.tasks.spawn(telemetry::upkeep(state.metrics.clone()));

@@ -172,6 +172,7 @@ impl Server {
         tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
         self.background.stop().await;
         if exit != Exit::StoreFailed {
+            self.broker.store_time();
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;

@@ -20,6 +20,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timeline;
 mod watermark;
 mod writer;
 
@@ -41,6 +42,7 @@ pub use queue::{Entry, Strike};
 pub use read::{Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use rows::{Progress, SessionRow};
+pub use timeline::Timeline;
 
 use crate::record::{Lsn, RecipientNo, Record};
 
@@ -88,6 +90,7 @@ struct Shared {
     failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
     room: room::Room,
+    timeline: Timeline,
 }
 
 /// Recipients by number, for those outside the writer.
@@ -138,6 +141,7 @@ impl Store {
             failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
             room: room::Room::default(),
+            timeline: Timeline::new(opened.times),
         });
         let writer = writer::Writer {
             database: Arc::clone(&opened.database),
@@ -218,6 +222,11 @@ impl Store {
         // In this order: a record that comes in between counts as waiting.
         let ever = self.shared.queue.bytes_ever();
         self.shared.room.set_left(bytes, ever, self.shared.queue.bytes() as u64);
+    }
+
+    /// What the times that are stored count for.
+    pub fn timeline(&self) -> &Timeline {
+        &self.shared.timeline
     }
 
     /// Every number up to this one is durable, or was skipped as completed.

@@ -64,7 +64,8 @@ impl Store {
                 }
             })?;
             let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
-            page.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
+            let message = self.timeline().current(row.message);
+            page.push(Stored { lsn: *lsn, message, leg, origin: row.origin });
         }
         Ok(page)
     }
@@ -76,7 +77,9 @@ impl Store {
     pub fn progress(&self, recipient: RecipientNo) -> Result<Progress, StoreError> {
         let table = self.database.begin_read()?.open_table(PROGRESS)?;
         let row = table.get(recipient.0)?;
-        row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
+        let mut progress = row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))?;
+        progress.doubtful_before = self.timeline().counts_as(progress.doubtful_before);
+        Ok(progress)
     }
 
     /// When a message that is still owed was published. Blocks on the disk.
@@ -86,7 +89,8 @@ impl Store {
     pub fn published_at(&self, lsn: Lsn) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         let row = table.get(lsn.0)?;
-        row.map(|row| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
+        let stored = row.map(|row| rows::message(row.value(), drop)).transpose()?;
+        Ok(stored.map(|row| self.timeline().current(row.message).head().published_at))
     }
 
     /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter

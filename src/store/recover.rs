@@ -13,6 +13,7 @@ use redb::{Database, DatabaseError, ReadableTable as _};
 use super::rows::{self, SessionRow};
 use super::state::{SharedRow, State};
 use super::tables::{SCHEMA, Tables, key};
+use super::timeline::Times;
 use super::writer::NUMBERS_RESERVED;
 use super::{Registry, Secret, StoreError};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
@@ -42,6 +43,7 @@ pub(super) struct Opened {
     /// The first number of this start.
     pub(super) first: Lsn,
     pub(super) reserved: Lsn,
+    pub(super) times: Times,
 }
 
 /// Turns a panic into an error: redb trusts a file that was closed in order, and panics on one that somebody
@@ -89,12 +91,13 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
-    let (store_id, secret, first, reserved);
+    let (store_id, secret, first, reserved, times);
     {
         let mut tables = Tables::open(&txn)?;
         check_schema(path, &mut tables)?;
         store_id = store_id_of(&mut tables)?;
         secret = secret_of(&mut tables)?;
+        times = tables.meta.get(key::CLOCK)?.map(|row| Times::from_row(row.value())).transpose()?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
@@ -110,7 +113,16 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         }
     }
     txn.commit()?;
-    Ok(Opened { database: Arc::new(database), state, recovered, store_id, secret, first, reserved })
+    Ok(Opened {
+        database: Arc::new(database),
+        state,
+        recovered,
+        store_id,
+        secret,
+        first,
+        reserved,
+        times: times.unwrap_or_default(),
+    })
 }
 
 fn explain(path: &Path, error: DatabaseError) -> StoreError {

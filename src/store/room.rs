@@ -85,10 +85,10 @@ mod tests {
     fn full_is_full_until_somebody_has_looked() {
         let room = Room::default();
         room.set_left(40, 0, 0);
-        assert!(!room.is_left(10));
-        room.set_left(4000, 10, 0);
-        assert!(!room.is_left(10), "room alone does not end it");
+        assert!(room.is_left(19) && !room.is_left(20));
+        room.set_left(4000, 20, 0);
+        assert!(!room.is_left(20), "room alone does not end it");
         room.set_full(false);
-        assert!(room.is_left(10));
+        assert!(room.is_left(20));
     }
 }

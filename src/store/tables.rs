@@ -93,4 +93,6 @@ pub(super) mod key {
     pub(in crate::store) const RESERVED: &str = "reserved";
     /// Recipient numbers below this one may have been given out.
     pub(in crate::store) const RECIPIENTS: &str = "recipients";
+    /// The newest time that is stored, and when clocks were behind: [`crate::store::timeline`].
+    pub(in crate::store) const CLOCK: &str = "clock";
 }

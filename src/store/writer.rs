@@ -110,10 +110,14 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
         for Taken { entry, legs } in taken {
+            self.shared.timeline.saw(entry.record());
             self.state.apply(&mut tables, &self.shared.registry, entry.lsn, entry.record(), legs)?;
         }
         self.state.sweep(&mut tables)?;
         self.state.write_progress(&mut tables)?;
+        if let Some(row) = self.shared.timeline.due_row() {
+            tables.meta.insert(key::CLOCK, row.as_slice())?;
+        }
         if let Some(reserved) = reserve {
             tables.set_meta_number(key::RESERVED, reserved.0)?;
         }

@@ -29,12 +29,16 @@ pub struct Start<'a> {
     pub store: &'a str,
     /// Limit on the length of its files in KiB.
     pub file_size_max: Option<u64>,
+    /// What else is in its configuration.
+    pub more: &'a str,
+    /// Variables of its environment.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Start<'a> {
     /// With the default settings.
     pub fn on(data: &'a Path) -> Self {
-        Self { data, store: "", file_size_max: None }
+        Self { data, store: "", file_size_max: None, more: "", environment: &[] }
     }
 }
 
@@ -47,10 +51,10 @@ impl Broker {
     /// Starts it, or gives how it ended and what it said.
     pub fn try_start(start: &Start<'_>) -> Result<Self, (ExitStatus, String)> {
         let folder = tempfile::tempdir().unwrap();
-        let Start { data, store, file_size_max } = start;
+        let Start { data, store, file_size_max, more, environment } = start;
         let config = format!(
             "[store]\npath = {data:?}\n{store}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
-             [admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\n"
+             [admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\n{more}"
         );
         fs::write(folder.path().join("causeway.toml"), config).unwrap();
         let limit = file_size_max.map_or(String::new(), |kib| format!("ulimit -f {}; ", kib * 2));
@@ -58,6 +62,7 @@ impl Broker {
             .args(["-c", &format!("{limit}exec \"$0\" serve --config causeway.toml")])
             .arg(env!("CARGO_BIN_EXE_causeway"))
             .current_dir(folder.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.path().join("log")).unwrap())
