@@ -45,7 +45,7 @@ use parking_lot::Mutex;
 pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 pub use directory::{AttachRequest, Attachment, Departure};
-pub use groups::Group;
+pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;

@@ -9,6 +9,8 @@
 mod bell;
 mod bytes;
 mod error;
+mod index;
+mod indexing;
 mod metrics;
 mod pending;
 mod queue;
@@ -16,6 +18,8 @@ mod read;
 mod recover;
 mod room;
 mod rows;
+mod runs;
+mod shared_rows;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -39,7 +43,7 @@ pub use bell::Bell;
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
-pub use read::{Stored, StoredDeadLetter};
+pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use rows::{Progress, SessionRow};
 pub use timeline::Timeline;
@@ -57,6 +61,14 @@ pub struct StoreSettings {
     pub batch_bytes_max: usize,
     /// Bytes of records that may wait before readers are slowed.
     pub queue_bytes_max: usize,
+    /// Deliveries that are known in memory before they go into the index on disk; a start reads as many.
+    pub recent_max: u64,
+}
+
+impl StoreSettings {
+    /// What [`StoreSettings::recent_max`] is for a broker: some 10 MB of memory, and a tenth of a second of
+    /// each start.
+    pub const RECENT_MAX: u64 = 262_144;
 }
 
 /// The store. Cloning shares it.
@@ -127,10 +139,11 @@ impl Store {
     }
 
     fn start(
-        opened: recover::Opened,
+        mut opened: recover::Opened,
         mut registry: Registry,
         settings: &StoreSettings,
     ) -> Result<(Self, Recovered), StoreError> {
+        opened.state.recent_max = settings.recent_max;
         registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
@@ -339,6 +352,12 @@ impl Registry {
 impl Occupancy {
     fn get(&self) -> (u64, u64) {
         (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// What a start finds.
+    fn restore(&self, count: u64, bytes: u64) {
+        self.count.store(count, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn added(&self, bytes: usize) {

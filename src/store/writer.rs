@@ -53,9 +53,9 @@ impl Writer {
             if !self.commit_interval.is_zero() {
                 self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
             }
-            let sweeping = !self.state.sweeps.is_empty();
-            let last = if is_patient && !sweeping { self.shared.queue.patience(PATIENCE) } else { LAST };
-            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, sweeping) else { return };
+            let has_work = self.state.has_work();
+            let last = if is_patient && !has_work { self.shared.queue.patience(PATIENCE) } else { LAST };
+            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, has_work) else { return };
             last_commit = Instant::now();
             match self.write(&batch) {
                 Ok(skipped) => {
@@ -79,14 +79,15 @@ impl Writer {
         self.shared.metrics.skipped.increment(skipped as u64);
         // Skipped records use up numbers, too.
         let reserve = self.next_reservation(batch.last);
-        if taken.is_empty() && self.state.sweeps.is_empty() && reserve.is_none() {
+        if taken.is_empty() && !self.state.has_work() && reserve.is_none() {
             return Ok(skipped);
         }
         let (records, started) = (taken.len(), Instant::now());
         let mut txn = self.database.begin_write()?;
         txn.set_quick_repair(true);
-        self.fill(&txn, taken, reserve)?;
+        self.fill(&txn, taken, batch.last.max(self.shared.watermark.get()), reserve)?;
         txn.commit()?;
+        self.state.indexing.committed();
         // Not before the commit: a number that is given out is reserved for ever.
         if let Some(reserved) = reserve {
             self.shared.queue.reserve(reserved);
@@ -106,6 +107,7 @@ impl Writer {
         &mut self,
         txn: &WriteTransaction,
         taken: Vec<Taken<'_>>,
+        last: Lsn,
         reserve: Option<Lsn>,
     ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
@@ -113,8 +115,7 @@ impl Writer {
             self.shared.timeline.saw(entry.record());
             self.state.apply(&mut tables, &self.shared.registry, entry.lsn, entry.record(), legs)?;
         }
-        self.state.sweep(&mut tables)?;
-        self.state.write_progress(&mut tables)?;
+        self.state.finish(&mut tables, &self.shared.registry, last)?;
         if let Some(row) = self.shared.timeline.due_row() {
             tables.meta.insert(key::CLOCK, row.as_slice())?;
         }
