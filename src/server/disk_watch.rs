@@ -18,6 +18,12 @@ use crate::telemetry::{self, DiskSpace};
 /// How often the disk is looked at, however little is written.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often while little is left, so that room is noticed that was made.
+const INTERVAL_CLOSE: Duration = Duration::from_millis(50);
+
+/// What is little.
+const CLOSE: u64 = 64 << 20;
+
 /// A disk need not have more free than this part of it, however small it is.
 const PART_OF_DISK: u64 = 10;
 
@@ -39,6 +45,7 @@ pub async fn watch(broker: Arc<Broker>, folder: PathBuf, free_min: u64) {
         let looked_at = Arc::clone(&folder);
         // A network filesystem that has gone would block a worker thread.
         let space = tokio::task::spawn_blocking(move || telemetry::disk_space(&looked_at)).await;
+        let mut is_close = false;
         if let Ok(space) = space {
             let room = space.map(|space| Room::of(&space, held.reusable(space.used, content(&broker))));
             let refuses = broker.store.is_disk_full();
@@ -52,11 +59,13 @@ pub async fn watch(broker: Arc<Broker>, folder: PathBuf, free_min: u64) {
             if let Ok(room) = room {
                 let left = disk.left(room);
                 broker.store.set_room(left);
+                is_close = left < CLOSE;
                 broker.store.set_disk_full(disk.state == State::Full);
             }
         }
+        let pause = if is_close { INTERVAL_CLOSE } else { INTERVAL };
         // When the store has used half of it up, it is looked at at once. A time that has passed is the rule.
-        let _ = tokio::time::timeout(INTERVAL, broker.store.room_shrinks()).await;
+        let _ = tokio::time::timeout(pause, broker.store.room_shrinks()).await;
     }
 }
 
