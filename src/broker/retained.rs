@@ -65,6 +65,11 @@ impl RetainedScan {
         let scan = Self { filter: filter.filter.clone(), subscription, cursor: None };
         Some(scan).filter(|_| wanted && !filter.is_shared())
     }
+
+    /// Whether what it finds is stored for this slot before it is delivered.
+    pub fn is_stored_for(&self, slot: &Slot) -> bool {
+        slot.durable().is_some() && self.subscription.options.qos > Qos::AtMostOnce
+    }
 }
 
 impl Retained {

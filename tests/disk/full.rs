@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use causeway::codec::{Qos, ReasonCode};
 
@@ -74,7 +75,7 @@ pub fn drain(broker: &Broker, client_id: &str, size: usize) -> Vec<usize> {
     wire.publish(&Message::new(Qos::AtMostOnce, "end", ""));
     loop {
         wire.flush().unwrap();
-        match wire.next(std::time::Duration::from_millis(500)).unwrap() {
+        match wire.next(Duration::from_millis(500)).unwrap() {
             None => break,
             Some(Event::Publish(message)) => {
                 assert!(!message.dup && message.payload.len() == size, "{message:?}");
@@ -181,11 +182,24 @@ fn room_that_somebody_else_makes_is_noticed() {
     let Some(disk) = SmallDisk::new(32) else { return };
     let broker = Broker::start(&Start::on(&disk.path.join("data")));
     leave_session(&broker, "sub");
+    let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
+    wire.publish(&Message::new(Qos::AtLeastOnce, "kept/a", "kept").retained().id(1));
+    wire.flush().unwrap();
+    assert_eq!(wire.expect(), Event::Puback(1, ReasonCode::NoMatchingSubscribers));
     disk.fill(26 << 20);
     broker.until_it_says("the disk is nearly full");
-    let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
     assert_eq!(publish(&mut wire, payload(0, 10)), ReasonCode::QuotaExceeded);
+    // What is retained would be stored for the session: that waits.
+    let mut resumed = Wire::connect(broker.address, &Terms::durable("sub")).unwrap();
+    resumed.subscribe("kept/#", Qos::AtLeastOnce);
+    resumed.flush().unwrap();
+    assert_eq!(resumed.expect(), Event::Suback(vec![ReasonCode::GrantedQos1]));
+    assert_eq!(resumed.next(Duration::from_millis(500)).unwrap(), None);
     disk.clear();
+    let kept = resumed.expect_publish();
+    assert!(kept.retain && kept.payload == "kept", "{kept:?}");
+    resumed.puback(kept.packet_id);
+    resumed.disconnect();
     broker.until_it_says("the disk has room");
     assert_eq!(publish(&mut wire, payload(0, 10)), ReasonCode::Success);
     assert_eq!(drain(&broker, "sub", 10), [0]);
