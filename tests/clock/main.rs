@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bridge;
 #[path = "../disk/broker.rs"]
 #[allow(dead_code, reason = "another test needs more of it")]
 mod broker;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod disk;
+mod full;
 mod model;
 mod open;
 mod restart;
