@@ -85,11 +85,16 @@ impl World {
     }
 
     async fn attach(&self, client_id: &str) -> Client {
-        let connect = Connect { session_expiry: Some(600), ..Connect::new(Version::V5, client_id) };
+        self.try_attach(client_id, 600).await.unwrap_or_else(|reason| panic!("{reason:?}"))
+    }
+
+    async fn try_attach(&self, client_id: &str, session_expiry: u32) -> Result<Client, ReasonCode> {
+        let session_expiry = Some(session_expiry);
+        let connect = Connect { session_expiry, ..Connect::new(Version::V5, client_id) };
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
         let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
-        Client { attachment: self.broker.attach(request).await.unwrap(), link }
+        Ok(Client { attachment: self.broker.attach(request).await?, link })
     }
 
     fn leave(&self, client: &Client, departure: Departure) {
@@ -436,4 +441,18 @@ fn retained_message(expires_at: UnixMillis) -> Message {
         publisher: "",
     };
     Message::new(&parts, &mut Vec::new())
+}
+
+/// [disk_full_recovers]
+#[tokio::test]
+async fn a_full_disk_takes_no_new_durable_session_and_gives_back_those_it_has() {
+    let world = World::new();
+    let known = world.attach("known").await;
+    world.leave(&known, Departure::default());
+    world.broker.store.set_disk_full(true);
+    assert_eq!(world.try_attach("new", 600).await.err(), Some(ReasonCode::QuotaExceeded));
+    assert!(world.try_attach("passing", 0).await.is_ok());
+    assert!(world.try_attach("known", 600).await.is_ok());
+    world.broker.store.set_disk_full(false);
+    assert!(world.try_attach("new", 600).await.is_ok());
 }
