@@ -17,8 +17,9 @@ use crate::record::{Lsn, RecipientNo};
 
 /// Bytes of messages after which a pass begins: a start reads as much, and what came during the last pass.
 const RECENT_BYTES_MAX: u64 = 64 << 20;
-/// How much of a pass goes with one batch: runs of numbers, and one for each recipient.
-const STEP: usize = 16_384;
+/// How much of a pass goes with one batch at least: runs of numbers, and one for each recipient. More when the
+/// batch adds more, so that a pass gains on what comes.
+const STEP_MIN: usize = 16_384;
 
 /// How far the index is, and what is not in it.
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub(super) struct Indexing {
     pass: Option<Pass>,
     /// Backlogs whose recent numbers go into the index with this batch, up to this number.
     moved: Vec<(Arc<Backlog>, Lsn)>,
+    /// Legs that this batch has added.
+    added: usize,
     is_changed: bool,
 }
 
@@ -57,6 +60,7 @@ struct Pass {
 impl Indexing {
     /// A message for so many was written.
     pub(super) fn published(&mut self, legs: usize, bytes: u64) {
+        self.added += legs;
         self.recent.legs += legs as u64;
         self.recent.bytes += bytes;
     }
@@ -107,12 +111,14 @@ impl Indexing {
 impl State {
     /// Goes on with the pass, or begins one when it is due. `last` is the last number that was applied.
     pub(super) fn index_some(&mut self, tables: &mut Tables<'_>, last: Lsn) -> Result<(), StoreError> {
+        let added = std::mem::take(&mut self.indexing.added);
         let mut pass = match self.indexing.pass.take() {
             Some(pass) => pass,
             None if self.indexing.is_due(self.recent_max) => self.indexing.begin(last),
             None => return self.write_indexing(tables),
         };
-        let mut room = STEP;
+        let least = usize::try_from(self.recent_max).map_or(STEP_MIN, |max| max.min(STEP_MIN));
+        let mut room = least.max(2 * added);
         while room > 0
             && let Some(number) = pass.owners.pop()
         {

@@ -1,6 +1,7 @@
 //! How many still have a claim to a message for several: the recent ones in memory, the others in a table.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
@@ -54,14 +55,15 @@ impl SharedRows {
         if self.stored == 0 {
             return Ok(None);
         }
-        if !self.changed.contains_key(&lsn) {
-            let Some(packed) = tables.shared.get(lsn.0)? else { return Ok(None) };
-            self.changed.insert(lsn, SharedRow::unpack(packed.value()));
-        }
-        Ok(self.changed.get_mut(&lsn).map(|row| {
-            row.open = row.open.saturating_sub(1);
-            *row
-        }))
+        let row = match self.changed.entry(lsn) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => match tables.shared.get(lsn.0)? {
+                Some(packed) => place.insert(SharedRow::unpack(packed.value())),
+                None => return Ok(None),
+            },
+        };
+        row.open = row.open.saturating_sub(1);
+        Ok(Some(*row))
     }
 
     /// Writes what the batch has changed of the rows in the table.

@@ -20,9 +20,10 @@ use crate::record::{Leg, Lsn};
 /// is never used twice, whatever a crash has forgotten.
 pub(super) const NUMBERS_RESERVED: u64 = 1 << 24;
 
-/// How long records may wait to be struck out, while most of them are: as long as a quick commit takes,
-/// which they save.
-const PATIENCE: Duration = Duration::from_micros(500);
+/// How long records may wait to be struck out, while most of them are. Whoever is acknowledged by that does not
+/// wait so long; whoever is not waits a little longer than for a busy commit. Under load a message is some
+/// milliseconds on its way to a subscriber and back.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Above every number.
 const LAST: Lsn = Lsn(u64::MAX);
@@ -49,12 +50,18 @@ impl Writer {
         let _guard = PanicGuard(Arc::clone(&self.shared));
         let mut last_commit = Instant::now();
         let mut is_patient = false;
+        // Up to here records were waited for.
+        let mut waited = Lsn::ZERO;
         loop {
             if !self.commit_interval.is_zero() {
                 self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
             }
             let has_work = self.state.has_work();
-            let last = if is_patient && !has_work { self.shared.queue.patience(PATIENCE) } else { LAST };
+            let is_waiting = is_patient && !has_work;
+            if is_waiting && waited <= self.shared.watermark.get() {
+                waited = self.shared.queue.patience(PATIENCE);
+            }
+            let last = if is_waiting { waited } else { LAST };
             let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, has_work) else { return };
             last_commit = Instant::now();
             match self.write(&batch) {

@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod full;
+mod index;
 mod model;
 mod open;
 mod restart;
