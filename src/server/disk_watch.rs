@@ -31,6 +31,9 @@ const PART_OF_DISK: u64 = 10;
 /// so that settlements, too, need some room.
 const SMALL_DISK_MIN: u64 = 8 << 20;
 
+/// This part of what has to be there has to be free on the disk itself.
+const ON_DISK: u64 = 8;
+
 /// A byte of a row occupies at most this many in the file: pages may be half empty, and the longest rows have
 /// pages of their own, of which there are sizes by powers of two.
 const PAGE_WASTE: u64 = 3;
@@ -58,7 +61,7 @@ pub async fn watch(broker: Arc<Broker>, folder: PathBuf, free_min: u64) {
             }
             if let Ok(room) = room {
                 let left = disk.left(room);
-                broker.store.set_room(left);
+                broker.store.set_room(left, room.all());
                 is_close = left < CLOSE;
                 broker.store.set_disk_full(disk.state == State::Full);
             }
@@ -88,6 +91,10 @@ struct Room {
 impl Room {
     fn of(space: &DiskSpace, reusable: u64) -> Self {
         Self { free: space.free, reusable, total: space.total }
+    }
+
+    fn all(&self) -> u64 {
+        self.free.saturating_add(self.reusable)
     }
 }
 
@@ -132,8 +139,15 @@ impl Disk {
     /// database with free pages grows all the same when none of them is long enough.
     fn left(&self, room: Room) -> u64 {
         let min = self.min(room.total);
-        let on_disk = room.free.saturating_sub(min / 4);
-        on_disk.min(room.free.saturating_add(room.reusable).saturating_sub(min))
+        let on_disk = room.free.saturating_sub(min / ON_DISK);
+        on_disk.min(room.all().saturating_sub(min))
+    }
+
+    /// Whether there is too little. There has to be more than the minimum when it was full, so that it is not
+    /// full again at once.
+    fn is_short(&self, room: Room, was_full: bool) -> bool {
+        let more = if was_full { self.min(room.total) / 4 } else { 0 };
+        self.left(room) == 0 || room.all() <= self.min(room.total) + more
     }
 
     /// The new state, when it has changed. `refused` says that the store refuses publishes: perhaps more was
@@ -146,17 +160,12 @@ impl Disk {
         };
         let state = match room {
             Err(_) => State::Unknown { full },
-            Ok(room) if self.left(*room) <= self.more_when(full, room.total) => State::Full,
+            Ok(room) if self.is_short(*room, full) => State::Full,
             Ok(_) => State::Roomy,
         };
         let changed = state != self.state;
         self.state = state;
         changed.then_some(state)
-    }
-
-    /// What has to be left beyond the minimum: more when it was full, so that it is not full again at once.
-    fn more_when(&self, full: bool, total: u64) -> u64 {
-        if full { self.min(total) / 4 } else { 0 }
     }
 }
 
@@ -244,9 +253,9 @@ mod tests {
             disk.left(Room::of(&space, Held::default().reusable(used, content)))
         };
         assert_eq!(left(80, 1000, 400), 0, "it may all be in use");
-        assert_eq!(left(80, 1000, 100), 55, "700 are free in it");
+        assert_eq!(left(80, 1000, 100), 68, "700 are free in it");
         assert_eq!(left(90, 1000, 320), 30);
-        assert_eq!(left(25, 1000, 0), 0);
+        assert_eq!(left(12, 1000, 0), 0);
     }
 
     #[test]

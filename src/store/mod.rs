@@ -229,9 +229,11 @@ impl Store {
         self.shared.room.bell.heard().await;
     }
 
-    /// Says how many bytes may be written before the disk counts as full, from whoever looks at it. Until
-    /// it is said again, publishes are admitted as long as they fit in.
-    pub fn set_room(&self, bytes: u64) {
+    /// Says how many bytes may be written before the disk counts as full, and how many with what is kept free
+    /// for commits, from whoever looks at it. Until it is said again, publishes are admitted as long as they fit
+    /// in.
+    pub fn set_room(&self, bytes: u64, for_commits: u64) {
+        self.shared.room.set_for_commits(for_commits);
         // In this order: a record that comes in between counts as waiting.
         let ever = self.shared.queue.bytes_ever();
         self.shared.room.set_left(bytes, ever, self.shared.queue.bytes() as u64);

@@ -5,13 +5,20 @@
 //!
 //! Invariant: once refused, publishes stay refused until whoever looks says that there is room.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::Bell;
 
 /// Bytes that a byte of a record may cost on disk: its row, half-empty pages, and those of before, which are free
 /// only after the next commit. What a commit costs however small it is, is below what is always kept free.
 const COST: u64 = 2;
+
+/// Bytes of pages that a commit may copy for a byte of its records: a settlement of eight bytes copies a page of
+/// 4 KiB, and the page of before is free only after the next commit.
+const COPIES: u64 = 1024;
+
+/// Bytes of records that go into one commit, however little room there is.
+const BATCH_MIN: usize = 4096;
 
 /// The room there is.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub(super) struct Room {
     limit: AtomicU64,
     /// As many with which half of it is: time to look again.
     half: AtomicU64,
+    /// Bytes of records that one commit may hold.
+    batch: AtomicUsize,
     /// Rung then.
     pub(super) bell: Bell,
 }
@@ -28,7 +37,8 @@ pub(super) struct Room {
 impl Default for Room {
     fn default() -> Self {
         let (limit, half) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
-        Self { full: AtomicBool::new(false), limit, half, bell: Bell::default() }
+        let batch = AtomicUsize::new(usize::MAX);
+        Self { full: AtomicBool::new(false), limit, half, batch, bell: Bell::default() }
     }
 }
 
@@ -56,6 +66,17 @@ impl Room {
 
     pub(super) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that one commit may hold, so that the pages it copies have room.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        self.batch.load(Ordering::Relaxed)
+    }
+
+    /// There is room for so many bytes in all, what is kept free for commits included.
+    pub(super) fn set_for_commits(&self, bytes: u64) {
+        let batch = usize::try_from(bytes / COPIES).unwrap_or(usize::MAX);
+        self.batch.store(batch.max(BATCH_MIN), Ordering::Relaxed);
     }
 
     /// So many bytes may be written to the disk; of the records submitted, `submitted` bytes in all, those that

@@ -16,8 +16,12 @@ const WINDOW_BYTES: usize = 200_000;
 
 /// Makes a durable session that waits for everything below `q/`, and leaves.
 pub fn leave_session(broker: &Broker, client_id: &str) {
+    leave_session_at(broker, client_id, "q/#");
+}
+
+fn leave_session_at(broker: &Broker, client_id: &str, filter: &str) {
     let mut wire = Wire::connect(broker.address, &Terms::durable(client_id)).unwrap();
-    wire.subscribe("q/#", Qos::AtLeastOnce);
+    wire.subscribe(filter, Qos::AtLeastOnce);
     wire.flush().unwrap();
     assert_eq!(wire.expect(), Event::Suback(vec![ReasonCode::GrantedQos1]));
     wire.disconnect();
@@ -42,13 +46,17 @@ fn publish(wire: &mut Wire, payload: String) -> ReasonCode {
 /// Publishes messages of this size, some at once, until one is refused; gives the numbers of those that were
 /// taken.
 fn publish_until_refused(broker: &Broker, size: usize) -> Vec<usize> {
+    publish_to_until_refused(broker, size, |_| "q/a".into())
+}
+
+fn publish_to_until_refused(broker: &Broker, size: usize, topic: impl Fn(usize) -> String) -> Vec<usize> {
     let mut wire = Wire::connect(broker.address, &Terms::passing("publisher")).unwrap();
     let (mut taken, mut next) = (Vec::new(), 0);
     loop {
         let numbers = next..next + (WINDOW_BYTES / size).min(200);
         next = numbers.end;
         for (index, number) in numbers.clone().enumerate() {
-            let message = Message::new(Qos::AtLeastOnce, "q/a", &payload(number, size));
+            let message = Message::new(Qos::AtLeastOnce, &topic(number), &payload(number, size));
             wire.publish(&message.id(index as u16 + 1));
         }
         wire.flush().unwrap();
@@ -66,16 +74,15 @@ fn publish_until_refused(broker: &Broker, size: usize) -> Vec<usize> {
     }
 }
 
-/// Takes messages until nothing more is there, and gives their numbers. Nothing comes twice.
-pub fn drain(broker: &Broker, client_id: &str, size: usize) -> Vec<usize> {
+/// Takes as many messages, or all there are, and gives their numbers. Nothing comes twice, and nothing after.
+pub fn drain(broker: &Broker, client_id: &str, size: usize, count: Option<usize>) -> Vec<usize> {
     let mut wire = Wire::connect(broker.address, &Terms::durable(client_id)).unwrap();
     assert!(wire.session_present);
     let mut numbers = Vec::new();
-    // The publish that ends it needs no disk.
-    wire.publish(&Message::new(Qos::AtMostOnce, "end", ""));
     loop {
         wire.flush().unwrap();
-        match wire.next(Duration::from_millis(500)).unwrap() {
+        let expects = count.is_some_and(|count| numbers.len() < count);
+        match wire.next(if expects { PATIENCE } else { Duration::from_millis(500) }).unwrap() {
             None => break,
             Some(Event::Publish(message)) => {
                 assert!(!message.dup && message.payload.len() == size, "{message:?}");
@@ -87,6 +94,11 @@ pub fn drain(broker: &Broker, client_id: &str, size: usize) -> Vec<usize> {
     }
     wire.disconnect();
     numbers
+}
+
+/// Has a session take exactly these.
+fn assert_drains(broker: &Broker, client_id: &str, size: usize, numbers: &[usize]) {
+    assert_eq!(drain(broker, client_id, size, Some(numbers.len())), numbers);
 }
 
 /// A 3.1.1 client publishes with QoS 1. Gives what it hears until the end of its connection.
@@ -146,17 +158,17 @@ fn fill_and_drain(size: usize) {
     assert_eq!(lines_with(&broker.log(), "nearly full"), 1, "{}", broker.log());
 
     // One reads all of it while it is full, the other after a restart.
-    assert_eq!(drain(&broker, "sub", size), taken);
+    assert_drains(&broker, "sub", size, &taken);
     assert_eq!(broker.get("/readyz").0, 503, "it is still owed to the other");
     let broker = broker.restart(&Start::on(&data));
-    assert_eq!(drain(&broker, "other", size), taken);
+    assert_drains(&broker, "other", size, &taken);
     broker.until_it_is_ready();
 
     // The file has not become shorter, but it has room inside.
     let again = publish_until_refused(&broker, size);
     assert!(again.len() * 2 > taken.len(), "{} and {} before", again.len(), taken.len());
-    assert_eq!(drain(&broker, "sub", size), again);
-    assert_eq!(drain(&broker, "other", size), again);
+    assert_drains(&broker, "sub", size, &again);
+    assert_drains(&broker, "other", size, &again);
     broker.until_it_says("the disk has room");
     broker.until_it_is_ready();
     eprintln!("{} and {} messages of {size} bytes were taken", taken.len(), again.len());
@@ -175,6 +187,27 @@ fn as_much_with_small_messages() {
 #[test]
 fn as_much_with_messages_longer_than_a_page() {
     fill_and_drain(70_000);
+}
+
+/// What they settle is everywhere in the database, so that as many pages as possible are copied at once.
+#[test]
+fn many_sessions_drain_a_full_disk_at_once() {
+    const SESSIONS: usize = 40;
+    let Some(disk) = SmallDisk::new(32) else { return };
+    let broker = Broker::start(&Start::on(&disk.path.join("data")));
+    (0..SESSIONS).for_each(|n| leave_session_at(&broker, &format!("s{n}"), &format!("many/{n}")));
+    let taken = publish_to_until_refused(&broker, 300, |number| format!("many/{}", number % SESSIONS));
+    broker.until_it_says("the disk is nearly full");
+    std::thread::scope(|scope| {
+        for n in 0..SESSIONS {
+            let (broker, taken) = (&broker, &taken);
+            scope.spawn(move || {
+                let own: Vec<_> = taken.iter().copied().filter(|number| number % SESSIONS == n).collect();
+                assert_drains(broker, &format!("s{n}"), 300, &own);
+            });
+        }
+    });
+    broker.until_it_says("the disk has room");
 }
 
 #[test]
@@ -202,5 +235,5 @@ fn room_that_somebody_else_makes_is_noticed() {
     resumed.disconnect();
     broker.until_it_says("the disk has room");
     assert_eq!(publish(&mut wire, payload(0, 10)), ReasonCode::Success);
-    assert_eq!(drain(&broker, "sub", 10), [0]);
+    assert_drains(&broker, "sub", 10, &[0]);
 }
