@@ -221,9 +221,10 @@ impl Worker {
             Carried::Unstored(_) => None,
         };
         let tries = history.map_or_else(|| Tries::begin(now), |history| history.tries.clone());
+        let number = carried.number();
         let delivery = Delivery {
-            store_id: self.broker.store.id(),
-            number: carried.number(),
+            store_id: self.broker.store.id_of(number.unwrap_or_default()),
+            number,
             attempt: tries.count.saturating_add(1),
         };
         let request = self.target.request(carried.message(), delivery);

@@ -211,7 +211,9 @@ impl Broker {
     /// A session that is new and durable needs the disk, like a publish.
     fn admits_session(&self, request: &AttachRequest<'_>) -> Result<(), ReasonCode> {
         match self.store.admits_publish() {
-            Err(SubmitError::Full) if request.terms.session_expiry > 0 => Err(ReasonCode::QuotaExceeded),
+            Err(SubmitError::Full | SubmitError::OverBudget) if request.terms.session_expiry > 0 => {
+                Err(ReasonCode::QuotaExceeded)
+            }
             _ => Ok(()),
         }
     }
@@ -295,7 +297,7 @@ impl Broker {
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
         }
-        let now = self.now_for(&inner);
+        let now = self.now_for(&inner, self.clock.now());
         let overdue = inner.take_due_will(now);
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
@@ -363,7 +365,7 @@ impl Broker {
     /// that waits for the seat would void it, as if the client had come back in time.
     fn vacate(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, departure: Departure) {
         let now = self.clock.now();
-        inner.link = None;
+        inner.link.take().into_iter().for_each(|link| link.unseat());
         self.metrics.connections.decrement(1);
         if inner.mode == Mode::Ended {
             return;
@@ -408,19 +410,18 @@ impl Broker {
     }
 
     /// The time that the deadlines of a slot are judged by, since its client has left.
-    fn now_for(&self, inner: &SlotInner) -> UnixMillis {
-        let now = self.clock.now();
+    fn now_for(&self, inner: &SlotInner, now: UnixMillis) -> UnixMillis {
         inner.closed_at.map_or(now, |closed_at| self.store.timeline().now_for(closed_at, now))
     }
 
     /// Does what is due in this slot: ends the session, or publishes its will.
-    pub(super) fn handle_time(&self, slot: &Arc<Slot>) {
+    pub(super) fn handle_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
         let mut inner = slot.lock();
         inner.wakes_at = None;
         if inner.link.is_some() || inner.mode == Mode::Ended {
             return;
         }
-        let now = self.now_for(&inner);
+        let now = self.now_for(&inner, now);
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
             self.metrics.sessions_expired.increment(1);

@@ -24,6 +24,7 @@ mod replay;
 mod retained;
 mod route;
 mod slot;
+mod space;
 mod subscriptions;
 mod sys;
 #[cfg(test)]
@@ -52,13 +53,14 @@ pub use replay::ReplayError;
 pub use retained::RetainedScan;
 pub use route::Route;
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
+pub use space::SpaceUse;
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
 use crate::config::{RedirectConfig, SharedConfig};
-use crate::record::{Change, Record};
+use crate::record::{Change, RecipientNo, Record};
 use crate::session::SessionLimits;
-use crate::store::{Recovered, Store};
+use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
 use clock::{Beginning, wall_time};
@@ -124,6 +126,8 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
+    /// Those that the store had at the start, configured or not.
+    stored_routes: Vec<(Box<str>, RecipientNo)>,
     retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
@@ -160,6 +164,7 @@ impl Broker {
             index: SubscriptionIndex::new(),
             groups: DashMap::default(),
             routes: Mutex::default(),
+            stored_routes: recovered.routes.clone(),
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),

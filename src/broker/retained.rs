@@ -84,6 +84,11 @@ impl Retained {
 }
 
 impl Broker {
+    /// Bytes of all retained messages.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_totals.lock().bytes
+    }
+
     /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
     /// is no room for it.
     pub(super) fn retain(
@@ -113,11 +118,6 @@ impl Broker {
         }
         self.metrics.retained(totals.messages, totals.bytes);
         true
-    }
-
-    /// Bytes of the retained messages.
-    pub fn retained_bytes(&self) -> u64 {
-        self.retained_totals.lock().bytes
     }
 
     /// Undoes [`Broker::retain`] when the publish was refused after all.

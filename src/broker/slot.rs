@@ -5,19 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering};
 use super::turn::Room;
-use super::{Group, Memory, MemoryShare};
+use super::{Bell, Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
-use crate::store::{Backlog, Bell};
+use crate::store::Backlog;
 use crate::topic::SubscriptionFilter;
 
 /// Messages that a session may be owed before no more retained ones are added, while it reads its backlog.
@@ -62,6 +61,8 @@ pub struct Link {
     pub bell: Arc<Bell>,
     /// The reason code to leave with; 0 to stay.
     evicted: AtomicU8,
+    /// The session is not this connection's any more.
+    unseated: AtomicBool,
 }
 
 /// What is behind the slot's mutex.
@@ -173,6 +174,15 @@ impl Link {
             0 => None,
             code => ReasonCode::from_u8(code),
         }
+    }
+
+    /// Whether the connection has given its session back, or was too slow to: then it does nothing more for it.
+    pub fn is_unseated(&self) -> bool {
+        self.unseated.load(Ordering::Acquire)
+    }
+
+    pub(super) fn unseat(&self) {
+        self.unseated.store(true, Ordering::Release);
     }
 }
 

@@ -1,5 +1,8 @@
 //! Interleavings that were broken once, played step by step.
 
+mod interleavings;
+mod rules;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,9 +13,12 @@ use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
 use crate::config::{ShareStrategy, SharedConfig};
-use crate::record::{Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
+use crate::record::{
+    Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis, WillRecord,
+};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
+use crate::store::tests::{Disk, open_on};
 use crate::topic::{SubscriptionFilter, TopicName};
 
 /// Limits that no test meets by accident; those of other rooms use them, too.
@@ -51,12 +57,12 @@ pub(crate) const STORE: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     recent_max: StoreSettings::RECENT_MAX,
 };
 
 struct World {
     broker: Arc<Broker>,
-    _folder: tempfile::TempDir,
 }
 
 struct Client {
@@ -70,11 +76,15 @@ impl World {
     }
 
     fn with(limits: BrokerLimits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        Self::on(&Disk::default(), limits, &STORE)
+    }
+
+    /// With what is on this disk.
+    fn on(disk: &Disk, limits: BrokerLimits, settings: &StoreSettings) -> Self {
+        let (store, recovered) = open_on(disk, settings).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits);
-        Self { broker, _folder: folder }
+        Self { broker }
     }
 
     /// A durable session that reads its backlog no more.
@@ -85,15 +95,19 @@ impl World {
     }
 
     async fn attach(&self, client_id: &str) -> Client {
-        self.try_attach(client_id, 600).await.unwrap_or_else(|reason| panic!("{reason:?}"))
+        self.attach_with(Connect::new(Version::V5, client_id), None).await
     }
 
-    async fn try_attach(&self, client_id: &str, session_expiry: u32) -> Result<Client, ReasonCode> {
-        let session_expiry = Some(session_expiry);
-        let connect = Connect { session_expiry, ..Connect::new(Version::V5, client_id) };
+    /// The session lasts ten minutes.
+    async fn attach_with(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Client {
+        let connect = Connect { session_expiry: Some(600), ..connect };
+        self.try_attach(connect, will).await.unwrap_or_else(|reason| panic!("{reason:?}"))
+    }
+
+    async fn try_attach(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Result<Client, ReasonCode> {
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
-        let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
+        let request = AttachRequest { terms: &terms, user_name: None, will, link: Arc::clone(&link) };
         Ok(Client { attachment: self.broker.attach(request).await?, link })
     }
 
@@ -102,11 +116,15 @@ impl World {
     }
 
     fn subscribe(&self, client: &Client, filter: &str) {
+        self.subscribe_at(Qos::AtLeastOnce, client, filter);
+    }
+
+    fn subscribe_at(&self, qos: Qos, client: &Client, filter: &str) -> Vec<RetainedScan> {
         let filter = SubscriptionFilter::parse(filter, 10).unwrap();
-        let options = SubscribeOptions { qos: Qos::AtLeastOnce, ..SubscribeOptions::default() };
+        let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
         let request = SubscribeRequest { filter, options, id: None };
         let rights = self.rights();
-        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap();
+        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap().scans
     }
 
     fn unsubscribe(&self, client: &Client, filter: &str) {
@@ -345,7 +363,7 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
         publisher: "c",
     };
     let message = Message::new(&parts, &mut Vec::new());
-    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let record = WillRecord { message, delay: 0, message_expiry: None };
     let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
     client.attachment.slot.lock().will = Some(will);
     world.broker.store.set_disk_full(true);
@@ -450,9 +468,13 @@ async fn a_full_disk_takes_no_new_durable_session_and_gives_back_those_it_has() 
     let known = world.attach("known").await;
     world.leave(&known, Departure::default());
     world.broker.store.set_disk_full(true);
-    assert_eq!(world.try_attach("new", 600).await.err(), Some(ReasonCode::QuotaExceeded));
-    assert!(world.try_attach("passing", 0).await.is_ok());
-    assert!(world.try_attach("known", 600).await.is_ok());
+    let attach = |client_id, session_expiry| {
+        let session_expiry = Some(session_expiry);
+        world.try_attach(Connect { session_expiry, ..Connect::new(Version::V5, client_id) }, None)
+    };
+    assert_eq!(attach("new", 600).await.err(), Some(ReasonCode::QuotaExceeded));
+    assert!(attach("passing", 0).await.is_ok());
+    assert!(attach("known", 600).await.is_ok());
     world.broker.store.set_disk_full(false);
-    assert!(world.try_attach("new", 600).await.is_ok());
+    assert!(attach("new", 600).await.is_ok());
 }

@@ -89,7 +89,7 @@ impl Broker {
         loop {
             let now = self.clock.now();
             for slot in self.timers.take_due(now) {
-                self.handle_time(&slot);
+                self.handle_time(&slot, now);
             }
             let sleep = self.timers.first().map_or(SLEEP_MAX, |at| at.since(now).min(SLEEP_MAX));
             // A bell that rings before the time says that something earlier was scheduled.

@@ -30,6 +30,8 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 /// One page of the database at least, and a number that nobody reaches by mistake.
 const BYTES: RangeInclusive<u64> = 4096..=1 << 50;
+/// An empty database has a few pages for each table.
+const STORE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// The largest MQTT packet: five bytes of fixed header and 28 bits of length.
 const PACKET_BYTES: RangeInclusive<u64> = 20..=5 + 0x0FFF_FFFF;
 /// Zero is never; more than a day says nothing of the last minute.
@@ -145,6 +147,10 @@ fn read_store(section: &mut Section<'_>) -> StoreConfig {
         queue_bytes_max: section.bytes("queue_bytes_max", BYTES, default.queue_bytes_max),
         free_space_min: section.bytes("free_space_min", BYTES, default.free_space_min),
         clock_grace: section.duration("clock_grace", CLOCK_GRACE, default.clock_grace),
+        size_max: section.optional_bytes("size_max", STORE_BYTES),
+        compact_at_start: section
+            .take("compact_at_start", values::flag)
+            .map_or(default.compact_at_start, Spanned::into_inner),
     }
 }
 

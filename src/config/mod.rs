@@ -82,6 +82,11 @@ pub struct StoreConfig {
     pub free_space_min: u64,
     /// How long nothing expires after a start with a clock that may be wrong; zero believes every clock.
     pub clock_grace: Duration,
+    /// Bytes of the disk that the database may occupy; near them publishes that need the disk are refused. `None` is
+    /// no limit but the disk.
+    pub size_max: Option<u64>,
+    /// Whether a database of which more than half is free is compacted before the broker starts.
+    pub compact_at_start: bool,
 }
 
 /// One of `[[listeners]]`: MQTT over TCP, TLS, WebSocket, or WebSocket over TLS.

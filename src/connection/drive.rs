@@ -61,12 +61,21 @@ impl Connection {
     /// arrived until then is read first, and the runtime needs a moment to say that something has: a client
     /// that says DISCONNECT and comes back at once has left no will.
     fn check_eviction(&mut self, now: UnixMillis) -> Result<(), End> {
+        self.check_seat()?;
         let Some(reason) = self.link.eviction() else { return Ok(()) };
         let leaves_at = *self.leaves_at.get_or_insert(now.plus(LAST_LOOK));
         if now < leaves_at {
             return Ok(());
         }
         Err(Close::because(reason, "the connection was told to leave").into())
+    }
+
+    /// Leaves when the seat was taken from it: what the client says here is said for nobody any more.
+    pub(super) fn check_seat(&self) -> Result<(), Close> {
+        if !self.link.is_unseated() {
+            return Ok(());
+        }
+        Err(Close::because(ReasonCode::SessionTakenOver, "another connection has taken the session over"))
     }
 
     /// Leaves when the client has begun a packet and does not finish it.

@@ -3,6 +3,7 @@
 mod accept;
 mod background;
 mod banner;
+mod budget;
 mod disk_watch;
 mod reload;
 mod settings;
@@ -128,6 +129,7 @@ impl Server {
             metrics: recorder,
             readiness: Arc::clone(&readiness),
             data: config.store.path.clone(),
+            free_space_min: config.store.free_space_min,
         };
         let background = Background::start(&config, admin, spare).await?;
         let reloader = Reloader { auth, tls, broker: Arc::clone(&broker), file };

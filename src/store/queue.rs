@@ -1,12 +1,11 @@
 //! The writer's queue: records that wait for the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
+use super::sync::{AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::{Bell, SubmitError};
 use crate::record::{Leg, Lsn, RecipientNo, Record};
 
@@ -267,29 +266,5 @@ impl Inner {
         let taken = std::mem::replace(&mut self.entries, rest);
         self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
         taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_hours(1);
-
-    #[test]
-    fn what_comes_during_the_patience_has_its_own_and_a_close_ends_it() {
-        let queue = Queue::new(Lsn(1), Lsn(100));
-        queue.submit(Record::default()).unwrap();
-        let last = queue.patience(Duration::ZERO);
-        queue.submit(Record::default()).unwrap();
-        let batch = queue.take(usize::MAX, last, false).unwrap();
-        assert_eq!((batch.entries.len(), batch.last), (1, Lsn(1)));
-
-        queue.close();
-        let last = queue.patience(LONG);
-        assert_eq!(queue.take(usize::MAX, last, false).unwrap().last, Lsn(2), "nothing is left behind");
-        let last = queue.patience(LONG);
-        assert_eq!(last, Lsn::ZERO);
-        assert!(queue.take(usize::MAX, last, false).is_none(), "that was all");
     }
 }

@@ -182,7 +182,7 @@ impl Snapshot {
                 // The writer strikes a number out of memory before the row goes, and of the index with the row.
                 if store.backlog(recipient).has_recent(*lsn) || index::contains(&self.index, recipient, *lsn)?
                 {
-                    return Err(missing(*lsn, recipient));
+                    return Err(store.missing(*lsn, recipient));
                 }
                 continue;
             };
@@ -196,7 +196,7 @@ impl Snapshot {
                     own = Some(leg);
                 }
             })?;
-            let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
+            let leg = own.ok_or_else(|| store.missing(*lsn, recipient))?;
             let message = store.timeline().current(row.message);
             page.messages.push(Stored { lsn: *lsn, message, leg, origin: row.origin });
         }
@@ -204,6 +204,10 @@ impl Snapshot {
     }
 }
 
-fn missing(lsn: Lsn, recipient: RecipientNo) -> StoreError {
-    StoreError::Damaged(format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0))
+impl Store {
+    fn missing(&self, lsn: Lsn, recipient: RecipientNo) -> StoreError {
+        self.shared.metrics.missing.increment(1);
+        let what = format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0);
+        StoreError::Damaged(what)
+    }
 }

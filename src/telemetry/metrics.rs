@@ -222,6 +222,10 @@ fn describe() {
     describe_counter!("causeway_dead_letters_total", "Messages that became dead letters, by reason");
     describe_counter!("causeway_store_commits_total", "Commits of the store");
     describe_counter!("causeway_store_records_skipped_total", "Records of which nothing was left to write");
+    describe_counter!(
+        "causeway_store_messages_missing_total",
+        "Times that a message which somebody is owed was not there: damage"
+    );
     describe_histogram!("causeway_store_commit_seconds", "Time of a commit, fsync included");
     describe_histogram!("causeway_store_commit_records", "Records in one commit");
 }

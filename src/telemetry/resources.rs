@@ -28,6 +28,15 @@ pub fn disk_space(folder: &Path) -> io::Result<DiskSpace> {
     Ok(DiskSpace { used, free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
 }
 
+/// Bytes that an ordinary user may still write on the filesystem of this path.
+///
+/// # Errors
+/// When the operating system cannot say.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Bytes of memory that the process has in use; `None` where the operating system does not tell.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -47,15 +56,16 @@ fn resident_in(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// A file of the database can be sparse, so that its length says too much.
+/// What a file occupies of the disk, in bytes. One of the database can be sparse, so that its length says too much.
 #[cfg(unix)]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     metadata.blocks() * 512
 }
 
+/// What a file occupies of the disk, in bytes.
 #[cfg(not(unix))]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     metadata.len()
 }
 
