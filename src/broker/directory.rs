@@ -215,7 +215,9 @@ impl Broker {
     /// A session that is new and durable needs the disk, like a publish.
     fn admits_session(&self, request: &AttachRequest<'_>) -> Result<(), ReasonCode> {
         match self.store.admits_publish() {
-            Err(SubmitError::Full) if request.terms.session_expiry > 0 => Err(ReasonCode::QuotaExceeded),
+            Err(SubmitError::Full | SubmitError::OverBudget) if request.terms.session_expiry > 0 => {
+                Err(ReasonCode::QuotaExceeded)
+            }
             _ => Ok(()),
         }
     }
@@ -299,7 +301,8 @@ impl Broker {
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
         }
-        let overdue = inner.take_due_will(self.clock.now());
+        let now = self.now_for(&inner, self.clock.now());
+        let overdue = inner.take_due_will(now);
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
         inner.empty_hand();
@@ -391,7 +394,7 @@ impl Broker {
             let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
             will.due = Some(due);
         }
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
@@ -412,6 +415,11 @@ impl Broker {
         }
     }
 
+    /// The time that the deadlines of a slot are judged by, since its client has left.
+    fn now_for(&self, inner: &SlotInner, now: UnixMillis) -> UnixMillis {
+        inner.closed_at.map_or(now, |closed_at| self.store.timeline().now_for(closed_at, now))
+    }
+
     /// Does what is due in this slot: ends the session, or publishes its will.
     pub(super) fn handle_time(&self, slot: &Arc<Slot>, now: UnixMillis) {
         let mut inner = slot.lock();
@@ -419,13 +427,14 @@ impl Broker {
         if inner.link.is_some() || inner.mode == Mode::Ended {
             return;
         }
+        let now = self.now_for(&inner, now);
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
             self.metrics.sessions_expired.increment(1);
             return self.end(slot, inner, true);
         }
         let will = inner.take_due_will(now);
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         drop(inner);
         if let Some(will) = will {
             self.publish_will(slot, will, Vec::new());

@@ -9,6 +9,7 @@
 
 mod admin;
 mod clock;
+mod clock_watch;
 mod dead_letters;
 mod directory;
 mod fan_out;
@@ -65,6 +66,7 @@ use crate::session::SessionLimits;
 use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
+use clock::{Beginning, wall_time};
 use give_up::Watched;
 use matching::Target;
 use overflow::OverflowLog;
@@ -102,6 +104,8 @@ pub struct BrokerLimits {
     pub shared: SharedConfig,
     /// Whether a retained message is sent only while its author may publish it.
     pub checks_retained_source: bool,
+    /// How long nothing expires after a start with a clock that may be wrong.
+    pub clock_grace: Duration,
 }
 
 /// The switchboard.
@@ -110,6 +114,8 @@ pub struct Broker {
     pub store: Store,
     /// The time.
     pub clock: Clock,
+    /// How it began.
+    beginning: Beginning,
     /// Who may do what.
     pub auth: Arc<Authenticator>,
     /// Counters and gauges.
@@ -148,9 +154,12 @@ impl Broker {
         metrics: Arc<Metrics>,
         limits: BrokerLimits,
     ) -> Arc<Self> {
+        let beginning = Beginning::of(store.timeline().newest(), wall_time());
+        store.timeline().begin(beginning.at, beginning.last_behind, beginning.behind);
         let broker = Self {
             store,
-            clock: Clock::start(),
+            clock: Clock::starting_at(beginning.at),
+            beginning,
             auth,
             metrics,
             memory: Memory::new(limits.memory),
@@ -170,6 +179,9 @@ impl Broker {
             redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),
         };
+        if let Some(doubt) = broker.beginning.doubt {
+            broker.hold(doubt);
+        }
         broker.recover(recovered);
         Arc::new(broker)
     }

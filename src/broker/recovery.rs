@@ -64,7 +64,7 @@ impl Broker {
                 let user_name = opened.user_name.clone();
                 SlotWill { record, user_name, epoch: opened.epoch, due: Some(due) }
             });
-            self.timers.schedule(&slot, &mut inner);
+            self.schedule(&slot, &mut inner);
         }
         subscriptions.iter().for_each(|row| self.restore_subscription(&slot, row));
         self.directory.insert(Arc::clone(&slot.client_id), Arc::clone(&slot));

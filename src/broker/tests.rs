@@ -52,6 +52,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     takeover_timeout: Duration::from_secs(1),
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,
+    clock_grace: Duration::from_hours(1),
 };
 
 /// Every queue is full.
@@ -107,10 +108,14 @@ impl World {
     /// The session lasts ten minutes.
     async fn attach_with(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Client {
         let connect = Connect { session_expiry: Some(600), ..connect };
+        self.try_attach(connect, will).await.unwrap_or_else(|reason| panic!("{reason:?}"))
+    }
+
+    async fn try_attach(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Result<Client, ReasonCode> {
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
         let request = AttachRequest { terms: &terms, user_name: None, will, link: Arc::clone(&link) };
-        Client { attachment: self.broker.attach(request).await.unwrap(), link }
+        Ok(Client { attachment: self.broker.attach(request).await?, link })
     }
 
     fn leave(&self, client: &Client, departure: Departure) {
@@ -461,4 +466,22 @@ fn retained_message(expires_at: UnixMillis) -> Message {
         publisher: "",
     };
     Message::new(&parts, &mut Vec::new())
+}
+
+/// [disk_full_recovers]
+#[tokio::test]
+async fn a_full_disk_takes_no_new_durable_session_and_gives_back_those_it_has() {
+    let world = World::new();
+    let known = world.attach("known").await;
+    world.leave(&known, Departure::default());
+    world.broker.store.set_disk_full(true);
+    let attach = |client_id, session_expiry| {
+        let session_expiry = Some(session_expiry);
+        world.try_attach(Connect { session_expiry, ..Connect::new(Version::V5, client_id) }, None)
+    };
+    assert_eq!(attach("new", 600).await.err(), Some(ReasonCode::QuotaExceeded));
+    assert!(attach("passing", 0).await.is_ok());
+    assert!(attach("known", 600).await.is_ok());
+    world.broker.store.set_disk_full(false);
+    assert!(attach("new", 600).await.is_ok());
 }

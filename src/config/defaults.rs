@@ -51,6 +51,7 @@ impl Default for StoreConfig {
             batch_bytes_max: MIB,
             queue_bytes_max: 64 * MIB,
             free_space_min: 256 * MIB,
+            clock_grace: Duration::from_hours(1),
             size_max: None,
             compact_at_start: true,
         }

@@ -35,6 +35,8 @@ const STORE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// The largest MQTT packet: five bytes of fixed header and 28 bits of length.
 const PACKET_BYTES: RangeInclusive<u64> = 20..=5 + 0x0FFF_FFFF;
 /// Zero is never; more than a day says nothing of the last minute.
+const CLOCK_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(30 * 24);
+
 const SYS_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const COUNT: RangeInclusive<u32> = 1..=u32::MAX;
 pub(super) const STORED: RangeInclusive<u64> = 1..=1 << 40;
@@ -144,6 +146,7 @@ fn read_store(section: &mut Section<'_>) -> StoreConfig {
         batch_bytes_max: section.bytes("batch_bytes_max", BYTES, default.batch_bytes_max),
         queue_bytes_max: section.bytes("queue_bytes_max", BYTES, default.queue_bytes_max),
         free_space_min: section.bytes("free_space_min", BYTES, default.free_space_min),
+        clock_grace: section.duration("clock_grace", CLOCK_GRACE, default.clock_grace),
         size_max: section.optional_bytes("size_max", STORE_BYTES),
         compact_at_start: section
             .take("compact_at_start", values::flag)

@@ -82,6 +82,8 @@ pub struct StoreConfig {
     pub queue_bytes_max: u64,
     /// Free bytes on the disk below which publishes that need the disk are refused.
     pub free_space_min: u64,
+    /// How long nothing expires after a start with a clock that may be wrong; zero believes every clock.
+    pub clock_grace: Duration,
     /// Bytes of the disk that the database may occupy; near them publishes that need the disk are refused. `None` is
     /// no limit but the disk.
     pub size_max: Option<u64>,

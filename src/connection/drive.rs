@@ -20,6 +20,9 @@ const ROUNDS_MAX: usize = 4;
 /// How long a connection that has to leave goes on reading.
 const LAST_LOOK: Duration = Duration::from_millis(2);
 
+/// How often a connection looks whether the disk has room, that waits for it.
+const LOOKS_AT_DISK: Duration = Duration::from_secs(1);
+
 impl Connection {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         scratch::with(|scratch| match self.drive(cx, scratch) {
@@ -203,7 +206,15 @@ impl Connection {
             return Err(End::Lost);
         }
         let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);
-        let dues = [self.session.deadline(), self.packet_due(), write, self.leaves_at, gives_way_until];
+        let looks_at_disk = self.scan_waits_for_disk().then(|| now.plus(LOOKS_AT_DISK));
+        let dues = [
+            self.session.deadline(),
+            self.packet_due(),
+            write,
+            self.leaves_at,
+            gives_way_until,
+            looks_at_disk,
+        ];
         let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;

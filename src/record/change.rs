@@ -127,6 +127,8 @@ pub enum Change {
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
+    /// It is so late now, and nothing else says so: the next start knows how long the broker was gone.
+    TimePassed(UnixMillis),
 }
 
 impl Change {

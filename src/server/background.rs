@@ -32,12 +32,10 @@ impl Background {
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }
-        let store = state.broker.store.clone();
-        background.tasks.spawn(disk_watch::watch(
-            store,
-            config.store.path.clone(),
-            config.store.free_space_min,
-        ));
+        let broker = Arc::clone(&state.broker);
+        background.tasks.spawn(async move { broker.run_clock().await });
+        let (broker, data) = (Arc::clone(&state.broker), config.store.path.clone());
+        background.tasks.spawn(disk_watch::watch(broker, data, config.store.free_space_min));
         if let Some(size_max) = config.store.size_max {
             let broker = Arc::clone(&state.broker);
             background.tasks.spawn(budget::watch(broker, config.store.path.clone(), size_max));

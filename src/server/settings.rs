@@ -45,6 +45,7 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         takeover_timeout: limits.takeover_timeout,
         shared: config.shared.clone(),
         checks_retained_source: config.retain.check_source,
+        clock_grace: config.store.clock_grace,
     }
 }
 

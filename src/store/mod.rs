@@ -23,6 +23,7 @@ mod queue;
 mod read;
 mod recover;
 mod restore;
+mod room;
 mod rows;
 mod runs;
 mod shared_rows;
@@ -31,6 +32,7 @@ pub(crate) mod sync;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timeline;
 mod watermark;
 mod writer;
 
@@ -57,6 +59,7 @@ pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use restore::{RestoreError, Restored, restore};
 pub use rows::{Progress, SessionRow};
+pub use timeline::Timeline;
 
 use crate::record::{Lsn, RecipientNo, Record};
 
@@ -123,7 +126,8 @@ struct Shared {
     registry: Registry,
     metrics: metrics::StoreMetrics,
     failure: watch::Sender<Option<String>>,
-    disk_full: AtomicBool,
+    room: room::Room,
+    timeline: Timeline,
     over_budget: AtomicBool,
 }
 
@@ -179,7 +183,8 @@ impl Store {
             registry,
             metrics: metrics::StoreMetrics::new(),
             failure: watch::Sender::default(),
-            disk_full: AtomicBool::new(false),
+            room: room::Room::default(),
+            timeline: Timeline::new(opened.times),
             over_budget: AtomicBool::new(false),
         });
         let writer = writer::Writer {
@@ -236,7 +241,7 @@ impl Store {
         if self.has_failed() {
             return Err(SubmitError::Failed);
         }
-        if self.shared.disk_full.load(Ordering::Relaxed) {
+        if !self.shared.room.is_left(self.shared.queue.bytes_ever()) {
             return Err(SubmitError::Full);
         }
         if self.shared.over_budget.load(Ordering::Relaxed) {
@@ -247,7 +252,33 @@ impl Store {
 
     /// Says whether the disk has room, from whoever looks at it.
     pub fn set_disk_full(&self, full: bool) {
-        self.shared.disk_full.store(full, Ordering::Relaxed);
+        self.shared.room.set_full(full);
+    }
+
+    /// Whether publishes are refused: somebody has said that the disk is full, or more was taken since than
+    /// there was room for.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.room.is_full()
+    }
+
+    /// Waits until half of the room is used that was seen last: time to look again.
+    pub async fn room_shrinks(&self) {
+        self.shared.room.bell.heard().await;
+    }
+
+    /// Says how many bytes may be written before the disk counts as full, and how many with what is kept free
+    /// for commits, from whoever looks at it. Until it is said again, publishes are admitted as long as they fit
+    /// in.
+    pub fn set_room(&self, bytes: u64, for_commits: u64) {
+        self.shared.room.set_for_commits(for_commits);
+        // In this order: a record that comes in between counts as waiting.
+        let ever = self.shared.queue.bytes_ever();
+        self.shared.room.set_left(bytes, ever, self.shared.queue.bytes() as u64);
+    }
+
+    /// What the times that are stored count for.
+    pub fn timeline(&self) -> &Timeline {
+        &self.shared.timeline
     }
 
     /// Says whether the database is nearly as large as it may be, from whoever looks at it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::sync::{AtomicUsize, Condvar, Mutex, Ordering};
+use super::sync::{AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::{Bell, SubmitError};
 use crate::record::{Leg, Lsn, RecipientNo, Record};
 
@@ -115,6 +115,8 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     /// A copy of the bytes in there, for those who only look: every connection does, before each read.
     bytes: AtomicUsize,
+    /// Bytes of all records that ever entered, for the same.
+    bytes_ever: AtomicU64,
     arrived: Condvar,
 }
 
@@ -142,7 +144,12 @@ impl Queue {
             closed: false,
             failed: false,
         };
-        Self { inner: Mutex::new(inner), bytes: AtomicUsize::new(0), arrived: Condvar::new() }
+        Self {
+            inner: Mutex::new(inner),
+            bytes: AtomicUsize::new(0),
+            bytes_ever: AtomicU64::new(0),
+            arrived: Condvar::new(),
+        }
     }
 
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
@@ -154,6 +161,7 @@ impl Queue {
         inner.next += 1;
         inner.bytes += entry.size;
         self.bytes.store(inner.bytes, Ordering::Relaxed);
+        self.bytes_ever.fetch_add(entry.size as u64, Ordering::Relaxed);
         inner.entries.push(Arc::clone(&entry));
         if inner.bytes >= inner.wake_at {
             inner.wake_at = NOBODY;
@@ -170,6 +178,11 @@ impl Queue {
     /// Bytes that wait for the writer.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records that entered since the start.
+    pub(super) fn bytes_ever(&self) -> u64 {
+        self.bytes_ever.load(Ordering::Relaxed)
     }
 
     /// Waits until there is something to write, and takes it in order up to `bytes_max` (one record at

@@ -118,8 +118,9 @@ impl Store {
     /// When the database cannot be read.
     pub fn oldest_published_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
-        let row = table.first()?;
-        row.map(|(_, row)| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
+        let Some((_, row)) = table.first()? else { return Ok(None) };
+        let message = self.timeline().current(rows::message(row.value(), drop)?.message);
+        Ok(Some(message.head().published_at))
     }
 
     /// How far a session is with its exchanges, as of the last commit. Blocks on the disk.
@@ -129,7 +130,9 @@ impl Store {
     pub fn progress(&self, recipient: RecipientNo) -> Result<Progress, StoreError> {
         let table = self.database.begin_read()?.open_table(PROGRESS)?;
         let row = table.get(recipient.0)?;
-        row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
+        let mut progress = row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))?;
+        progress.doubtful_before = self.timeline().counts_as(progress.doubtful_before);
+        Ok(progress)
     }
 
     /// When a message that is still owed was published. Blocks on the disk.
@@ -139,7 +142,8 @@ impl Store {
     pub fn published_at(&self, lsn: Lsn) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         let row = table.get(lsn.0)?;
-        row.map(|row| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
+        let stored = row.map(|row| rows::message(row.value(), drop)).transpose()?;
+        Ok(stored.map(|row| self.timeline().current(row.message).head().published_at))
     }
 
     /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter
@@ -200,6 +204,7 @@ impl Snapshot {
             })?;
             let leg = own.ok_or_else(|| store.missing(*lsn, recipient))?;
             let MessageRow { message, origin } = row;
+            let message = store.timeline().current(message);
             page.messages.push(Stored { lsn: *lsn, message, leg, origin, bytes: size as u64 });
         }
         Ok(page)

@@ -16,6 +16,7 @@ use super::rows::{self, SessionRow};
 use super::shared_rows::SharedRow;
 use super::state::{State, Sweep};
 use super::tables::{SCHEMA, Tables, key};
+use super::timeline::Times;
 use super::writer::NUMBERS_RESERVED;
 use super::{Backlog, Registry, Secret, StoreError, StoreIds, index, overlay};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
@@ -45,6 +46,7 @@ pub(super) struct Opened {
     /// The first number of this start.
     pub(super) first: Lsn,
     pub(super) reserved: Lsn,
+    pub(super) times: Times,
 }
 
 /// Turns a panic into an error: redb trusts a file that was closed in order, and panics on one that somebody
@@ -101,12 +103,13 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
-    let (ids, secret, first, reserved);
+    let (ids, secret, first, reserved, times);
     {
         let mut tables = Tables::open(&txn)?;
         check_schema(path, &mut tables)?;
         ids = ids_of(&mut tables)?;
         secret = secret_of(&mut tables)?;
+        times = tables.meta.get(key::CLOCK)?.map(|row| Times::from_row(row.value())).transpose()?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
@@ -123,7 +126,8 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         dead_letters(&tables, registry)?;
     }
     txn.commit()?;
-    Ok(Opened { database: Arc::new(database), state, recovered, ids, secret, first, reserved })
+    let times = times.unwrap_or_default();
+    Ok(Opened { database: Arc::new(database), state, recovered, ids, secret, first, reserved, times })
 }
 
 pub(super) fn explain(path: &Path, error: DatabaseError) -> StoreError {

@@ -113,4 +113,6 @@ pub(super) mod key {
     pub(in crate::store) const DEAD_LETTER_BYTES: &str = "dead_letter_bytes";
     /// Recipient numbers below this one may have been given out.
     pub(in crate::store) const RECIPIENTS: &str = "recipients";
+    /// The newest time that is stored, and when clocks were behind: [`crate::store::timeline`].
+    pub(in crate::store) const CLOCK: &str = "clock";
 }

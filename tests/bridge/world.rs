@@ -357,5 +357,6 @@ fn limits(config: &Config) -> BrokerLimits {
         takeover_timeout: Duration::from_secs(1),
         shared: Default::default(),
         checks_retained_source: false,
+        clock_grace: Duration::from_secs(3600),
     }
 }

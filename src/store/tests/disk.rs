@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Crash,
     /// This one fails; the ones after it work.
     Once,
+    /// This write and all after it fail, syncs work: the disk is full.
+    Full,
     /// The program has a bug.
     Panic,
 }
@@ -132,6 +134,10 @@ impl Medium {
         }
         self.count += 1;
         match self.fault {
+            Some((at, Fault::Full)) => {
+                let fails = self.count >= at && !is_sync;
+                if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            }
             Some((at, fault)) if at == self.count => {
                 assert!(fault != Fault::Panic, "injected");
                 self.crashed = fault == Fault::Crash;

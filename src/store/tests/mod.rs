@@ -5,6 +5,7 @@ mod checked;
 mod compacted;
 mod crash;
 mod disk;
+mod full;
 mod index;
 pub(crate) mod interleavings;
 mod model;
