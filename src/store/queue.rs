@@ -52,10 +52,15 @@ impl Strike {
 }
 
 impl Entry {
-    fn new(lsn: Lsn, mut record: Record) -> Self {
+    fn new(mut record: Record) -> Self {
         let size = record.size();
         let open = record.publication.as_mut().map(|p| std::mem::take(&mut p.legs)).unwrap_or_default();
-        Self { lsn, record, size, legs: Mutex::new(Legs { taken: false, open, complete: false, bell: None }) }
+        Self {
+            lsn: Lsn::ZERO,
+            record,
+            size,
+            legs: Mutex::new(Legs { taken: false, open, complete: false, bell: None }),
+        }
     }
 
     /// Strikes out the leg of a recipient that has completed it.
@@ -153,11 +158,16 @@ impl Queue {
     }
 
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
+        // Before the lock, which every publisher takes for every message.
+        let mut entry = Arc::new(Entry::new(record));
         let mut inner = self.inner.lock();
         if inner.failed || inner.closed || inner.next >= inner.reserved {
             return Err(SubmitError::Failed);
         }
-        let entry = Arc::new(Entry::new(Lsn(inner.next), record));
+        // Nobody else has it yet.
+        if let Some(entry) = Arc::get_mut(&mut entry) {
+            entry.lsn = Lsn(inner.next);
+        }
         inner.next += 1;
         inner.bytes += entry.size;
         self.bytes.store(inner.bytes, Ordering::Relaxed);
