@@ -1,6 +1,8 @@
 //! The one clock: wall time at the start plus elapsed time, so that it never jumps.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::record::UnixMillis;
 
@@ -14,9 +16,7 @@ pub struct Clock {
 impl Clock {
     /// Starts the clock at the wall time of now.
     pub fn start() -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        Self { started_at: UnixMillis(millis), started: Instant::now() }
+        Self { started_at: wall_time(), started: Instant::now() }
     }
 
     /// How long it has run.
@@ -27,5 +27,28 @@ impl Clock {
     /// The time now.
     pub fn now(&self) -> UnixMillis {
         self.started_at.plus(self.started.elapsed())
+    }
+}
+
+/// What the machine's wall clock says.
+fn wall_time() -> UnixMillis {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::WALL_TIME.get() {
+        return simulated;
+    }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+pub(crate) mod simulated {
+    //! The wall clock of a simulated machine; each thread has its own.
+
+    use std::cell::Cell;
+
+    use crate::record::UnixMillis;
+
+    thread_local! {
+        pub(crate) static WALL_TIME: Cell<Option<UnixMillis>> = const { Cell::new(None) };
     }
 }

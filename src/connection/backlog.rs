@@ -18,7 +18,7 @@ use crate::broker::{Group, Mode};
 use crate::codec::ReasonCode;
 use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
 use crate::session::{Claim, Close, Delivery, Outgoing};
-use crate::store::{StoreError, Stored};
+use crate::store::{StoreError, Stored, beside};
 
 /// Messages that one page holds at most.
 const PAGE: usize = 256;
@@ -224,7 +224,7 @@ impl Connection {
 
     fn read_page(&mut self, purpose: Purpose, owner: RecipientNo, numbers: Vec<Lsn>) {
         let store = self.context.broker.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.read(owner, &numbers));
+        let read = beside(move || store.read(owner, &numbers));
         self.backlog.page = Some(PendingPage { purpose, read });
     }
 }

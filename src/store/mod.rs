@@ -7,6 +7,7 @@
 //! Invariant: no redb type leaves this room, and nothing is acknowledged after a write has failed.
 
 mod bell;
+mod beside;
 mod bytes;
 mod error;
 mod metrics;
@@ -34,6 +35,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use bell::Bell;
+pub(crate) use beside::beside;
+#[cfg(test)]
+pub(crate) use beside::simulated::set_delay;
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
@@ -124,9 +128,22 @@ impl Store {
 
     fn start(
         opened: recover::Opened,
-        mut registry: Registry,
+        registry: Registry,
         settings: &StoreSettings,
     ) -> Result<(Self, Recovered), StoreError> {
+        let (store, writer, recovered) = Self::assemble(opened, registry, settings);
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|e| StoreError::Failed(format!("no thread for the writer: {e}")))?;
+        *store.writer.lock() = Some(thread);
+        Ok((store, recovered))
+    }
+
+    /// A store, and its writer, which does not run yet.
+    fn assemble(
+        opened: recover::Opened,
+        mut registry: Registry,
+        settings: &StoreSettings,
+    ) -> (Self, writer::Writer, Recovered) {
         registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
@@ -146,17 +163,15 @@ impl Store {
             commit_interval: settings.commit_interval,
             batch_bytes_max: settings.batch_bytes_max,
         };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run());
-        let thread = thread.map_err(|e| StoreError::Failed(format!("no thread for the writer: {e}")))?;
         let store = Self {
             shared,
             database: opened.database,
-            writer: Arc::new(Mutex::new(Some(thread))),
+            writer: Arc::default(),
             store_id: opened.store_id,
             secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
-        Ok((store, opened.recovered))
+        (store, writer, opened.recovered)
     }
 
     /// Drawn when the database was made: with a message number it names a message for ever.
