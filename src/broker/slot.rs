@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::turn::Room;
 use super::{Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
-use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
+use crate::record::{Addressee, Epoch, Lsn, Message, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
 use crate::store::{Backlog, Bell};
 use crate::topic::SubscriptionFilter;
@@ -330,6 +330,14 @@ impl Slot {
         let owed = self.durable.as_ref().map_or(0, |durable| durable.backlog.count());
         let inner = self.inner.lock();
         inner.outbox_bytes <= bytes_max / 2 && (inner.mode == Mode::Live || owed < RETAINED_OWED_MAX)
+    }
+
+    /// Whether a retained message can be handed over without being lost: it fits into the outbox, or the store owes
+    /// it to the session.
+    pub(super) fn has_room_for(&self, message: &Message, qos: Qos, bytes_max: usize) -> bool {
+        let is_owed = self.durable.is_some() && qos.min(message.head().qos) > Qos::AtMostOnce;
+        let inner = self.inner.lock();
+        is_owed || inner.outbox.is_empty() || inner.outbox_bytes + Delivery::size_of(message) <= bytes_max
     }
 
     /// The shared groups that the session takes part in.

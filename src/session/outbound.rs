@@ -36,7 +36,12 @@ pub struct Delivery {
 impl Delivery {
     /// Bytes that the delivery occupies while it waits, its share of the message included.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.message.size()
+        Self::size_of(&self.message)
+    }
+
+    /// As [`Delivery::size`], for a message that is to become one.
+    pub fn size_of(message: &Message) -> usize {
+        size_of::<Self>() + message.size()
     }
 }
 

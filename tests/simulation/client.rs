@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::history::{History, Subscribed, Verdict, payload};
+use super::history::{Arrival, History, SHARE, Subscribed, Verdict, payload};
 use super::network::Pipe;
-use super::packets::{self, Ack, Connect, Publish, Said, V5};
+use super::packets::{self, Ack, Connect, Publish, Said, V5, Will};
 use super::plan::Profile;
 use super::trace::Trace;
 use crate::store::tests::Dice;
@@ -16,8 +16,8 @@ pub struct Client {
     pub link: Option<Link>,
     /// Without a connection: when it comes back.
     pub returns_at: u64,
-    /// It has had a CONNACK in the life of its session.
-    is_known: bool,
+    /// Its session was there, and may only be gone when it has expired.
+    pub is_known: bool,
     /// Its own exchanges, in the order of their first PUBLISH.
     open: VecDeque<Exchange>,
     next_id: u16,
@@ -26,7 +26,7 @@ pub struct Client {
     received: BTreeMap<u16, String>,
     /// Answers that it has not given yet, in order.
     answers: VecDeque<(Ack, u16)>,
-    /// SUBSCRIBE without SUBACK: identifier and place of the subscription.
+    /// SUBSCRIBE or UNSUBSCRIBE that is not answered: identifier and place of the subscription.
     asked: Option<(u16, usize)>,
     /// Subscriptions that the session has.
     subscribed: BTreeSet<usize>,
@@ -38,14 +38,23 @@ pub struct Link {
     /// The broker's task.
     pub task: u64,
     pub inbox: Vec<u8>,
-    /// CONNACK has come.
-    pub is_open: bool,
+    /// CONNACK has come, and what it said about the session.
+    pub accepted: Option<Accepted>,
+    pub connected_at: u64,
     /// The connection breaks after so many bytes, in either direction.
     pub breaks_after: usize,
     /// Nothing moves until then.
     pub stalled_until: u64,
     /// Identifiers of messages that came on this connection and that the client has not acknowledged.
     unacknowledged: BTreeSet<u16>,
+}
+
+/// What a CONNACK said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub present: bool,
+    /// There was a session to find.
+    pub was_known: bool,
 }
 
 #[derive(Debug)]
@@ -76,13 +85,23 @@ pub struct Turn<'a> {
     pub is_winding_up: bool,
 }
 
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    Nothing,
+    Something,
+    /// It has said DISCONNECT, after which a will is void.
+    Goodbye,
+}
+
 impl Link {
-    pub fn new(pipe: Pipe, task: u64, breaks_after: usize) -> Self {
+    pub fn new(pipe: Pipe, task: u64, connected_at: u64, breaks_after: usize) -> Self {
         Self {
             pipe,
             task,
             inbox: Vec::new(),
-            is_open: false,
+            accepted: None,
+            connected_at,
             breaks_after,
             stalled_until: 0,
             unacknowledged: BTreeSet::new(),
@@ -109,24 +128,35 @@ impl Client {
         }
     }
 
-    /// Begins a connection.
-    pub fn connect(&mut self, link: Link, history: &mut History) {
+    /// Begins a connection; gives the number of the will that it leaves.
+    pub fn connect(&mut self, link: Link, history: &mut History) -> Option<usize> {
         let clean = !self.profile.is_durable;
         if clean {
             self.forget(history);
         }
+        let topic = format!("w/{}", self.number);
+        let will = self.profile.will.map(|(qos, delay)| {
+            let will = Publish { qos, topic: topic.clone(), ..Publish::default() };
+            let number = history.published(self.number, &will, true);
+            history.sent(number, false, false);
+            (number, payload(number, 3), qos, delay)
+        });
+        let as_sent =
+            |(_, payload, qos, delay): &(usize, String, u8, u32)| (payload.clone(), *qos, *delay);
+        let sent = will.as_ref().map(as_sent);
         let connect = Connect {
             version: self.profile.version,
             client_id: &self.profile.name,
             clean,
             expiry: if clean { 0 } else { self.profile.expiry },
             receive_maximum: self.profile.receive_maximum,
-            will: None,
+            will: sent.as_ref().map(|(payload, qos, delay)| Will { topic: &topic, payload, qos: *qos, delay: *delay }),
         };
         link.pipe.send(&packets::connect(&connect));
         self.answers.clear();
         self.asked = None;
         self.link = Some(link);
+        will.map(|(number, ..)| number)
     }
 
     /// The connection is gone.
@@ -137,7 +167,7 @@ impl Client {
 
     /// Nothing is left to do, as far as this client knows.
     pub fn is_done(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.is_open && link.inbox.is_empty())
+        self.link.as_ref().is_some_and(|link| link.accepted.is_some() && link.inbox.is_empty())
             && self.open.is_empty()
             && self.answers.is_empty()
             && self.received.is_empty()
@@ -148,10 +178,8 @@ impl Client {
     /// What keeps it from being done.
     pub fn state(&self) -> String {
         let Self { number, open, answers, received, asked, .. } = self;
-        let link = self.link.as_ref().map(|link| (link.is_open, &link.inbox));
-        format!(
-            "c{number}: {link:?}, open {open:?}, answers {answers:?}, received {received:?}, asked {asked:?}"
-        )
+        let link = self.link.as_ref().map(|link| (link.accepted, &link.inbox));
+        format!("c{number}: {link:?}, open {open:?}, answers {answers:?}, received {received:?}, asked {asked:?}")
     }
 
     /// The session is over: nothing of it counts any more.
@@ -163,20 +191,20 @@ impl Client {
         self.subscribed.clear();
     }
 
-    /// Hears one packet, or says something. False when there is nothing to do.
-    pub fn act(&mut self, turn: &mut Turn<'_>) -> Result<bool, String> {
+    /// Hears one packet, or says something.
+    pub fn act(&mut self, turn: &mut Turn<'_>) -> Result<Did, String> {
         let version = self.profile.version;
-        let Some(link) = &mut self.link else { return Ok(false) };
+        let Some(link) = &mut self.link else { return Ok(Did::Nothing) };
         if turn.is_winding_up || !turn.dice.one_in(3) {
             let said = packets::take(&mut link.inbox, version);
             if let Some(said) = said.map_err(|wrong| format!("c{}: {wrong}", self.number))? {
                 turn.trace.add(turn.now, format_args!("c{} hears {said:?}", self.number));
                 self.hear(said, turn)?;
-                return Ok(true);
+                return Ok(Did::Something);
             }
         }
-        if !link.is_open {
-            return Ok(false);
+        if link.accepted.is_none() {
+            return Ok(Did::Nothing);
         }
         if let Some((ack, id)) = self.answers.pop_front() {
             if matches!(ack, Ack::Puback | Ack::Pubcomp) {
@@ -184,20 +212,42 @@ impl Client {
             }
             turn.trace.add(turn.now, format_args!("c{} says {ack:?} {id}", self.number));
             link.pipe.send(&packets::ack(ack, id));
-            return Ok(true);
+            return Ok(Did::Something);
         }
-        if self.asked.is_none()
-            && let Some(place) =
-                (0..self.profile.subscriptions.len()).find(|at| !self.subscribed.contains(at))
-        {
-            self.subscribe(place, turn);
-            return Ok(true);
+        Ok(self.begin_something(turn))
+    }
+
+    fn begin_something(&mut self, turn: &mut Turn<'_>) -> Did {
+        let places = self.profile.subscriptions.len();
+        if self.asked.is_none() {
+            if let Some(place) = (0..places).find(|at| !self.subscribed.contains(at)) {
+                self.subscribe(place, turn);
+                return Did::Something;
+            }
+            if !turn.is_winding_up && self.profile.is_fickle && turn.dice.one_in(20) && places > 0 {
+                self.unsubscribe(turn.dice.roll(places), turn);
+                return Did::Something;
+            }
         }
-        if !turn.is_winding_up && self.left_to_publish > 0 && self.open.len() < turn.window {
+        if turn.is_winding_up {
+            return Did::Nothing;
+        }
+        if turn.dice.one_in(2 * self.profile.restless) {
+            turn.trace.add(turn.now, format_args!("c{} says goodbye", self.number));
+            self.send(&packets::disconnect(self.profile.version, None));
+            return Did::Goodbye;
+        }
+        if self.left_to_publish > 0 && self.open.len() < turn.window {
             self.publish(turn);
-            return Ok(true);
+            return Did::Something;
         }
-        Ok(false)
+        Did::Nothing
+    }
+
+    /// Ends its session for good.
+    pub fn leave_for_good(&self) {
+        self.send(&packets::disconnect(self.profile.version, None));
+        self.link.iter().for_each(|link| link.pipe.close());
     }
 
     fn send(&self, bytes: &[u8]) {
@@ -206,10 +256,24 @@ impl Client {
 
     fn subscribe(&mut self, place: usize, turn: &mut Turn<'_>) {
         let id = self.unused_id();
-        let Some((filter, qos)) = self.profile.subscriptions.get(place) else { return };
+        let (filter, qos) = &self.profile.subscriptions[place];
         turn.trace.add(turn.now, format_args!("c{} subscribes {id} to {filter} with {qos}", self.number));
         turn.history.subscription(self.number, filter, *qos, Subscribed::Asked);
         self.send(&packets::subscribe(self.profile.version, id, filter, *qos));
+        self.asked = Some((id, place));
+    }
+
+    /// Leaves a subscription; that of the group it keeps.
+    fn unsubscribe(&mut self, place: usize, turn: &mut Turn<'_>) {
+        let id = self.unused_id();
+        let (filter, qos) = &self.profile.subscriptions[place];
+        if filter.starts_with(SHARE) {
+            return;
+        }
+        turn.trace.add(turn.now, format_args!("c{} unsubscribes {id} from {filter}", self.number));
+        turn.history.subscription(self.number, filter, *qos, Subscribed::Left);
+        self.send(&packets::unsubscribe(self.profile.version, id, filter));
+        self.subscribed.remove(&place);
         self.asked = Some((id, place));
     }
 
@@ -217,14 +281,21 @@ impl Client {
         self.left_to_publish -= 1;
         let qos = turn.dice.roll(3) as u8;
         let topic = turn.dice.pick(&self.profile.topics).cloned().unwrap_or_default();
-        let message = turn.history.published(self.number, &topic, qos, false);
-        let id = if qos > 0 { self.unused_id() } else { 0 };
-        let payload = payload(message, turn.dice.roll(self.profile.payload_max));
-        let publish = Publish { qos, id, topic, payload, ..Publish::default() };
+        let retain = topic.starts_with("r/");
+        let expires = !retain && self.profile.version == V5 && turn.dice.one_in(self.profile.perishable);
+        let expiry = expires.then(|| 1 + turn.dice.roll(30) as u32);
+        let mut publish = Publish { qos, topic, retain, expiry, ..Publish::default() };
+        let message = turn.history.published(self.number, &publish, false);
+        let removes = retain && turn.dice.one_in(4);
+        if !removes {
+            publish.payload = payload(message, turn.dice.roll(self.profile.payload_max));
+        }
+        publish.id = if qos > 0 { self.unused_id() } else { 0 };
         turn.trace.add(turn.now, format_args!("c{} says {publish:?}", self.number));
+        turn.history.sent(message, retain, removes);
         self.send(&packets::publish(self.profile.version, &publish));
         if qos > 0 {
-            self.open.push_back(Exchange { id, message, stage: Stage::Published, publish });
+            self.open.push_back(Exchange { id: publish.id, message, stage: Stage::Published, publish });
         }
     }
 
@@ -239,7 +310,7 @@ impl Client {
     }
 
     fn hear(&mut self, said: Said, turn: &mut Turn<'_>) -> Verdict {
-        let is_open = self.link.as_ref().is_some_and(|link| link.is_open);
+        let is_open = self.link.as_ref().is_some_and(|link| link.accepted.is_some());
         match said {
             Said::Connack { present, reason } if !is_open => self.hear_connack(present, reason, turn),
             Said::Publish(publish) if is_open => self.hear_publish(publish, turn),
@@ -248,6 +319,10 @@ impl Client {
             Said::Pubrel(id, reason) if is_open => self.hear_pubrel(id, reason),
             Said::Pubcomp(id, reason) => self.hear_pubcomp(id, reason),
             Said::Suback(id, reasons) => self.hear_suback(id, &reasons, turn.history),
+            Said::Unsuback(id) if self.asked.is_some_and(|(asked, _)| asked == id) => {
+                self.asked = None;
+                Ok(())
+            }
             Said::Disconnect(_) if is_open && self.profile.version == V5 => Ok(()),
             other => Err(format!("c{}: {other:?} does not belong here", self.number)),
         }
@@ -261,23 +336,22 @@ impl Client {
         if present && !self.profile.is_durable {
             return Err(format!("c{}: a clean session is present", self.number));
         }
-        if !present && self.is_known {
-            return Err(format!("c{}: its session is lost", self.number));
-        }
+        let was_known = self.is_known;
         if !present {
             self.forget(turn.history);
         }
         self.is_known = self.profile.is_durable;
         let Some(link) = &mut self.link else { return Ok(()) };
-        link.is_open = true;
+        link.accepted = Some(Accepted { present, was_known });
         // [MQTT-4.4.0-1]
         for exchange in &mut self.open {
             turn.trace.add(turn.now, format_args!("c{} repeats {exchange:?}", self.number));
             let bytes = match exchange.stage {
                 Stage::Released => packets::ack(Ack::Pubrel, exchange.id),
                 Stage::Published => {
-                    turn.history.messages[exchange.message].sends += 1;
                     exchange.publish.dup = true;
+                    let Publish { retain, payload, .. } = &exchange.publish;
+                    turn.history.sent(exchange.message, *retain, payload.is_empty());
                     packets::publish(self.profile.version, &exchange.publish)
                 }
             };
@@ -288,10 +362,11 @@ impl Client {
 
     fn hear_publish(&mut self, publish: Publish, turn: &mut Turn<'_>) -> Verdict {
         let (number, id) = (self.number, publish.id);
-        if publish.qos == 0 {
-            return turn.history.received(number, &publish);
-        }
         let Some(link) = &mut self.link else { return Ok(()) };
+        let at = Arrival { now: turn.now, connected_at: link.connected_at };
+        if publish.qos == 0 {
+            return turn.history.received(number, &publish, at);
+        }
         if !link.unacknowledged.insert(id) {
             return Err(format!("c{number}: {id} comes a second time without having been acknowledged"));
         }
@@ -299,8 +374,8 @@ impl Client {
             V5 => turn.inflight.min(self.profile.receive_maximum.into()),
             _ => turn.inflight,
         };
-        if link.unacknowledged.len() > window {
-            let open = link.unacknowledged.len();
+        let open = link.unacknowledged.len();
+        if open > window {
             return Err(format!("c{number}: {open} messages at once, {window} at most: {publish:?}"));
         }
         if publish.qos == 1 {
@@ -308,7 +383,7 @@ impl Client {
                 return Err(format!("c{number}: {id} has a QoS 2 exchange, and comes with {publish:?}"));
             }
             self.answers.push_back((Ack::Puback, id));
-            return turn.history.received(number, &publish);
+            return turn.history.received(number, &publish, at);
         }
         self.answers.push_back((Ack::Pubrec, id));
         match self.received.get(&id) {
@@ -317,7 +392,7 @@ impl Client {
             Some(known) => Err(format!("c{number}: {id} is in use for {known}, and comes with {publish:?}")),
             None => {
                 self.received.insert(id, publish.payload.clone());
-                turn.history.received(number, &publish)
+                turn.history.received(number, &publish, at)
             }
         }
     }
@@ -339,7 +414,7 @@ impl Client {
         if exchange.publish.qos != qos || exchange.stage == Stage::Released {
             return Err(format!("c{number}: the wrong acknowledgement for {exchange:?}"));
         }
-        turn.history.acknowledged(exchange.message, reason)?;
+        turn.history.acknowledged(exchange.message, reason, turn.now)?;
         if qos == 1 || reason >= 0x80 {
             self.open.remove(place);
         } else {

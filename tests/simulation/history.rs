@@ -1,6 +1,6 @@
 //! What was published and received, and what must be true of it at every moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::packets::Publish;
 
@@ -10,19 +10,25 @@ pub type Verdict = Result<(), String>;
 /// A message as its publisher knows it.
 #[derive(Clone, Debug)]
 pub struct Message {
-    pub publisher: usize,
-    pub topic: String,
-    pub qos: u8,
-    pub retain: bool,
-    /// How often its PUBLISH was sent.
-    pub sends: usize,
-    /// PUBACK or PUBREC has come, with success.
-    pub is_acknowledged: bool,
-    /// It was refused.
-    pub is_refused: bool,
+    publisher: usize,
+    topic: String,
+    qos: u8,
+    /// A will: the broker publishes it, and order says nothing about it.
+    is_will: bool,
+    /// Message Expiry Interval, seconds.
+    expiry: Option<u32>,
+    /// How often its PUBLISH may have reached the broker.
+    sends: usize,
+    /// When PUBACK or PUBREC came, with success; anything when a will is due.
+    safe_since: Option<u64>,
+    /// It was refused, or is a will that was cancelled.
+    is_void: bool,
+    /// Nobody gets it before.
+    not_before: u64,
 }
 
-/// What a client's session is owed, and was given. It begins anew when the session does.
+/// What a client's session is owed, and was given. It begins anew when the session does. A shared group and a
+/// route have one, too.
 #[derive(Clone, Debug, Default)]
 struct Session {
     is_durable: bool,
@@ -32,12 +38,16 @@ struct Session {
     got: BTreeMap<usize, Got>,
     /// The newest message that has come of a publisher, on a topic, with a QoS at both ends.
     newest: BTreeMap<(usize, String, u8, u8), usize>,
+    /// Retained messages that came because of a SUBSCRIBE, the last of each topic.
+    retained: BTreeMap<String, usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Subscription {
     qos: u8,
     state: Subscribed,
+    /// By topic: nothing that was retained before this place of its log is sent for the subscription.
+    floors: BTreeMap<String, usize>,
 }
 
 /// How far a subscription is.
@@ -58,49 +68,98 @@ struct Got {
     originals: usize,
 }
 
+/// Every sending of a retained message to one topic. `None` takes it away.
+type Log = Vec<(Option<usize>, usize)>;
+
 /// Everything that happened between the clients and the broker.
 #[derive(Debug)]
 pub struct History {
-    pub messages: Vec<Message>,
+    messages: Vec<Message>,
+    /// Of clients, by number; then the shared group's and the route's.
     sessions: Vec<Session>,
+    clients: usize,
+    retained: BTreeMap<String, Log>,
+    /// What the route has under its numbers.
+    routed: BTreeMap<u64, usize>,
 }
+
+/// A client's view of the connection a message came on.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub now: u64,
+    /// When the connection began.
+    pub connected_at: u64,
+}
+
+/// What the shared group is called.
+pub const SHARE: &str = "$share/g/";
 
 impl History {
     /// Of clients with durable sessions, or not.
-    pub fn new(are_durable: impl Iterator<Item = bool>) -> Self {
+    pub fn new(are_durable: impl Iterator<Item = bool>, has_route: bool) -> Self {
         let session = |is_durable| Session { is_durable, ..Session::default() };
-        Self { messages: Vec::new(), sessions: are_durable.map(session).collect() }
+        let mut sessions: Vec<_> = are_durable.map(session).collect();
+        let clients = sessions.len();
+        sessions.extend([session(true), session(true)]);
+        let mut history = Self {
+            messages: Vec::new(),
+            sessions,
+            clients,
+            retained: BTreeMap::new(),
+            routed: BTreeMap::new(),
+        };
+        if has_route {
+            history.subscription(clients + 1, "t/#", 2, Subscribed::Granted);
+        }
+        history
     }
 
-    /// A PUBLISH is about to be sent for the first time. From now on every session that has the SUBACK is owed it.
-    pub fn published(&mut self, publisher: usize, topic: &str, qos: u8, retain: bool) -> usize {
+    /// A PUBLISH is about to be sent for the first time, or a will to be left. From now on every session that has
+    /// the SUBACK is owed it.
+    pub fn published(&mut self, publisher: usize, publish: &Publish, is_will: bool) -> usize {
         let number = self.messages.len();
         self.messages.push(Message {
             publisher,
-            topic: topic.to_owned(),
-            qos,
-            retain,
-            sends: 1,
-            is_acknowledged: false,
-            is_refused: false,
+            topic: publish.topic.clone(),
+            qos: publish.qos,
+            is_will,
+            expiry: publish.expiry,
+            sends: 0,
+            safe_since: None,
+            is_void: false,
+            not_before: if is_will { u64::MAX } else { 0 },
         });
         for session in &mut self.sessions {
-            let granted = session.qos_of(topic, |state| state == Subscribed::Granted);
-            if let Some(qos) = granted.map(|granted| granted.min(qos)).filter(|qos| *qos > 0) {
+            let granted = session.qos_of(&publish.topic, |state| state == Subscribed::Granted);
+            if let Some(qos) = granted.map(|granted| granted.min(publish.qos)).filter(|qos| *qos > 0) {
                 session.owed.insert(number, qos);
             }
         }
         number
     }
 
+    /// It is sent, for the first time or again. `removes` says that its payload is empty.
+    pub fn sent(&mut self, number: usize, retain: bool, removes: bool) {
+        let message = &mut self.messages[number];
+        message.sends += 1;
+        if removes {
+            // Nobody can tell by its payload that it has come.
+            self.sessions.iter_mut().for_each(|session| drop(session.owed.remove(&number)));
+        }
+        if retain {
+            let log = self.retained.entry(message.topic.clone()).or_default();
+            log.push(((!removes).then_some(number), number));
+        }
+    }
+
     /// The broker has the message, or does not want it.
-    pub fn acknowledged(&mut self, number: usize, reason: u8) -> Verdict {
+    pub fn acknowledged(&mut self, number: usize, reason: u8, now: u64) -> Verdict {
         let message = &mut self.messages[number];
         if reason >= 0x80 {
-            message.is_refused = !message.is_acknowledged;
+            message.is_void = message.sends == 1;
             return Ok(());
         }
-        message.is_acknowledged = true;
+        message.safe_since.get_or_insert(now);
         // Of a session that is not durable only the broker knows when it ends.
         let mut durable = self.sessions.iter().filter(|session| session.is_durable);
         let is_owed = durable.any(|session| session.owed.contains_key(&number));
@@ -110,6 +169,38 @@ impl History {
         Ok(())
     }
 
+    /// A will is not published before this time.
+    pub fn will_not_before(&mut self, number: usize, at: u64) {
+        self.messages[number].not_before = at;
+    }
+
+    /// A will was published, or is about to be.
+    pub fn will_is_due(&mut self, number: usize) {
+        self.messages[number].safe_since = Some(0);
+    }
+
+    /// A will was cancelled.
+    ///
+    /// # Errors
+    /// When somebody has it.
+    pub fn will_is_void(&mut self, number: usize) -> Verdict {
+        self.messages[number].is_void = true;
+        match self.sessions.iter().position(|session| session.got.contains_key(&number)) {
+            Some(client) => Err(format!("c{client} has the will m{number}, which was cancelled")),
+            None => Ok(()),
+        }
+    }
+
+    /// That a will was cancelled was not on disk when the process ended.
+    pub fn will_may_come(&mut self, number: usize) {
+        self.messages[number].is_void = false;
+    }
+
+    /// The process has ended: what it published and did not store may be published once more.
+    pub fn crashed(&mut self) {
+        self.messages.iter_mut().filter(|message| message.is_will).for_each(|will| will.sends += 1);
+    }
+
     /// A session begins: nothing is owed from before.
     pub fn session_begins(&mut self, client: usize) {
         let session = &mut self.sessions[client];
@@ -117,8 +208,17 @@ impl History {
     }
 
     pub fn subscription(&mut self, client: usize, filter: &str, qos: u8, state: Subscribed) {
+        if let Some(filter) = filter.strip_prefix(SHARE)
+            && state == Subscribed::Granted
+        {
+            self.subscription(self.clients, filter, qos, state);
+        }
+        let floors = self.retained.iter().map(|(topic, log)| (topic.clone(), self.last_safe(log).unwrap_or(0)));
+        let floors = floors.collect();
         let session = &mut self.sessions[client];
-        session.subscriptions.insert(filter.to_owned(), Subscription { qos, state });
+        let known = session.subscriptions.entry(filter.to_owned());
+        let known = known.or_insert(Subscription { qos, state, floors });
+        known.state = state;
         if state == Subscribed::Left {
             let messages = &self.messages;
             session.owed.retain(|number, _| !matches(filter, &messages[*number].topic));
@@ -126,60 +226,180 @@ impl History {
     }
 
     /// A client was given a message; repeats under an open QoS 2 identifier are none.
-    pub fn received(&mut self, client: usize, publish: &Publish) -> Verdict {
+    pub fn received(&mut self, client: usize, publish: &Publish, at: Arrival) -> Verdict {
+        if publish.payload.is_empty() {
+            return self.judge_removal(client, publish);
+        }
         let number = number_of(&publish.payload)?;
-        let Some(message) = self.messages.get(number) else {
-            return Err(format!("m{number} out of nowhere"));
-        };
-        let session = &mut self.sessions[client];
         let name = format!("c{client}: m{number} ({publish:?})");
-        if publish.topic != message.topic {
-            return Err(format!("{name} was published to {}", message.topic));
+        let Some(message) = self.messages.get(number) else { return Err(format!("{name} out of nowhere")) };
+        let asked = self.sessions[client].qos_of_any(&message.topic);
+        if asked.is_none_or(|asked| publish.qos > asked.min(message.qos)) {
+            return Err(format!("{name} was asked for with {asked:?} and published with {}", message.qos));
         }
-        let granted = session.qos_of(&message.topic, |_| true);
-        if granted.is_none_or(|granted| publish.qos > granted.min(message.qos)) {
-            return Err(format!("{name} was asked for with {granted:?} and published with {}", message.qos));
+        message.judge(&name, publish, at)?;
+        if publish.retain {
+            return self.judge_retained(client, &name, number);
         }
+        let is_shared = message.topic.starts_with("s/");
+        let session = &mut self.sessions[if is_shared { self.clients } else { client }];
         if session.owed.get(&number).is_some_and(|qos| publish.qos < *qos) {
             return Err(format!("{name} is owed with a higher QoS"));
         }
-        if message.is_refused && message.sends == 1 {
-            return Err(format!("{name} was refused"));
-        }
-        session.judge_copies(&name, number, message, publish)?;
-        session.judge_order(&name, number, message, publish)
+        session.judge_copies(&name, number, message, publish, is_shared)?;
+        if is_shared { Ok(()) } else { session.judge_order(&name, number, message, publish) }
     }
 
-    /// What is acknowledged and has not come to everyone who is owed it.
+    /// The route's target was given a message under a number.
+    pub fn routed(&mut self, lsn: u64, publish: &Publish) -> Verdict {
+        let number = number_of(&publish.payload)?;
+        let name = format!("route: m{number} as {lsn}");
+        if *self.routed.entry(lsn).or_insert(number) != number {
+            return Err(format!("{name}, which was m{}", self.routed[&lsn]));
+        }
+        let Some(message) = self.messages.get(number) else { return Err(format!("{name} out of nowhere")) };
+        let names = self.routed.values().filter(|known| **known == number).count();
+        if names > message.originals() {
+            return Err(format!("{name} has {names} numbers, and was sent {} times", message.sends));
+        }
+        if message.is_void {
+            return Err(format!("{name} was refused"));
+        }
+        self.sessions[self.clients + 1].got.entry(number).or_default().copies += 1;
+        Ok(())
+    }
+
+    /// What is acknowledged and has not come to everyone who is owed it. A message that may have expired is not
+    /// missed.
     pub fn missing(&self) -> Vec<String> {
+        let is_missed = |number: &usize| {
+            let message = &self.messages[*number];
+            message.safe_since.is_some() && message.expiry.is_none()
+        };
         let missing = |(client, session): (usize, &Session)| {
             let numbers = session.owed.keys().filter(|number| !session.got.contains_key(number));
-            let numbers: Vec<_> =
-                numbers.filter(|number| self.messages[**number].is_acknowledged).copied().collect();
+            let numbers: Vec<_> = numbers.filter(|number| is_missed(number)).copied().collect();
             (!numbers.is_empty()).then(|| format!("c{client} has not got {numbers:?}"))
         };
         self.sessions.iter().enumerate().filter_map(missing).collect()
     }
+
+    /// That a client which has just subscribed was given the last acknowledged state of every topic, or one that
+    /// was sent later and never acknowledged.
+    pub fn judge_retained_state(&self, client: usize) -> Verdict {
+        for (topic, log) in &self.retained {
+            let got = self.sessions[client].retained.get(topic).copied();
+            let floor = self.last_safe(log);
+            let mut possible: BTreeSet<_> = log[floor.unwrap_or(0)..].iter().map(|(state, _)| *state).collect();
+            if floor.is_none() {
+                possible.insert(None);
+            }
+            if !possible.contains(&got) {
+                return Err(format!("{topic} holds {got:?} and not one of {possible:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last place of which it is sure that the broker has come to it. A QoS 2 PUBLISH that is sent again may have
+    /// been taken the first time.
+    fn last_safe(&self, log: &Log) -> Option<usize> {
+        let is_sure = |place: &usize| {
+            let number = log[*place].1;
+            let message = &self.messages[number];
+            let is_first = log[..*place].iter().all(|(_, before)| *before != number);
+            message.safe_since.is_some() && (message.qos < 2 || is_first)
+        };
+        (0..log.len()).rev().find(is_sure)
+    }
+
+    fn judge_removal(&self, client: usize, publish: &Publish) -> Verdict {
+        let is_known = self.retained.contains_key(&publish.topic);
+        if !is_known || publish.retain {
+            return Err(format!("c{client}: {publish:?} has no payload"));
+        }
+        Ok(())
+    }
+
+    /// A retained message that comes because of a SUBSCRIBE is at least as new as what was acknowledged then.
+    fn judge_retained(&mut self, client: usize, name: &str, number: usize) -> Verdict {
+        let topic = &self.messages[number].topic;
+        let log = self.retained.get(topic).map(Vec::as_slice).unwrap_or_default();
+        let place = log.iter().rposition(|(state, _)| *state == Some(number));
+        let session = &mut self.sessions[client];
+        let matching = session.subscriptions.iter().filter(|(filter, _)| matches(filter, topic));
+        let floor = matching.map(|(_, known)| known.floors.get(topic).copied().unwrap_or(0)).min();
+        if place < floor {
+            return Err(format!("{name} at {place:?} is older than what was retained, at {floor:?}"));
+        }
+        session.retained.insert(topic.clone(), number);
+        Ok(())
+    }
+}
+
+impl Message {
+    /// How many messages it may be to the broker: a QoS 1 PUBLISH that is sent again is another one.
+    fn originals(&self) -> usize {
+        if self.qos == 2 && !self.is_will { 1 } else { self.sends.max(1) }
+    }
+
+    /// What is true of every copy, whoever gets it.
+    fn judge(&self, name: &str, publish: &Publish, at: Arrival) -> Verdict {
+        if publish.topic != self.topic {
+            return Err(format!("{name} was published to {}", self.topic));
+        }
+        if self.is_void {
+            return Err(format!("{name} was refused or cancelled"));
+        }
+        if at.now < self.not_before {
+            return Err(format!("{name} comes before {}", self.not_before));
+        }
+        let Some(expiry) = self.expiry else { return Ok(()) };
+        // The broker has had it since then at the latest, and sent it no earlier than the connection began.
+        let waited = self.safe_since.map_or(0, |since| at.connected_at.saturating_sub(since));
+        let left = (u64::from(expiry) * 1000).saturating_sub(waited);
+        if left == 0 && !publish.dup {
+            return Err(format!("{name} had expired when the connection began"));
+        }
+        if publish.expiry.is_some_and(|told| told == 0 || u64::from(told) * 1000 > left + 1000) {
+            return Err(format!("{name} has at most {left} ms left"));
+        }
+        Ok(())
+    }
 }
 
 impl Session {
-    /// The highest QoS that was asked for with a filter that matches.
+    /// The highest QoS of the plain subscriptions that match.
     fn qos_of(&self, topic: &str, counts: impl Fn(Subscribed) -> bool) -> Option<u8> {
         let matching = self.subscriptions.iter().filter(|(filter, _)| matches(filter, topic));
         matching.filter(|(_, known)| counts(known.state)).map(|(_, known)| known.qos).max()
     }
 
-    fn judge_copies(&mut self, name: &str, number: usize, message: &Message, publish: &Publish) -> Verdict {
+    /// The highest QoS of all that match and were asked for, shared ones as well.
+    fn qos_of_any(&self, topic: &str) -> Option<u8> {
+        let plain = |filter: &str| filter.strip_prefix(SHARE).unwrap_or(filter).to_owned();
+        let matching = self.subscriptions.iter().filter(|(filter, _)| matches(&plain(filter), topic));
+        matching.map(|(_, known)| known.qos).max()
+    }
+
+    fn judge_copies(
+        &mut self,
+        name: &str,
+        number: usize,
+        message: &Message,
+        publish: &Publish,
+        is_shared: bool,
+    ) -> Verdict {
         let got = self.got.entry(number).or_default();
         got.copies += 1;
         got.originals += usize::from(!publish.dup);
-        if publish.qos == 2 && got.copies > 1 {
+        if publish.qos == 2 && got.copies > message.originals() {
             return Err(format!("{name} comes {} times with QoS 2", got.copies));
         }
-        // A QoS 1 PUBLISH that is sent again is another message to the broker.
-        let sends = if message.qos == 2 { 1 } else { message.sends };
-        if got.originals > sends {
-            return Err(format!("{name}, sent {sends} times, comes {} times without DUP", got.originals));
+        // What a member of a group has not acknowledged is new to the next one.
+        if got.originals > message.originals() && !is_shared {
+            let (sends, times) = (message.originals(), got.originals);
+            return Err(format!("{name}, sent {sends} times, comes {times} times without DUP"));
         }
         Ok(())
     }
@@ -188,7 +408,7 @@ impl Session {
     fn judge_order(&mut self, name: &str, number: usize, message: &Message, publish: &Publish) -> Verdict {
         // What was not owed when it was first sent may have passed, and come when it was sent again.
         let came_late = message.sends > 1 && !self.owed.contains_key(&number);
-        if came_late || self.got.get(&number).is_some_and(|got| got.copies > 1) {
+        if message.is_will || came_late || self.got.get(&number).is_some_and(|got| got.copies > 1) {
             return Ok(());
         }
         let stream = (message.publisher, message.topic.clone(), message.qos, publish.qos);
@@ -204,7 +424,8 @@ pub fn payload(number: usize, len: usize) -> String {
     format!("m{number};{}", "x".repeat(len))
 }
 
-fn number_of(payload: &str) -> Result<usize, String> {
+/// The message that a payload belongs to.
+pub fn number_of(payload: &str) -> Result<usize, String> {
     let number = payload.strip_prefix('m').and_then(|rest| rest.split(';').next()?.parse().ok());
     number.ok_or_else(|| format!("{payload:?} was published by nobody"))
 }

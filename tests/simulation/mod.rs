@@ -17,7 +17,10 @@ mod network;
 mod packets;
 mod plan;
 mod process;
+mod sessions;
+mod target;
 mod trace;
+mod wind_up;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

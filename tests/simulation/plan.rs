@@ -1,6 +1,7 @@
 //! What a run is: limits, clients, what they do and how often something goes wrong. All of it follows from the
 //! seed.
 
+use super::history::SHARE;
 use crate::broker::BrokerLimits;
 use crate::broker::tests::{LIMITS, STORE};
 use crate::session::SessionLimits;
@@ -13,6 +14,8 @@ pub struct Plan {
     pub limits: BrokerLimits,
     pub store: StoreSettings,
     pub clients: Vec<Profile>,
+    /// Whether there is a route with a target.
+    pub has_route: bool,
     /// Steps until everything that goes wrong stops.
     pub steps: usize,
     /// One step in so many cuts a connection.
@@ -21,6 +24,8 @@ pub struct Plan {
     pub kills: usize,
     /// Writes and syncs of the disk after which it fails, at most; 0 for a disk that does not.
     pub disk_faults: usize,
+    /// One step in so many fills the disk, or makes room.
+    pub fills: usize,
     /// One step in so many turns the clock on by a long time.
     pub jumps: usize,
 }
@@ -36,19 +41,26 @@ pub struct Profile {
     /// Seconds that it does, for 5.0.
     pub expiry: u32,
     pub receive_maximum: u16,
+    /// QoS of its will, and seconds that it waits.
+    pub will: Option<(u8, u32)>,
     /// Filter and QoS.
     pub subscriptions: Vec<(String, u8)>,
+    /// It leaves subscriptions and comes back to them.
+    pub is_fickle: bool,
     /// Topics that it publishes to.
     pub topics: Vec<String>,
     /// Messages that it publishes.
     pub messages: usize,
     /// Bytes of a payload at most.
     pub payload_max: usize,
+    /// One message in so many expires.
+    pub perishable: usize,
     /// One turn in so many lets go of the connection.
     pub restless: usize,
 }
 
-const DAY: u32 = 86_400;
+/// Seconds.
+pub const DAY: u32 = 86_400;
 
 impl Plan {
     pub fn draw(dice: &mut Dice) -> Self {
@@ -67,40 +79,77 @@ impl Plan {
             queue_bytes_max: [200, 1 << 20, 1 << 20][dice.roll(3)],
             ..STORE
         };
-        let clients = (0..2 + dice.roll(4)).map(|number| Profile::draw(number, dice)).collect();
+        let share = format!("{SHARE}s/+");
+        let shared = dice.one_in(2).then(|| (share, dice.roll(3) as u8));
+        let clients = (0..2 + dice.roll(4)).map(|number| Profile::draw(number, shared.as_ref(), dice)).collect();
         Self {
             limits,
             store,
             clients,
+            has_route: dice.one_in(2),
             steps: 300 + dice.roll(1200),
             cuts: [40, 150, 1000][dice.roll(3)],
             kills: [200, 600, 100_000][dice.roll(3)],
             disk_faults: [0, 100, 600][dice.roll(3)],
+            fills: [50, 10_000][dice.roll(2)],
             jumps: [100, 1000][dice.roll(2)],
         }
     }
 }
 
 impl Profile {
-    fn draw(number: usize, dice: &mut Dice) -> Self {
+    fn draw(number: usize, shared: Option<&(String, u8)>, dice: &mut Dice) -> Self {
+        let is_durable = number == 0 || !dice.one_in(3);
+        let is_fickle = number > 0 && dice.one_in(3);
         let mut subscriptions = Vec::new();
         if number == 0 || dice.one_in(2) {
-            let filter = ["t/#", "t/+", "t/0", "#"][dice.roll(4)];
+            let filter = ["t/#", "t/+", "t/0"][dice.roll(3)];
             subscriptions.push((filter.to_owned(), dice.roll(3) as u8));
         }
-        let topics = (0..1 + dice.roll(2)).map(|_| format!("t/{}", dice.roll(3))).collect();
-        let messages = if number == 1 { 10 + dice.roll(30) } else { dice.roll(20) };
+        for filter in ["r/#", "w/#"] {
+            if dice.one_in(3) {
+                subscriptions.push((filter.to_owned(), dice.roll(3) as u8));
+            }
+        }
+        // Members of the group stay: what one that has gone had in hand would be nobody's.
+        let is_member = is_durable && dice.one_in(2);
+        subscriptions.extend(shared.filter(|_| is_member).cloned());
+        let all = ["t/0".to_owned(), "t/1".to_owned(), "s/0".to_owned(), format!("r/{number}")];
+        let topics = (0..1 + dice.roll(3)).filter_map(|_| dice.pick(&all).cloned()).collect();
+        let may_expire = is_durable && !is_member && dice.one_in(3);
         Self {
             name: format!("c{number}"),
             version: if dice.one_in(3) { 4 } else { 5 },
-            is_durable: number == 0 || !dice.one_in(3),
-            expiry: DAY,
+            is_durable,
+            expiry: if may_expire { 1 + dice.roll(40) as u32 } else { DAY },
             receive_maximum: [1, 2, 5, u16::MAX][dice.roll(4)],
+            will: dice.one_in(2).then(|| (dice.roll(3) as u8, [0, 0, 1, 20][dice.roll(4)])),
             subscriptions,
+            is_fickle,
             topics,
-            messages,
+            messages: if number == 1 { 10 + dice.roll(30) } else { dice.roll(20) },
             payload_max: [10, 100, 2000][dice.roll(3)],
+            perishable: [5, 1000][dice.roll(2)],
             restless: [30, 200, 2000][dice.roll(3)],
+        }
+    }
+
+    /// A client that has only come to look at what is retained.
+    pub fn inspector() -> Self {
+        Self {
+            name: "inspector".into(),
+            version: 5,
+            is_durable: false,
+            expiry: 0,
+            receive_maximum: u16::MAX,
+            will: None,
+            subscriptions: vec![("r/#".into(), 2)],
+            is_fickle: false,
+            topics: Vec::new(),
+            messages: 0,
+            payload_max: 0,
+            perishable: 1,
+            restless: 1,
         }
     }
 }

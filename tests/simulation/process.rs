@@ -17,7 +17,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use super::network::BrokerEnd;
+use super::history::History;
 use super::plan::Plan;
+use super::target::Target;
 use crate::auth::Authenticator;
 use crate::broker::{Broker, WALL_TIME};
 use crate::config::Config;
@@ -29,12 +31,13 @@ use crate::telemetry::Metrics;
 use crate::transport::Stream;
 
 /// The task of the timers; those of connections come after it.
-const TIMERS: u64 = 0;
+pub const TIMERS: u64 = 0;
 
 pub struct Process {
     pub broker: Arc<Broker>,
     writer: ByHand,
     context: Arc<ConnectionContext>,
+    target: Option<Target>,
     tasks: BTreeMap<u64, Task>,
     woken: Woken,
     next: u64,
@@ -71,9 +74,11 @@ impl Process {
         WALL_TIME.set(Some(now));
         let (store, recovered, writer) = ByHand::open(disk, &plan.store)?;
         let auth = Arc::new(Authenticator::load(Config::default().auth).expect("no files are named"));
+        let known = Target::known(&recovered);
         let inside = runtime.enter();
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), plan.limits.clone());
         drop(inside);
+        let target = plan.has_route.then(|| Target::enter(&broker, known));
         let context = ConnectionContext {
             broker: Arc::clone(&broker),
             listener: address(),
@@ -84,7 +89,7 @@ impl Process {
         };
         let (tasks, woken) = (BTreeMap::new(), Woken::default());
         let context = Arc::new(context);
-        let mut process = Self { broker, writer, context, tasks, woken, next: TIMERS, runtime };
+        let mut process = Self { broker, writer, context, target, tasks, woken, next: TIMERS, runtime };
         let broker = Arc::clone(&process.broker);
         process.spawn(Box::pin(async move { broker.run_timers().await }));
         Ok(process)
@@ -135,6 +140,22 @@ impl Process {
     /// Lets the store's writer go on by a third of a commit.
     pub fn step_store(&mut self) -> Step {
         self.writer.step()
+    }
+
+    /// Lets the route's target do something. False when there is nothing to do.
+    pub fn act_as_target(&mut self, settles: bool, history: &mut History) -> Result<bool, String> {
+        let Some(target) = &mut self.target else { return Ok(false) };
+        target.act(&self.broker, settles, history)
+    }
+
+    /// Whether a connection has the session of this client.
+    pub fn is_online(&self, client_id: &str) -> bool {
+        self.broker.find(client_id).is_some_and(|slot| slot.is_online())
+    }
+
+    /// Whether no connection has a task any more.
+    pub fn is_alone(&self) -> bool {
+        self.tasks.keys().all(|task| *task == TIMERS)
     }
 
     /// The process is gone. What it would still do while it falls to pieces reaches nobody: its disk must

@@ -1,42 +1,46 @@
 //! The run: clients, network, broker and disk, one step of one of them at a time, as the seed says.
 
-use super::client::{Client, Link, Turn};
+use std::time::Duration;
+
+use super::client::{Client, Did, Link, Turn};
 use super::history::{History, Verdict};
 use super::network::{End, Pipe};
 use super::packets;
-use super::plan::Plan;
-use super::process::Process;
+use super::plan::{Plan, Profile};
+use super::process::{Process, TIMERS};
+use super::sessions::Sessions;
 use super::trace::Trace;
 use crate::record::UnixMillis;
 use crate::store::set_delay;
 use crate::store::tests::{Dice, Disk, Fault, Step, Unsynced};
-use std::time::Duration;
 
 /// When the first broker starts: milliseconds since 1970.
 const BEGINNING: u64 = 1_700_000_000_000;
 
-/// Rounds after which a broker that is left in peace has done everything.
-const ROUNDS_MAX: usize = 3000;
+/// For good: a client that does not come back by itself, a fault that does not happen.
+pub const NEVER: u64 = u64::MAX / 2;
 
 pub struct World {
-    plan: Plan,
-    dice: Dice,
-    trace: Trace,
+    pub plan: Plan,
+    pub dice: Dice,
+    pub trace: Trace,
     /// Milliseconds since the beginning.
-    now: u64,
-    disk: Disk,
-    process: Option<Process>,
-    starts_at: u64,
-    clients: Vec<Client>,
+    pub now: u64,
+    pub disk: Disk,
+    pub process: Option<Process>,
+    pub starts_at: u64,
+    /// Those of the plan, and the inspector.
+    pub clients: Vec<Client>,
     /// Connections that their clients have forgotten.
-    orphans: Vec<Pipe>,
-    history: History,
-    is_winding_up: bool,
+    pub orphans: Vec<Pipe>,
+    pub history: History,
+    pub sessions: Sessions,
+    pub is_winding_up: bool,
 }
 
 /// What is left of a disk when the process is gone.
 #[derive(Clone, Copy, Debug)]
-enum Loss {
+pub enum Loss {
     /// Nothing is lost: the machine goes on.
     Process,
     /// The power.
@@ -44,32 +48,13 @@ enum Loss {
 }
 
 /// Plays a seed to its end. Gives the hash of everything that happened.
+///
+/// # Errors
+/// What the broker did wrong.
 pub fn play(seed: u64) -> Result<u64, String> {
-    let mut dice = Dice(seed);
-    let plan = Plan::draw(&mut dice);
     let mut delays = Dice(seed ^ 0x5eed);
     set_delay(Some(Box::new(move || Duration::from_millis(delays.roll(4) as u64))));
-    let clients: Vec<_> = plan
-        .clients
-        .iter()
-        .enumerate()
-        .map(|(number, profile)| Client::new(number, profile.clone()))
-        .collect();
-    let history = History::new(plan.clients.iter().map(|profile| profile.is_durable));
-    let mut world = World {
-        plan,
-        dice,
-        trace: Trace::new(),
-        now: 0,
-        disk: Disk::default(),
-        process: None,
-        starts_at: 0,
-        clients,
-        orphans: Vec::new(),
-        history,
-        is_winding_up: false,
-    };
-    world.trace.add(0, format_args!("{:?}", world.plan));
+    let mut world = World::new(seed);
     let verdict = world.run();
     world.kill(Loss::Process);
     set_delay(None);
@@ -77,6 +62,32 @@ pub fn play(seed: u64) -> Result<u64, String> {
 }
 
 impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let plan = Plan::draw(&mut dice);
+        let profiles = plan.clients.iter().cloned().chain([Profile::inspector()]);
+        let mut clients: Vec<_> =
+            profiles.enumerate().map(|(number, profile)| Client::new(number, profile)).collect();
+        clients.last_mut().into_iter().for_each(|inspector| inspector.returns_at = NEVER);
+        let history = History::new(clients.iter().map(|client| client.profile.is_durable), plan.has_route);
+        let mut trace = Trace::new();
+        trace.add(0, format_args!("{plan:?}"));
+        Self {
+            plan,
+            dice,
+            trace,
+            now: 0,
+            disk: Disk::default(),
+            process: None,
+            starts_at: 0,
+            clients,
+            orphans: Vec::new(),
+            history,
+            sessions: Sessions::default(),
+            is_winding_up: false,
+        }
+    }
+
     fn run(&mut self) -> Verdict {
         self.start()?;
         for _ in 0..self.plan.steps {
@@ -87,19 +98,15 @@ impl World {
 
     /// One step of somebody.
     fn step(&mut self) -> Verdict {
+        let client = self.dice.roll(self.plan.clients.len());
         match self.dice.roll(20) {
-            0..=7 => self.run_task(),
-            8..=11 => {
-                let client = self.dice.roll(self.clients.len());
-                self.move_bytes(client);
-            }
-            12..=15 => {
-                let client = self.dice.roll(self.clients.len());
-                self.act(client)?;
-            }
+            0..=7 => self.run_some_task()?,
+            8..=11 => self.move_bytes(client),
+            12..=14 => drop(self.act(client)?),
+            15 => drop(self.act_as_target()?),
             16..=17 => self.step_store(),
             18 => self.pass_time(),
-            _ => self.misfortune(),
+            _ => self.misfortune(client),
         }
         if self.process.is_none() && self.now >= self.starts_at {
             self.start()?;
@@ -107,22 +114,25 @@ impl World {
         Ok(())
     }
 
-    fn start(&mut self) -> Verdict {
+    /// Starts the broker, which may not come far.
+    pub fn start(&mut self) -> Verdict {
         let is_first = self.disk.count() == 0 && self.now == 0;
         if !is_first && !self.is_winding_up && self.dice.one_in(4) {
             // A crash during recovery.
             self.disk.fail_at(1 + self.dice.roll(30) as u64, Fault::Crash);
         }
-        match Process::start(&self.disk, &self.plan, UnixMillis(BEGINNING + self.now)) {
-            Ok(process) => self.process = Some(process),
+        let process = match Process::start(&self.disk, &self.plan, UnixMillis(BEGINNING + self.now)) {
+            Ok(process) => process,
             Err(error) if self.disk.has_crashed() => {
                 self.trace.add(self.now, format_args!("start fails: {error}"));
                 self.lose(Loss::Power(Unsynced::Torn));
                 return Ok(());
             }
             Err(error) => return Err(format!("the broker does not start: {error}")),
-        }
+        };
         self.trace.add(self.now, format_args!("started after {} writes", self.disk.count()));
+        self.sessions.started(self.now, process.broker.store.last_submitted(), &mut self.history);
+        self.process = Some(process);
         if !self.disk.has_crashed() {
             self.arm_disk();
         }
@@ -132,37 +142,44 @@ impl World {
     /// Says when the disk fails next.
     fn arm_disk(&mut self) {
         if self.is_winding_up || self.plan.disk_faults == 0 {
-            return self.disk.fail_at(u64::MAX / 2, Fault::Crash);
+            return self.disk.fail_at(NEVER, Fault::Crash);
         }
         let after = 1 + self.dice.roll(self.plan.disk_faults) as u64;
         let fault = if self.dice.one_in(3) { Fault::Once } else { Fault::Crash };
         self.disk.fail_at(after, fault);
     }
 
-    fn run_task(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        if let Some(task) = self.dice.pick(&process.ready()).copied() {
-            let has_ended = process.run(task);
-            self.trace.add(self.now, format_args!("task {task} ends: {has_ended}"));
+    fn run_some_task(&mut self) -> Verdict {
+        let ready = self.process.as_ref().map(Process::ready).unwrap_or_default();
+        self.dice.pick(&ready).copied().map_or(Ok(()), |task| self.run_task(task))
+    }
+
+    pub fn run_task(&mut self, task: u64) -> Verdict {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let has_ended = process.run(task);
+        self.trace.add(self.now, format_args!("task {task} ends: {has_ended}"));
+        if task == TIMERS {
+            self.sessions.timers_looked(self.now);
         }
+        let Some(client) = self.sessions.client_of(task) else { return Ok(()) };
+        let is_online = process.is_online(&self.clients[client].profile.name);
+        let at = (self.now, process.broker.store.last_submitted());
+        self.sessions.has_run(task, is_online, has_ended, at, &mut self.history)
     }
 
     /// Lets some bytes of a connection arrive, and perhaps breaks it there.
-    fn move_bytes(&mut self, number: usize) {
+    pub fn move_bytes(&mut self, number: usize) {
         let (now, max) = (self.now, if self.is_winding_up { 1 << 20 } else { 1 + self.dice.roll(100) });
         self.orphans.retain(|pipe| {
             pipe.raise(max);
             pipe.is_busy()
         });
         let client = &mut self.clients[number];
-        let Some(link) = &mut client.link else { return };
-        if link.stalled_until > now {
-            return;
-        }
-        let rises = self.dice.one_in(2) || self.is_winding_up;
+        let Some(link) = client.link.as_mut().filter(|link| link.stalled_until <= now) else { return };
         let max = max.min(link.breaks_after);
+        let rises = self.is_winding_up || self.dice.one_in(2);
         let up = if rises { link.pipe.raise(max) } else { 0 };
-        let down = if rises && !self.is_winding_up { 0 } else { link.pipe.lower(max, &mut link.inbox) };
+        let down = if !rises || self.is_winding_up { link.pipe.lower(max, &mut link.inbox) } else { 0 };
         link.breaks_after -= up.max(down);
         if up + down > 0 {
             self.trace.add(now, format_args!("c{number} moves {up} up, {down} down"));
@@ -177,9 +194,9 @@ impl World {
     }
 
     /// Breaks a connection: both ends hear of it at once, or one does not.
-    fn cut(&mut self, client: usize) {
+    fn cut(&mut self, number: usize) {
         let returns_at = self.now + [0, 5, 500, 20_000][self.dice.roll(4)];
-        let client = &mut self.clients[client];
+        let client = &mut self.clients[number];
         let Some(link) = &client.link else { return };
         let how = self.dice.roll(4);
         match how {
@@ -192,12 +209,13 @@ impl World {
             // The client has vanished: only another connection tells.
             _ => self.orphans.push(link.pipe.clone()),
         }
-        self.trace.add(self.now, format_args!("c{} is cut ({how})", client.number));
+        self.trace.add(self.now, format_args!("c{number} is cut ({how})"));
         client.disconnected(returns_at);
     }
 
-    fn act(&mut self, client: usize) -> Result<bool, String> {
-        if self.connect(client) {
+    /// Has a client do something. False when there is nothing to do.
+    pub fn act(&mut self, number: usize) -> Result<bool, String> {
+        if self.connect(number) {
             return Ok(true);
         }
         let mut turn = Turn {
@@ -209,14 +227,26 @@ impl World {
             inflight: self.plan.limits.session.inflight.into(),
             is_winding_up: self.is_winding_up,
         };
-        self.clients[client].act(&mut turn)
+        let client = &mut self.clients[number];
+        let did = client.act(&mut turn)?;
+        let Some(link) = &client.link else { return Ok(false) };
+        if let Some(accepted) = link.accepted {
+            self.sessions.accepted(link.task, accepted, &mut self.history)?;
+        }
+        if did == Did::Goodbye {
+            self.sessions.said_goodbye(link.task);
+            link.pipe.close();
+            self.orphans.push(link.pipe.clone());
+            client.disconnected(self.now + self.dice.roll(2000) as u64);
+        }
+        Ok(did != Did::Nothing)
     }
 
     /// Has a client connect when it is time; now and then beside the connection it has.
     fn connect(&mut self, number: usize) -> bool {
         let client = &mut self.clients[number];
-        let restless = !self.is_winding_up && self.dice.one_in(client.profile.restless);
-        let wants = if client.link.is_some() { restless } else { client.returns_at <= self.now };
+        let is_restless = !self.is_winding_up && self.dice.one_in(client.profile.restless);
+        let wants = if client.link.is_some() { is_restless } else { client.returns_at <= self.now };
         let Some(process) = self.process.as_mut().filter(|_| wants) else { return false };
         let (room, piece) = match self.is_winding_up {
             true => (1 << 16, 1 << 16),
@@ -229,12 +259,24 @@ impl World {
         if let Some(old) = client.link.take() {
             self.orphans.push(old.pipe);
         }
-        client.connect(Link::new(pipe, task, breaks_after), &mut self.history);
+        let link = Link::new(pipe.clone(), task, self.now, breaks_after);
+        let will = client.connect(link, &mut self.history);
+        self.sessions.connecting(task, number, pipe, will, &client.profile);
         self.trace.add(self.now, format_args!("c{number} connects as task {task}"));
         true
     }
 
-    fn step_store(&mut self) {
+    pub fn act_as_target(&mut self) -> Result<bool, String> {
+        let settles = self.is_winding_up || self.dice.one_in(2);
+        let Some(process) = &mut self.process else { return Ok(false) };
+        let has_acted = process.act_as_target(settles, &mut self.history)?;
+        if has_acted {
+            self.trace.add(self.now, format_args!("the target acts"));
+        }
+        Ok(has_acted)
+    }
+
+    pub fn step_store(&mut self) {
         let Some(process) = &mut self.process else { return };
         let step = process.step_store();
         if step != Step::Nothing {
@@ -251,13 +293,13 @@ impl World {
 
     fn pass_time(&mut self) {
         let millis = match self.dice.one_in(self.plan.jumps) {
-            true => 1000 * self.dice.roll(600),
+            true => 1000 * self.dice.roll(60),
             false => self.dice.roll(20),
         };
         self.advance(millis as u64);
     }
 
-    fn advance(&mut self, millis: u64) {
+    pub fn advance(&mut self, millis: u64) {
         self.now += millis;
         if let Some(process) = &self.process {
             process.advance(Duration::from_millis(millis));
@@ -265,8 +307,7 @@ impl World {
         self.trace.add(self.now, format_args!("tick"));
     }
 
-    fn misfortune(&mut self) {
-        let client = self.dice.roll(self.clients.len());
+    fn misfortune(&mut self, client: usize) {
         if self.dice.one_in(self.plan.cuts) {
             self.cut(client);
         }
@@ -274,6 +315,13 @@ impl World {
             && let Some(link) = &mut self.clients[client].link
         {
             link.stalled_until = self.now + self.dice.roll(3000) as u64;
+        }
+        if self.dice.one_in(self.plan.fills)
+            && let Some(process) = &self.process
+        {
+            let is_full = self.dice.one_in(2);
+            self.trace.add(self.now, format_args!("the disk is full: {is_full}"));
+            process.broker.store.set_disk_full(is_full);
         }
         if self.dice.one_in(self.plan.kills) {
             let power = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn][self.dice.roll(3)];
@@ -283,17 +331,17 @@ impl World {
     }
 
     /// The process ends here and now.
-    fn kill(&mut self, loss: Loss) {
+    pub fn kill(&mut self, loss: Loss) {
         let Some(process) = self.process.take() else { return };
         self.trace.add(self.now, format_args!("killed: {loss:?}"));
-        // What it would write while it falls to pieces.
+        // Nothing of what it does while it falls to pieces is written.
         if !self.disk.has_crashed() {
             self.disk.fail_at(1, Fault::Crash);
         }
-        let disk = self.disk.clone();
         self.lose(loss);
+        self.history.crashed();
+        self.sessions.crashed(process.broker.store.watermark(), &mut self.history);
         process.kill();
-        drop(disk);
         self.orphans.clear();
         self.starts_at = self.now + [0, 10, 2000][self.dice.roll(3)];
     }
@@ -304,60 +352,5 @@ impl World {
             Loss::Process => self.disk.content(),
             Loss::Power(unsynced) => self.disk.after_crash(unsynced, &mut self.dice),
         });
-    }
-
-    /// Nothing goes wrong any more: what was begun comes to its end.
-    fn wind_up(&mut self) -> Verdict {
-        self.is_winding_up = true;
-        if self.process.as_ref().is_some_and(|process| process.broker.store.has_failed()) {
-            self.kill(Loss::Process);
-        }
-        self.disk.fail_at(u64::MAX / 2, Fault::Crash);
-        self.trace.add(self.now, format_args!("winding up"));
-        for _ in 0..ROUNDS_MAX {
-            let has_moved = self.round()?;
-            if has_moved {
-                continue;
-            }
-            if self.is_done() {
-                return Ok(());
-            }
-            self.advance(50);
-        }
-        let clients = self.clients.iter().filter(|client| !client.is_done()).map(Client::state);
-        let missing: Vec<_> = self.history.missing().into_iter().chain(clients).collect();
-        let messages = self.process.as_ref().map(|process| process.broker.store.messages());
-        Err(format!("it does not come to an end: {missing:#?}, the store has {messages:?}"))
-    }
-
-    /// Everybody once. False when there was nothing to do.
-    fn round(&mut self) -> Result<bool, String> {
-        let before = self.trace.hash();
-        if self.process.is_none() {
-            self.starts_at = self.now;
-            self.start()?;
-        }
-        for client in 0..self.clients.len() {
-            if let Some(link) = &mut self.clients[client].link {
-                link.breaks_after = usize::MAX;
-                link.stalled_until = 0;
-            }
-            self.move_bytes(client);
-            while self.act(client)? {}
-        }
-        for task in self.process.iter().flat_map(Process::ready).collect::<Vec<_>>() {
-            let Some(process) = &mut self.process else { break };
-            let has_ended = process.run(task);
-            self.trace.add(self.now, format_args!("task {task} ends: {has_ended}"));
-        }
-        self.step_store();
-        Ok(self.trace.hash() != before)
-    }
-
-    fn is_done(&self) -> bool {
-        let Some(process) = &self.process else { return false };
-        process.broker.store.messages().0 == 0
-            && self.history.missing().is_empty()
-            && self.clients.iter().all(Client::is_done)
     }
 }

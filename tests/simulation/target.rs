@@ -1,0 +1,58 @@
+//! What stands for a route and its HTTP target: it reads what the route is owed, as committed, takes each message once
+//! or more often, and settles it some time later.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::history::{History, Verdict};
+use super::packets::Publish;
+use crate::broker::{Broker, Route};
+use crate::record::{Change, Lsn, Record, RecipientNo};
+use crate::store::Recovered;
+use crate::topic::TopicFilter;
+
+pub struct Target {
+    route: Arc<Route>,
+    /// Everything up to here was looked at.
+    cursor: Lsn,
+    /// Posted, and not settled.
+    posted: VecDeque<Lsn>,
+}
+
+const NAME: &str = "route";
+
+impl Target {
+    /// The number that the route had before the start.
+    pub fn known(recovered: &Recovered) -> Option<RecipientNo> {
+        recovered.routes.iter().find(|(name, _)| **name == *NAME).map(|(_, number)| *number)
+    }
+
+    pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
+        let filter = TopicFilter::parse("t/#", 10).expect("a filter");
+        let route = broker.add_route(NAME, "target", &[filter], Vec::new(), known).expect("the store is open");
+        Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
+    }
+
+    /// Posts the next message, or settles the oldest.
+    pub fn act(&mut self, broker: &Broker, settles: bool, history: &mut History) -> Result<bool, String> {
+        if settles && let Some(lsn) = self.posted.pop_front() {
+            let settled = Change::Settled(self.route.recipient, vec![lsn]);
+            return Ok(broker.store.submit(Record::of([settled])).is_ok());
+        }
+        let mut numbers = Vec::new();
+        self.route.backlog.after(self.cursor, broker.store.watermark(), 1, &mut numbers);
+        let Some(lsn) = numbers.first().copied() else { return Ok(false) };
+        self.cursor = lsn;
+        let page = broker.store.read(self.route.recipient, &numbers);
+        for stored in page.map_err(|error| format!("the route cannot read {lsn:?}: {error}"))? {
+            let payload = String::from_utf8_lossy(stored.message.payload()).into_owned();
+            self.post(lsn, stored.message.topic(), payload, history)?;
+        }
+        self.posted.push_back(lsn);
+        Ok(true)
+    }
+
+    fn post(&self, lsn: Lsn, topic: &str, payload: String, history: &mut History) -> Verdict {
+        history.routed(lsn.0, &Publish { topic: topic.to_owned(), payload, ..Publish::default() })
+    }
+}
