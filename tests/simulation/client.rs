@@ -141,8 +141,7 @@ impl Client {
             history.sent(number, false, false);
             (number, payload(number, 3), qos, delay)
         });
-        let as_sent =
-            |(_, payload, qos, delay): &(usize, String, u8, u32)| (payload.clone(), *qos, *delay);
+        let as_sent = |(_, payload, qos, delay): &(usize, String, u8, u32)| (payload.clone(), *qos, *delay);
         let sent = will.as_ref().map(as_sent);
         let connect = Connect {
             version: self.profile.version,
@@ -150,7 +149,12 @@ impl Client {
             clean,
             expiry: if clean { 0 } else { self.profile.expiry },
             receive_maximum: self.profile.receive_maximum,
-            will: sent.as_ref().map(|(payload, qos, delay)| Will { topic: &topic, payload, qos: *qos, delay: *delay }),
+            will: sent.as_ref().map(|(payload, qos, delay)| Will {
+                topic: &topic,
+                payload,
+                qos: *qos,
+                delay: *delay,
+            }),
         };
         link.pipe.send(&packets::connect(&connect));
         self.answers.clear();
@@ -179,7 +183,9 @@ impl Client {
     pub fn state(&self) -> String {
         let Self { number, open, answers, received, asked, .. } = self;
         let link = self.link.as_ref().map(|link| (link.accepted, &link.inbox));
-        format!("c{number}: {link:?}, open {open:?}, answers {answers:?}, received {received:?}, asked {asked:?}")
+        format!(
+            "c{number}: {link:?}, open {open:?}, answers {answers:?}, received {received:?}, asked {asked:?}"
+        )
     }
 
     /// The session is over: nothing of it counts any more.

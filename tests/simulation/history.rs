@@ -23,6 +23,8 @@ pub struct Message {
     safe_since: Option<u64>,
     /// It was refused, or is a will that was cancelled.
     is_void: bool,
+    /// It was on its way while the disk was full.
+    may_be_refused: bool,
     /// Nobody gets it before.
     not_before: u64,
 }
@@ -79,6 +81,7 @@ pub struct History {
     sessions: Vec<Session>,
     clients: usize,
     retained: BTreeMap<String, Log>,
+    is_disk_full: bool,
     /// What the route has under its numbers.
     routed: BTreeMap<u64, usize>,
 }
@@ -106,6 +109,7 @@ impl History {
             sessions,
             clients,
             retained: BTreeMap::new(),
+            is_disk_full: false,
             routed: BTreeMap::new(),
         };
         if has_route {
@@ -127,6 +131,7 @@ impl History {
             sends: 0,
             safe_since: None,
             is_void: false,
+            may_be_refused: false,
             not_before: if is_will { u64::MAX } else { 0 },
         });
         for session in &mut self.sessions {
@@ -142,6 +147,7 @@ impl History {
     pub fn sent(&mut self, number: usize, retain: bool, removes: bool) {
         let message = &mut self.messages[number];
         message.sends += 1;
+        message.may_be_refused |= self.is_disk_full;
         if removes {
             // Nobody can tell by its payload that it has come.
             self.sessions.iter_mut().for_each(|session| drop(session.owed.remove(&number)));
@@ -196,6 +202,13 @@ impl History {
         self.messages[number].is_void = false;
     }
 
+    /// The disk has no room, or has again.
+    pub fn disk_is_full(&mut self, is_full: bool) {
+        self.is_disk_full = is_full;
+        let open = self.messages.iter_mut().filter(|message| is_full && message.safe_since.is_none());
+        open.for_each(|message| message.may_be_refused = true);
+    }
+
     /// The process has ended: what it published and did not store may be published once more.
     pub fn crashed(&mut self) {
         self.messages.iter_mut().filter(|message| message.is_will).for_each(|will| will.sends += 1);
@@ -213,7 +226,8 @@ impl History {
         {
             self.subscription(self.clients, filter, qos, state);
         }
-        let floors = self.retained.iter().map(|(topic, log)| (topic.clone(), self.last_safe(log).unwrap_or(0)));
+        let floors =
+            self.retained.iter().map(|(topic, log)| (topic.clone(), self.last_safe(log).unwrap_or(0)));
         let floors = floors.collect();
         let session = &mut self.sessions[client];
         let known = session.subscriptions.entry(filter.to_owned());
@@ -290,7 +304,8 @@ impl History {
         for (topic, log) in &self.retained {
             let got = self.sessions[client].retained.get(topic).copied();
             let floor = self.last_safe(log);
-            let mut possible: BTreeSet<_> = log[floor.unwrap_or(0)..].iter().map(|(state, _)| *state).collect();
+            let mut possible: BTreeSet<_> =
+                log[floor.unwrap_or(0)..].iter().map(|(state, _)| *state).collect();
             if floor.is_none() {
                 possible.insert(None);
             }
@@ -406,8 +421,11 @@ impl Session {
 
     /// First copies come in the order in which they were published.
     fn judge_order(&mut self, name: &str, number: usize, message: &Message, publish: &Publish) -> Verdict {
-        // What was not owed when it was first sent may have passed, and come when it was sent again.
-        let came_late = message.sends > 1 && !self.owed.contains_key(&number);
+        // What was not owed when it was first sent may have passed, was refused, or has expired, and comes when it is
+        // sent again.
+        let expires = message.expiry.is_some();
+        let passed = message.may_be_refused || expires || !self.owed.contains_key(&number);
+        let came_late = message.sends > 1 && passed;
         if message.is_will || came_late || self.got.get(&number).is_some_and(|got| got.copies > 1) {
             return Ok(());
         }

@@ -8,7 +8,7 @@
 //! cargo test --lib simulation                                   some hundred seeds
 //! CAUSEWAY_SIM_SEED=1234 cargo test --lib simulation            one of them again
 //! CAUSEWAY_SIM_TRACE=1 CAUSEWAY_SIM_SEED=1234 cargo test --lib simulation -- --nocapture    step by step
-//! CAUSEWAY_SIM_SEEDS=100000 cargo test --lib simulation         many
+//! CAUSEWAY_SIM_SEEDS=100000 cargo test --lib simulation         many, from CAUSEWAY_SIM_FIRST on
 //! ```
 
 mod client;
@@ -37,7 +37,8 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
         return play(seed);
     }
     FAILED_ONCE.iter().copied().for_each(play);
-    (0..setting("CAUSEWAY_SIM_SEEDS").unwrap_or(SEEDS)).for_each(play);
+    let first = setting("CAUSEWAY_SIM_FIRST").unwrap_or(0);
+    (first..first + setting("CAUSEWAY_SIM_SEEDS").unwrap_or(SEEDS)).for_each(play);
 }
 
 #[test]

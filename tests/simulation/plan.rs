@@ -81,7 +81,8 @@ impl Plan {
         };
         let share = format!("{SHARE}s/+");
         let shared = dice.one_in(2).then(|| (share, dice.roll(3) as u8));
-        let clients = (0..2 + dice.roll(4)).map(|number| Profile::draw(number, shared.as_ref(), dice)).collect();
+        let clients =
+            (0..2 + dice.roll(4)).map(|number| Profile::draw(number, shared.as_ref(), dice)).collect();
         Self {
             limits,
             store,

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use super::network::BrokerEnd;
 use super::history::History;
+use super::network::BrokerEnd;
 use super::plan::Plan;
 use super::target::Target;
 use crate::auth::Authenticator;
@@ -40,7 +40,7 @@ pub struct Process {
     target: Option<Target>,
     tasks: BTreeMap<u64, Task>,
     woken: Woken,
-    next: u64,
+    pub next: u64,
     runtime: Runtime,
 }
 
@@ -64,11 +64,11 @@ impl Wake for Alarm {
 }
 
 impl Process {
-    /// Starts the broker on what is on the disk.
+    /// Starts the broker on what is on the disk. Its connections' tasks are numbered from `first` on.
     ///
     /// # Errors
     /// When the disk does not let it.
-    pub fn start(disk: &Disk, plan: &Plan, now: UnixMillis) -> Result<Self, StoreError> {
+    pub fn start(disk: &Disk, plan: &Plan, now: UnixMillis, first: u64) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without threads");
         WALL_TIME.set(Some(now));
@@ -89,25 +89,25 @@ impl Process {
         };
         let (tasks, woken) = (BTreeMap::new(), Woken::default());
         let context = Arc::new(context);
-        let mut process = Self { broker, writer, context, target, tasks, woken, next: TIMERS, runtime };
+        let mut process = Self { broker, writer, context, target, tasks, woken, next: first, runtime };
         let broker = Arc::clone(&process.broker);
-        process.spawn(Box::pin(async move { broker.run_timers().await }));
+        process.spawn(TIMERS, Box::pin(async move { broker.run_timers().await }));
         Ok(process)
     }
 
     /// Accepts a connection; gives its task.
     pub fn accept(&mut self, end: BrokerEnd) -> u64 {
         let served = serve(Arc::clone(&self.context), Stream::Simulated(Box::new(end)), address());
-        self.spawn(Box::pin(served))
-    }
-
-    fn spawn(&mut self, future: Pin<Box<dyn Future<Output = ()>>>) -> u64 {
         let task = self.next;
         self.next += 1;
+        self.spawn(task, Box::pin(served));
+        task
+    }
+
+    fn spawn(&mut self, task: u64, future: Pin<Box<dyn Future<Output = ()>>>) {
         let waker = Waker::from(Arc::new(Alarm { task, woken: Arc::clone(&self.woken) }));
         waker.wake_by_ref();
         self.tasks.insert(task, Task { future, waker });
-        task
     }
 
     /// Tasks that want to run.

@@ -74,7 +74,20 @@ impl Left {
 
 impl Sessions {
     /// A client begins a connection.
-    pub fn connecting(&mut self, task: u64, client: usize, pipe: Pipe, will: Option<usize>, profile: &Profile) {
+    pub fn connecting(
+        &mut self,
+        (task, now): (u64, u64),
+        client: usize,
+        pipe: Pipe,
+        will: Option<usize>,
+        profile: &Profile,
+        history: &mut History,
+    ) {
+        // From now on the connections before may be overtaken, without a sign if they are slow.
+        let before = self.connections.values().filter(|known| known.client == client);
+        for will in before.filter_map(|known| known.will) {
+            history.will_not_before(will.number, now + will.waits);
+        }
         let expiry = match (profile.is_durable, profile.version) {
             (false, _) => 0,
             (true, 4) => DAY,
@@ -155,8 +168,10 @@ impl Sessions {
     /// A connection has left the session.
     fn has_left(&mut self, task: u64, now: u64, last: Lsn, history: &mut History) -> Verdict {
         let Some(connection) = self.connections.remove(&task) else { return Ok(()) };
-        let Connection { client, pipe, will, is_accepted, said_goodbye, expiry, .. } = connection;
-        let mut left = Left { from: now, until: now, lsn: last, expiry, will: None };
+        let Connection { client, pipe, will, is_accepted, said_goodbye, expiry, found, .. } = connection;
+        // Without a CONNACK the client does not know what the connection has found: it may have been gone.
+        let before = found.filter(|_| !is_accepted).map(|(left, _)| left.from);
+        let mut left = Left { from: before.unwrap_or(now), until: now, lsn: last, expiry, will: None };
         if let Some(mut will) = will {
             will.is_certain = is_accepted && !said_goodbye;
             history.will_not_before(will.number, now + will.waits);
@@ -185,11 +200,18 @@ impl Sessions {
         let (client, found) = (connection.client, connection.found.clone());
         // One that was overtaken after all patience has left by now, at a time that nobody knows.
         let is_overtaken = |(other, known): (&u64, &Connection)| *other < task && known.client == client;
-        let overtaken: Vec<_> =
-            self.connections.iter().filter(|(other, known)| is_overtaken((other, known))).map(|(task, _)| *task).collect();
+        let overtaken: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(other, known)| is_overtaken((other, known)))
+            .map(|(task, _)| *task)
+            .collect();
         for other in overtaken {
             let connection = self.connections.remove(&other);
-            connection.and_then(|known| known.will).iter().for_each(|will| history.will_not_before(will.number, 0));
+            connection
+                .and_then(|known| known.will)
+                .iter()
+                .for_each(|will| history.will_not_before(will.number, 0));
         }
         let Accepted { present, was_known } = accepted;
         match found {
@@ -217,7 +239,8 @@ impl Sessions {
             left.lsn = Lsn::ZERO;
         }
         for (_, connection) in std::mem::take(&mut self.connections) {
-            let Connection { client, will, is_seated, is_accepted, said_goodbye, expiry, found, .. } = connection;
+            let Connection { client, will, is_seated, is_accepted, said_goodbye, expiry, found, .. } =
+                connection;
             if !is_seated {
                 continue;
             }
@@ -246,7 +269,8 @@ impl Sessions {
     /// Whoever has not come back in time has left a will, once the timers have looked.
     pub fn look_for_due_wills(&mut self, durable: Lsn, last: Lsn, history: &mut History) {
         for left in self.left.values_mut() {
-            let is_due = |will: &mut LeftWill| will.is_certain && self.timers_looked_at > left.until + will.waits;
+            let is_due =
+                |will: &mut LeftWill| will.is_certain && self.timers_looked_at > left.until + will.waits;
             if let Some(will) = left.will.take_if(is_due) {
                 self.fates.push((last, will.number, Fate::Published));
             }

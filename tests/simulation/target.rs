@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::history::{History, Verdict};
 use super::packets::Publish;
 use crate::broker::{Broker, Route};
-use crate::record::{Change, Lsn, Record, RecipientNo};
+use crate::record::{Change, Lsn, RecipientNo, Record};
 use crate::store::Recovered;
 use crate::topic::TopicFilter;
 
@@ -29,7 +29,8 @@ impl Target {
 
     pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
         let filter = TopicFilter::parse("t/#", 10).expect("a filter");
-        let route = broker.add_route(NAME, "target", &[filter], Vec::new(), known).expect("the store is open");
+        let route =
+            broker.add_route(NAME, "target", &[filter], Vec::new(), known).expect("the store is open");
         Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
     }
 

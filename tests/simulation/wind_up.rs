@@ -16,7 +16,10 @@ impl World {
         self.trace.add(self.now, format_args!("winding up"));
         match &self.process {
             Some(process) if process.broker.store.has_failed() => self.kill(Loss::Process),
-            Some(process) => process.broker.store.set_disk_full(false),
+            Some(process) => {
+                process.broker.store.set_disk_full(false);
+                self.history.disk_is_full(false);
+            }
             None => {}
         }
         self.disk.fail_at(NEVER, Fault::Crash);

@@ -29,6 +29,8 @@ pub struct World {
     pub disk: Disk,
     pub process: Option<Process>,
     pub starts_at: u64,
+    /// No two connections have the same task, not even in two lives of the process.
+    next_task: u64,
     /// Those of the plan, and the inspector.
     pub clients: Vec<Client>,
     /// Connections that their clients have forgotten.
@@ -80,6 +82,7 @@ impl World {
             disk: Disk::default(),
             process: None,
             starts_at: 0,
+            next_task: TIMERS + 1,
             clients,
             orphans: Vec::new(),
             history,
@@ -121,15 +124,16 @@ impl World {
             // A crash during recovery.
             self.disk.fail_at(1 + self.dice.roll(30) as u64, Fault::Crash);
         }
-        let process = match Process::start(&self.disk, &self.plan, UnixMillis(BEGINNING + self.now)) {
-            Ok(process) => process,
-            Err(error) if self.disk.has_crashed() => {
-                self.trace.add(self.now, format_args!("start fails: {error}"));
-                self.lose(Loss::Power(Unsynced::Torn));
-                return Ok(());
-            }
-            Err(error) => return Err(format!("the broker does not start: {error}")),
-        };
+        let process =
+            match Process::start(&self.disk, &self.plan, UnixMillis(BEGINNING + self.now), self.next_task) {
+                Ok(process) => process,
+                Err(error) if self.disk.has_crashed() => {
+                    self.trace.add(self.now, format_args!("start fails: {error}"));
+                    self.lose(Loss::Power(Unsynced::Torn));
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("the broker does not start: {error}")),
+            };
         self.trace.add(self.now, format_args!("started after {} writes", self.disk.count()));
         self.sessions.started(self.now, process.broker.store.last_submitted(), &mut self.history);
         self.process = Some(process);
@@ -261,7 +265,7 @@ impl World {
         }
         let link = Link::new(pipe.clone(), task, self.now, breaks_after);
         let will = client.connect(link, &mut self.history);
-        self.sessions.connecting(task, number, pipe, will, &client.profile);
+        self.sessions.connecting((task, self.now), number, pipe, will, &client.profile, &mut self.history);
         self.trace.add(self.now, format_args!("c{number} connects as task {task}"));
         true
     }
@@ -322,6 +326,7 @@ impl World {
             let is_full = self.dice.one_in(2);
             self.trace.add(self.now, format_args!("the disk is full: {is_full}"));
             process.broker.store.set_disk_full(is_full);
+            self.history.disk_is_full(is_full);
         }
         if self.dice.one_in(self.plan.kills) {
             let power = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn][self.dice.roll(3)];
@@ -339,7 +344,9 @@ impl World {
             self.disk.fail_at(1, Fault::Crash);
         }
         self.lose(loss);
+        self.next_task = process.next;
         self.history.crashed();
+        self.history.disk_is_full(false);
         self.sessions.crashed(process.broker.store.watermark(), &mut self.history);
         process.kill();
         self.orphans.clear();
