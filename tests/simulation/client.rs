@@ -85,6 +85,10 @@ pub struct Turn<'a> {
     pub is_winding_up: bool,
 }
 
+/// Why a broker may tell a client to go that has done nothing wrong: another connection has the session, it does not
+/// read, the store has failed, or a packet took too long to arrive.
+const GOOD_REASONS: [u8; 4] = [0x8e, 0x97, 0x88, 0x83];
+
 /// What came of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Did {
@@ -157,7 +161,9 @@ impl Client {
             }),
         };
         link.pipe.send(&packets::connect(&connect));
-        self.answers.clear();
+        // Some clients give the answers of the connection before.
+        let keeps = self.profile.is_durable && self.profile.answers_late;
+        self.answers.retain(|(ack, _)| keeps && *ack == Ack::Puback);
         self.asked = None;
         self.link = Some(link);
         will.map(|(number, ..)| number)
@@ -329,7 +335,7 @@ impl Client {
                 self.asked = None;
                 Ok(())
             }
-            Said::Disconnect(_) if is_open && self.profile.version == V5 => Ok(()),
+            Said::Disconnect(reason) if is_open && GOOD_REASONS.contains(&reason) => Ok(()),
             other => Err(format!("c{}: {other:?} does not belong here", self.number)),
         }
     }

@@ -209,9 +209,9 @@ impl History {
         open.for_each(|message| message.may_be_refused = true);
     }
 
-    /// The process has ended: what it published and did not store may be published once more.
-    pub fn crashed(&mut self) {
-        self.messages.iter_mut().filter(|message| message.is_will).for_each(|will| will.sends += 1);
+    /// The process has ended, and what it published was not on disk.
+    pub fn will_may_come_again(&mut self, number: usize) {
+        self.messages[number].sends += 1;
     }
 
     /// A session begins: nothing is owed from before.

@@ -45,6 +45,8 @@ pub struct Profile {
     pub will: Option<(u8, u32)>,
     /// Filter and QoS.
     pub subscriptions: Vec<(String, u8)>,
+    /// It acknowledges what came on the connection before.
+    pub answers_late: bool,
     /// It leaves subscriptions and comes back to them.
     pub is_fickle: bool,
     /// Topics that it publishes to.
@@ -126,6 +128,7 @@ impl Profile {
             receive_maximum: [1, 2, 5, u16::MAX][dice.roll(4)],
             will: dice.one_in(2).then(|| (dice.roll(3) as u8, [0, 0, 1, 20][dice.roll(4)])),
             subscriptions,
+            answers_late: dice.one_in(2),
             is_fickle,
             topics,
             messages: if number == 1 { 10 + dice.roll(30) } else { dice.roll(20) },
@@ -145,6 +148,7 @@ impl Profile {
             receive_maximum: u16::MAX,
             will: None,
             subscriptions: vec![("r/#".into(), 2)],
+            answers_late: false,
             is_fickle: false,
             topics: Vec::new(),
             messages: 0,

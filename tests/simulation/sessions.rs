@@ -66,6 +66,19 @@ enum Fate {
 
 const UNKNOWN: u64 = u64::MAX;
 
+impl Connection {
+    /// It has ended and was never seen to have the session.
+    fn judge_unseated(&self, now: u64, history: &mut History) -> Verdict {
+        let Some(will) = self.will.filter(|_| !self.is_accepted) else { return Ok(()) };
+        if self.expiry == 0 {
+            // It may have come and gone within one turn.
+            history.will_not_before(will.number, now);
+            return Ok(());
+        }
+        history.will_is_void(will.number)
+    }
+}
+
 impl Left {
     fn keeps(&self) -> u64 {
         u64::from(self.expiry) * 1000
@@ -117,8 +130,15 @@ impl Sessions {
         self.connections.get(&task).map(|connection| connection.client)
     }
 
-    pub fn timers_looked(&mut self, now: u64) {
+    /// The broker's timers have looked, and submitted everything up to this record: who has not come back in time has
+    /// left a will.
+    pub fn timers_looked(&mut self, now: u64, last: Lsn) {
         self.timers_looked_at = now;
+        for left in self.left.values_mut() {
+            if let Some(will) = left.will.take_if(|will| will.is_certain && now >= left.until + will.waits) {
+                self.fates.push((last, will.number, Fate::Published));
+            }
+        }
     }
 
     /// A connection's task has run. `is_online` says whether its client's session has a connection now, `last` is the
@@ -139,12 +159,9 @@ impl Sessions {
         } else if !is_online && connection.is_seated {
             self.has_left(task, now, last, history)?;
         }
-        if has_ended && let Some(connection) = self.connections.get(&task).filter(|known| !known.is_seated) {
-            // It never got so far, or was overtaken after all patience: then its will is not judged.
-            let overtaken = connection.found.is_some() || connection.is_accepted;
-            let will = connection.will.filter(|_| !overtaken);
-            self.connections.remove(&task);
-            will.map_or(Ok(()), |will| history.will_is_void(will.number))?;
+        if has_ended && let Some(connection) = self.connections.remove(&task).filter(|known| !known.is_seated)
+        {
+            return connection.judge_unseated(now, history);
         }
         Ok(())
     }
@@ -228,12 +245,16 @@ impl Sessions {
 
     /// The process has ended, with everything up to this record on disk.
     pub fn crashed(&mut self, durable: Lsn, history: &mut History) {
-        for (lsn, number, fate) in std::mem::take(&mut self.fates) {
-            match (lsn <= durable, fate) {
-                (true, Fate::Published) => history.will_is_due(number),
-                (false, Fate::Cancelled) => history.will_may_come(number),
-                _ => {}
+        self.committed(durable, history);
+        for (_, number, fate) in std::mem::take(&mut self.fates) {
+            match fate {
+                Fate::Published => history.will_may_come_again(number),
+                Fate::Cancelled => history.will_may_come(number),
             }
+        }
+        // Of some it is not known whether they were published.
+        for will in self.left.values().filter_map(|left| left.will) {
+            history.will_may_come_again(will.number);
         }
         for left in self.left.values_mut().filter(|left| left.lsn > durable) {
             left.lsn = Lsn::ZERO;
@@ -266,15 +287,8 @@ impl Sessions {
         }
     }
 
-    /// Whoever has not come back in time has left a will, once the timers have looked.
-    pub fn look_for_due_wills(&mut self, durable: Lsn, last: Lsn, history: &mut History) {
-        for left in self.left.values_mut() {
-            let is_due =
-                |will: &mut LeftWill| will.is_certain && self.timers_looked_at > left.until + will.waits;
-            if let Some(will) = left.will.take_if(is_due) {
-                self.fates.push((last, will.number, Fate::Published));
-            }
-        }
+    /// Everything up to this record is durable, also what has become of wills.
+    pub fn committed(&mut self, durable: Lsn, history: &mut History) {
         self.fates.retain(|(lsn, number, fate)| {
             let is_durable = *lsn <= durable;
             if is_durable && *fate == Fate::Published {

@@ -108,10 +108,6 @@ impl World {
             self.run_task(task)?;
         }
         self.step_store();
-        if let Some(process) = &self.process {
-            let (durable, last) = (process.broker.store.watermark(), process.broker.store.last_submitted());
-            self.sessions.look_for_due_wills(durable, last, &mut self.history);
-        }
         Ok(self.trace.hash() != before)
     }
 

@@ -163,7 +163,7 @@ impl World {
         let has_ended = process.run(task);
         self.trace.add(self.now, format_args!("task {task} ends: {has_ended}"));
         if task == TIMERS {
-            self.sessions.timers_looked(self.now);
+            self.sessions.timers_looked(self.now, process.broker.store.last_submitted());
         }
         let Some(client) = self.sessions.client_of(task) else { return Ok(()) };
         let is_online = process.is_online(&self.clients[client].profile.name);
@@ -286,6 +286,7 @@ impl World {
         if step != Step::Nothing {
             self.trace.add(self.now, format_args!("store: {step:?} after {} writes", self.disk.count()));
         }
+        self.sessions.committed(process.broker.store.watermark(), &mut self.history);
         if self.disk.has_crashed() {
             let unsynced = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn][self.dice.roll(3)];
             self.kill(Loss::Power(unsynced));
@@ -345,7 +346,6 @@ impl World {
         }
         self.lose(loss);
         self.next_task = process.next;
-        self.history.crashed();
         self.history.disk_is_full(false);
         self.sessions.crashed(process.broker.store.watermark(), &mut self.history);
         process.kill();
