@@ -150,7 +150,9 @@ impl History {
         message.may_be_refused |= self.is_disk_full;
         if removes {
             // Nobody can tell by its payload that it has come.
-            self.sessions.iter_mut().for_each(|session| drop(session.owed.remove(&number)));
+            for session in &mut self.sessions {
+                session.owed.remove(&number);
+            }
         }
         if retain {
             let log = self.retained.entry(message.topic.clone()).or_default();

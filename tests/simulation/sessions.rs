@@ -22,6 +22,15 @@ pub struct Sessions {
     timers_looked_at: u64,
 }
 
+/// A connection that begins.
+pub struct Opening<'a> {
+    pub client: usize,
+    pub profile: &'a Profile,
+    pub pipe: Pipe,
+    /// The number of the will in its CONNECT.
+    pub will: Option<usize>,
+}
+
 struct Connection {
     client: usize,
     pipe: Pipe,
@@ -87,15 +96,8 @@ impl Left {
 
 impl Sessions {
     /// A client begins a connection.
-    pub fn connecting(
-        &mut self,
-        (task, now): (u64, u64),
-        client: usize,
-        pipe: Pipe,
-        will: Option<usize>,
-        profile: &Profile,
-        history: &mut History,
-    ) {
+    pub fn connecting(&mut self, task: u64, now: u64, opening: Opening<'_>, history: &mut History) {
+        let Opening { client, profile, pipe, will } = opening;
         // From now on the connections before may be overtaken, without a sign if they are slow.
         let before = self.connections.values().filter(|known| known.client == client);
         for will in before.filter_map(|known| known.will) {

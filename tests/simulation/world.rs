@@ -8,7 +8,7 @@ use super::network::{End, Pipe};
 use super::packets;
 use super::plan::{Plan, Profile};
 use super::process::{Process, TIMERS};
-use super::sessions::Sessions;
+use super::sessions::{Opening, Sessions};
 use super::trace::Trace;
 use crate::record::UnixMillis;
 use crate::store::set_delay;
@@ -265,7 +265,8 @@ impl World {
         }
         let link = Link::new(pipe.clone(), task, self.now, breaks_after);
         let will = client.connect(link, &mut self.history);
-        self.sessions.connecting((task, self.now), number, pipe, will, &client.profile, &mut self.history);
+        let opening = Opening { client: number, profile: &client.profile, pipe, will };
+        self.sessions.connecting(task, self.now, opening, &mut self.history);
         self.trace.add(self.now, format_args!("c{number} connects as task {task}"));
         true
     }
@@ -284,7 +285,8 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let step = process.step_store();
         if step != Step::Nothing {
-            self.trace.add(self.now, format_args!("store: {step:?} after {} writes", self.disk.count()));
+            let (count, trace) = (self.disk.count(), self.disk.trace());
+            self.trace.add(self.now, format_args!("store: {step:?} after {count} writes ({trace:016x})"));
         }
         self.sessions.committed(process.broker.store.watermark(), &mut self.history);
         if self.disk.has_crashed() {

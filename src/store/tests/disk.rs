@@ -40,6 +40,8 @@ struct Medium {
     synced: Vec<u8>,
     unsynced: Vec<Operation>,
     count: u64,
+    /// Where everything was written, in order, as one number.
+    trace: u64,
     fault: Option<(u64, Fault)>,
     syncs_only: bool,
     crashed: bool,
@@ -103,6 +105,11 @@ impl Disk {
         self.0.lock().content.clone()
     }
 
+    /// Where everything was written so far, and how much, as one number: the same for the same run.
+    pub(crate) fn trace(&self) -> u64 {
+        self.0.lock().trace
+    }
+
     /// What is found after the power comes back.
     pub(crate) fn after_crash(&self, unsynced: Unsynced, dice: &mut Dice) -> Vec<u8> {
         let medium = self.0.lock();
@@ -138,6 +145,13 @@ impl Medium {
     }
 
     fn keep(&mut self, operation: Operation) {
+        let (offset, len) = match &operation {
+            Operation::Write(offset, data) => (*offset, data.len() as u64),
+            Operation::SetLen(len) => (u64::MAX, *len),
+        };
+        for number in [offset, len] {
+            self.trace = (self.trace ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
         apply(&mut self.content, &operation);
         self.unsynced.push(operation);
     }
