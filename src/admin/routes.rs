@@ -1,5 +1,7 @@
 //! `/api/v1/routes`: what waits for each HTTP target, and how it fares.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 
@@ -21,12 +23,13 @@ struct RouteView {
 
 /// In the order of the configuration.
 pub(super) async fn list(State(app): Shared) -> Result<Json<RouteList>, ApiError> {
-    let states = app.state.bridge.states();
+    let bridge = Arc::clone(&app.state.bridge);
     let view = |broker: &Broker, state: RouteState| {
         let published = state.oldest.and_then(|oldest| broker.store.published_at(Lsn(oldest)).ok().flatten());
         let age = published.map(|at| broker.clock.now().since(at).as_secs());
         RouteView { state, oldest_age_seconds: age }
     };
-    let routes = app.blocking(move |broker| states.into_iter().map(|state| view(broker, state)).collect());
+    let routes =
+        app.blocking(move |broker| bridge.states().into_iter().map(|state| view(broker, state)).collect());
     Ok(Json(RouteList { routes: routes.await? }))
 }

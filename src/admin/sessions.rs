@@ -54,8 +54,7 @@ pub(super) async fn list(
 ) -> Result<Json<SessionList>, ApiError> {
     let Query(Page { limit, offset }) = page?;
     let list = app.blocking(move |broker| {
-        let (page, total) = broker.session_page(offset, limit.min(PAGE_MAX));
-        let sessions = page.into_iter().map(|summary| broker.with_age(summary)).collect();
+        let (sessions, total) = broker.session_page(offset, limit.min(PAGE_MAX));
         SessionList { total, sessions }
     });
     Ok(Json(list.await?))
@@ -68,7 +67,7 @@ pub(super) async fn show(
     let Path(client_id) = client_id?;
     let detail = app.blocking(move |broker| {
         let slot = broker.find(&client_id)?;
-        let summary = broker.with_age(broker.summary(&slot));
+        let summary = broker.with_oldest(&slot, broker.summary(&slot));
         Some(SessionDetail { summary, filters: broker.subscription_filters(&slot) })
     });
     detail.await?.map(Json).ok_or_else(unknown)

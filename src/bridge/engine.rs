@@ -19,7 +19,7 @@ use super::worker::{Stop, Worker};
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
 use crate::record::RecipientNo;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::topic::{TopicError, TopicFilter};
 
 /// How often the gauges of the backlogs are set.
@@ -61,6 +61,7 @@ pub enum BridgeError {
 
 /// All routes, each with the task that carries its messages.
 pub struct Bridge {
+    store: Store,
     lines: Arc<Vec<Line>>,
     stop: watch::Sender<Option<Instant>>,
     tasks: Mutex<JoinSet<()>>,
@@ -112,12 +113,12 @@ impl Bridge {
             tasks.spawn(Worker::new(broker, route, target, monitor, stopped.clone()).run());
         }
         tasks.spawn(measure(Arc::clone(&lines), stopped));
-        Ok(Self { lines, stop, tasks: Mutex::new(tasks) })
+        Ok(Self { store: broker.store.clone(), lines, stop, tasks: Mutex::new(tasks) })
     }
 
-    /// What each route is doing, in the order of the configuration.
+    /// What each route is doing, in the order of the configuration. Blocks on the disk.
     pub fn states(&self) -> Vec<RouteState> {
-        self.lines.iter().map(Line::state).collect()
+        self.lines.iter().map(|line| line.state(&self.store)).collect()
     }
 
     /// Starts no attempt any more, and waits for those under way, so long at most: what is broken off then
@@ -134,7 +135,7 @@ impl Bridge {
 }
 
 impl Line {
-    fn state(&self) -> RouteState {
+    fn state(&self, store: &Store) -> RouteState {
         let Self { route, target, monitor } = self;
         let url = &target.config.url;
         monitor.fill(RouteState {
@@ -148,7 +149,7 @@ impl Line {
             ),
             queued_messages: route.backlog.count(),
             queued_bytes: route.backlog.bytes(),
-            oldest: route.backlog.oldest().map(|lsn| lsn.0),
+            oldest: store.oldest(route.recipient).ok().flatten().map(|lsn| lsn.0),
             in_flight: 0,
             waiting_for_target: 0,
             waiting_for_retry: 0,

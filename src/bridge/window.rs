@@ -15,7 +15,7 @@ use super::retry::deadline;
 use super::tries::Tries;
 use crate::config::{RetryConfig, TargetConfig};
 use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
-use crate::store::Stored;
+use crate::store::{Page, Stored};
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
 /// whose messages all wait for another try: some 10 MB.
@@ -42,11 +42,19 @@ pub(super) struct Work {
     pub(super) history: Option<Box<History>>,
 }
 
-/// Numbers to be read, in this order.
+/// What is to be read.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) enum Wanted {
+    /// What is due for another try.
+    Again(Retries),
+    /// What is owed after a number, so many messages at most.
+    New { after: Lsn, max: usize },
+}
+
+/// Messages that are due for another try, in this order.
+#[derive(Debug)]
+pub(super) struct Retries {
     pub(super) numbers: Vec<Lsn>,
-    /// Those that wait for another try; the others are new.
     histories: HashMap<Lsn, Box<History>, RandomState>,
 }
 
@@ -84,27 +92,24 @@ impl Window {
         }
     }
 
-    /// What to read now, if anything: what is due for another try before what is new. `new` appends the
-    /// numbers that are owed after a cursor, so many at most.
-    pub(super) fn page(
-        &mut self,
-        now: UnixMillis,
-        new: impl FnOnce(Lsn, usize, &mut Vec<Lsn>),
-    ) -> Option<Page> {
-        let mut page = Page { numbers: Vec::new(), histories: HashMap::default() };
+    /// What to read now, if anything: what is due for another try before what is new. `may_have` says whether
+    /// something may be owed after a number.
+    pub(super) fn wanted(&mut self, now: UnixMillis, may_have: impl FnOnce(Lsn) -> bool) -> Option<Wanted> {
+        let mut retries = Retries { numbers: Vec::new(), histories: HashMap::default() };
         while self.reads_retries()
-            && page.numbers.len() < self.enough
+            && retries.numbers.len() < self.enough
             && let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= now)
         {
             let ((_, lsn), history) = entry.remove_entry();
-            page.numbers.push(lsn);
-            page.histories.insert(lsn, history);
+            retries.numbers.push(lsn);
+            retries.histories.insert(lsn, history);
         }
-        if page.numbers.is_empty() && self.ready.len() < self.enough {
-            let max = self.enough.min(SPAN_MAX.saturating_sub(self.taken.len()));
-            new(self.cursor, max, &mut page.numbers);
+        if !retries.numbers.is_empty() {
+            return Some(Wanted::Again(retries));
         }
-        Some(page).filter(|page| !page.numbers.is_empty())
+        let max = self.enough.min(SPAN_MAX.saturating_sub(self.taken.len()));
+        let wants_new = max > 0 && self.ready.len() < self.enough && may_have(self.cursor);
+        wants_new.then_some(Wanted::New { after: self.cursor, max })
     }
 
     /// When there is something to read again, if nothing else happens.
@@ -113,17 +118,36 @@ impl Window {
         first.filter(|_| self.reads_retries()).unwrap_or(UnixMillis::NEVER)
     }
 
-    /// A page was read, or as much of it as one reading gives. The rest is for later.
-    pub(super) fn arrived(&mut self, now: UnixMillis, mut page: Page, read: Vec<Stored>) {
-        for stored in read {
-            let history = page.histories.remove(&stored.lsn);
-            if history.is_none() {
-                self.cursor = stored.lsn;
-                self.taken.push_back((stored.lsn, false));
+    /// What was wanted was read, or as much of it as one reading gives: the rest is for later.
+    pub(super) fn arrived(&mut self, now: UnixMillis, wanted: Wanted, page: Page) {
+        match wanted {
+            Wanted::New { .. } => {
+                self.cursor = page.cursor;
+                for stored in page.messages {
+                    self.taken.push_back((stored.lsn, false));
+                    self.put(Work { stored, history: None });
+                }
             }
-            self.put(Work { stored, history });
+            Wanted::Again(mut retries) => {
+                for stored in page.messages {
+                    let history = retries.histories.remove(&stored.lsn);
+                    self.put(Work { stored, history });
+                }
+                if page.is_whole {
+                    // Somebody else has settled them.
+                    retries.histories.into_keys().for_each(|lsn| self.settled(lsn));
+                } else {
+                    self.not_arrived(now, Wanted::Again(retries));
+                }
+            }
         }
-        self.waiting.extend(page.histories.into_iter().map(|(lsn, history)| ((now, lsn), history)));
+    }
+
+    /// What was wanted could not be read: it is wanted still.
+    pub(super) fn not_arrived(&mut self, now: UnixMillis, wanted: Wanted) {
+        if let Wanted::Again(Retries { histories, .. }) = wanted {
+            self.waiting.extend(histories.into_iter().map(|(lsn, history)| ((now, lsn), history)));
+        }
     }
 
     /// The message that starts next. In order, that is the oldest that is not settled, or none.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::breaker::{Admit, Permit, State};
@@ -27,10 +27,10 @@ use super::settlement::Settlement;
 use super::status::{Class, Outcome};
 use super::target::Target;
 use super::tries::{Next, Tries, Verdict};
-use super::window::{History, Page, Window, Work};
+use super::window::{History, Wanted, Window, Work};
 use crate::broker::{Broker, Route};
 use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, UnixMillis};
-use crate::store::{StoreError, Stored, SubmitError};
+use crate::store::{Page, StoreError, SubmitError};
 
 /// How long a route rests after its backlog could not be read.
 const REST: Duration = Duration::from_secs(5);
@@ -80,14 +80,14 @@ enum Carried {
 }
 
 struct Reading {
-    page: Page,
-    read: JoinHandle<Result<Vec<Stored>, StoreError>>,
+    wanted: Wanted,
+    read: JoinHandle<Result<Page, StoreError>>,
 }
 
 /// What the task was woken for.
 enum Event {
     Ended(Result<(Id, AttemptResult), JoinError>),
-    Read(Result<Result<Vec<Stored>, StoreError>, JoinError>),
+    Read(Result<Result<Page, StoreError>, JoinError>),
     Slot(Result<OwnedSemaphorePermit, AcquireError>),
     /// The bell, the time, or the order to stop.
     Look,
@@ -262,12 +262,21 @@ impl Worker {
             return;
         }
         let backlog = &self.route.backlog;
-        let new = |cursor, max, page: &mut _| backlog.after(cursor, durable, max, page);
-        let Some(page) = self.window.page(now, new) else { return };
+        let Some(wanted) = self.window.wanted(now, |cursor| backlog.may_have(cursor, durable)) else {
+            return;
+        };
         let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
-        let numbers = page.numbers.clone();
-        let read = tokio::task::spawn_blocking(move || store.read(recipient, &numbers));
-        self.reading = Some(Reading { page, read });
+        let read = match &wanted {
+            Wanted::New { after, max } => {
+                let (after, max) = (*after, *max);
+                spawn_blocking(move || store.read_after(recipient, (after, durable), max, |_| false))
+            }
+            Wanted::Again(retries) => {
+                let numbers = retries.numbers.clone();
+                spawn_blocking(move || store.read(recipient, &numbers))
+            }
+        };
+        self.reading = Some(Reading { wanted, read });
     }
 
     async fn next_event(&mut self, wake_at: UnixMillis) -> Event {
@@ -295,18 +304,18 @@ impl Worker {
         }
     }
 
-    fn take_page(&mut self, read: Result<Result<Vec<Stored>, StoreError>, JoinError>) {
-        let Some(Reading { page, .. }) = self.reading.take() else { return };
+    fn take_page(&mut self, read: Result<Result<Page, StoreError>, JoinError>) {
+        let Some(Reading { wanted, .. }) = self.reading.take() else { return };
         let now = self.broker.clock.now();
         let error = match read {
-            Ok(Ok(stored)) => {
+            Ok(Ok(page)) => {
                 self.rests_until = UnixMillis(0);
-                return self.window.arrived(now, page, stored);
+                return self.window.arrived(now, wanted, page);
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        self.window.arrived(now, page, Vec::new());
+        self.window.not_arrived(now, wanted);
         if self.rests_until == UnixMillis(0) {
             tracing::error!(route = &*self.route.name, error, "the backlog of a route cannot be read");
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Broker, Mode, Slot};
 use crate::codec::ReasonCode;
-use crate::record::{Lsn, UnixMillis};
+use crate::record::UnixMillis;
 
 /// A session as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,8 @@ pub struct SessionCounts {
 }
 
 impl Broker {
-    /// Some of the sessions, and how many there are in all. Those that pin the most bytes come first.
+    /// Some of the sessions, and how many there are in all. Those that pin the most bytes come first. Blocks
+    /// on the disk.
     pub fn session_page(&self, offset: usize, limit: usize) -> (Vec<SessionSummary>, usize) {
         type Key = (Reverse<u64>, Arc<Slot>);
         let order = |a: &Key, b: &Key| a.0.cmp(&b.0).then_with(|| a.1.client_id.cmp(&b.1.client_id));
@@ -60,14 +61,14 @@ impl Broker {
             keys.truncate(end);
         }
         keys.sort_unstable_by(order);
-        let page = keys.iter().skip(offset).map(|(_, slot)| self.summary(slot)).collect();
+        let page =
+            keys.iter().skip(offset).map(|(_, slot)| self.with_oldest(slot, self.summary(slot))).collect();
         (page, total)
     }
 
     /// One session.
     pub fn summary(&self, slot: &Slot) -> SessionSummary {
         let backlog = slot.durable().map(|durable| &durable.backlog);
-        let oldest = backlog.and_then(|backlog| backlog.oldest());
         let inner = slot.lock();
         SessionSummary {
             client_id: slot.client_id.to_string(),
@@ -75,7 +76,7 @@ impl Broker {
             durable: backlog.is_some(),
             queued_messages: backlog.map_or(0, |backlog| backlog.count()),
             queued_bytes: backlog.map_or(0, |backlog| backlog.bytes()),
-            oldest: oldest.map(|lsn| lsn.0),
+            oldest: None,
             oldest_age_seconds: None,
             subscriptions: inner.subscriptions.len() as u64,
             disconnected_at: inner.closed_at.map(|at| at.0),
@@ -90,9 +91,11 @@ impl Broker {
         filters
     }
 
-    /// Reads how old the oldest message of a session is. Blocks on the disk.
-    pub fn with_age(&self, mut summary: SessionSummary) -> SessionSummary {
-        let published = summary.oldest.and_then(|lsn| self.store.published_at(Lsn(lsn)).ok().flatten());
+    /// Reads which is the oldest message of a session, and how old it is. Blocks on the disk.
+    pub fn with_oldest(&self, slot: &Slot, mut summary: SessionSummary) -> SessionSummary {
+        let oldest = slot.durable().and_then(|durable| self.store.oldest(durable.recipient).ok().flatten());
+        summary.oldest = oldest.map(|lsn| lsn.0);
+        let published = oldest.and_then(|lsn| self.store.published_at(lsn).ok().flatten());
         summary.oldest_age_seconds = published.map(|at| self.clock.now().since(at).as_secs());
         summary
     }
@@ -119,12 +122,9 @@ impl Broker {
         counts
     }
 
-    /// When the oldest message that anybody is owed was published, for the age of the backlog.
+    /// When the oldest message that anybody is owed was published, for the age of the backlog. Blocks on the
+    /// disk.
     pub fn oldest_unsettled(&self) -> Option<UnixMillis> {
-        let slots = self.slots();
-        let sessions = slots.iter().filter_map(|slot| slot.durable()?.backlog.oldest());
-        let routes = self.routes();
-        let oldest = sessions.chain(routes.iter().filter_map(|route| route.backlog.oldest())).min()?;
-        self.store.published_at(oldest).ok().flatten()
+        self.store.oldest_published_at().ok().flatten()
     }
 }

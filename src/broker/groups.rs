@@ -6,7 +6,7 @@
 //!
 //! Invariant: a number is in the hands of one member at most.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -20,7 +20,7 @@ use crate::codec::Qos;
 use crate::config::ShareStrategy;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::session::{Claim, Delivery, Session};
-use crate::store::SubmitError;
+use crate::store::{Page, Stored, SubmitError};
 
 /// Stands in for the holder of a number that was settled: slots are numbered from 1.
 const SETTLED: u64 = 0;
@@ -54,6 +54,10 @@ struct Members {
     settling: VecDeque<(Lsn, Lsn)>,
     /// Something in the queue is in nobody's hand: members fetch it, and nothing overtakes it.
     behind: bool,
+    /// What the queue has up to this number is in somebody's hand.
+    fetched_to: Lsn,
+    /// The slot of the member that reads what comes after it: one at a time.
+    fetcher: Option<u64>,
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
@@ -67,6 +71,24 @@ struct Member {
     /// Of the client id.
     hash: u64,
     subscription: Subscription,
+}
+
+/// What a member finds when it wants to read.
+#[derive(Debug)]
+pub enum Fetch {
+    /// Nothing, or somebody else reads.
+    Nothing,
+    /// Nothing before this number is durable.
+    WaitFor(Lsn),
+    /// What the group is owed after a number, without what is in somebody's hand.
+    Read {
+        /// The group's number in the store.
+        recipient: RecipientNo,
+        /// The number.
+        after: Lsn,
+        /// What is in somebody's hand beyond it.
+        in_hand: HashSet<Lsn, RandomState>,
+    },
 }
 
 /// A message for one member of a group.
@@ -87,6 +109,8 @@ impl Group {
             in_hand: HashMap::default(),
             settling: VecDeque::new(),
             behind: false,
+            fetched_to: Lsn::ZERO,
+            fetcher: None,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
             closed: false,
@@ -146,13 +170,19 @@ impl Group {
 
     /// Takes a member out. True when nobody is left, which closes the group.
     pub(super) fn leave(&self, slot: &Slot) -> bool {
-        let mut members = self.members.lock();
+        let (mut members, mut touched) = (self.members.lock(), Touched::default());
         if let Some(place) = members.list.iter().position(|member| member.slot.id == slot.id) {
             members.list.remove(place);
             members.turn.removed(place);
         }
+        if members.fetcher.take_if(|fetcher| *fetcher == slot.id).is_some() {
+            members.ring_all(&mut touched);
+        }
         members.closed = members.list.is_empty();
-        members.closed
+        let is_closed = members.closed;
+        drop(members);
+        touched.ring();
+        is_closed
     }
 
     /// Gives a message to a member that is online and has room. Without one it stays in the group's queue; a
@@ -189,34 +219,48 @@ impl Group {
         }
     }
 
-    /// Puts up to `max` durable numbers that nobody has in hand into the hand of `slot`, oldest first. When
-    /// there are none the group is no longer behind, unless something is still on its way to the disk: then
-    /// its number is given.
-    pub fn fetch(&self, slot: &Slot, durable: Lsn, max: usize, page: &mut Vec<Lsn>) -> Option<Lsn> {
-        let queue = self.durable.get()?;
+    /// Begins to read what nobody has in hand, for `slot`, oldest first. It ends with [`Group::end_fetch`], or
+    /// with the member. When there is nothing to read the group is no longer behind, unless something is still
+    /// on its way to the disk.
+    pub fn begin_fetch(&self, slot: &Slot, durable: Lsn) -> Fetch {
+        let Some(queue) = self.durable.get() else { return Fetch::Nothing };
         let mut members = self.members.lock();
         members.forget_settled(durable);
-        let is_member = members.list.iter().any(|member| member.slot.id == slot.id);
-        if !members.behind || !is_member {
-            return None;
+        if !members.behind || members.fetcher.is_some() || !members.has(slot) {
+            return Fetch::Nothing;
         }
-        let mut candidates = Vec::new();
-        queue.backlog.after(Lsn::ZERO, durable, members.in_hand.len() + max, &mut candidates);
-        for lsn in candidates {
-            if page.len() < max && !members.in_hand.contains_key(&lsn) {
-                members.in_hand.insert(lsn, slot.id);
-                page.push(lsn);
-            }
-        }
-        if !page.is_empty() {
-            return None;
+        let after = members.fetched_to;
+        if queue.backlog.may_have(after, durable) {
+            members.fetcher = Some(slot.id);
+            let in_hand = members.in_hand.keys().copied().filter(|lsn| *lsn > after).collect();
+            return Fetch::Read { recipient: queue.recipient, after, in_hand };
         }
         if members.last_pushed > durable {
-            return Some(members.last_pushed);
+            return Fetch::WaitFor(members.last_pushed);
         }
         members.behind = false;
         members.floor = durable;
-        None
+        Fetch::Nothing
+    }
+
+    /// What was read after a number goes into the hand of `slot`, with the subscription it has. `None` when it
+    /// is a member no more: then it is for the others.
+    pub fn end_fetch(&self, slot: &Slot, after: Lsn, page: Page) -> Option<(Subscription, Vec<Stored>)> {
+        let (mut members, mut touched) = (self.members.lock(), Touched::default());
+        members.fetcher.take_if(|fetcher| *fetcher == slot.id)?;
+        let subscription = members.list.iter().find(|member| member.slot.id == slot.id)?.subscription;
+        // Unless something was given back meanwhile that comes before.
+        if members.fetched_to == after {
+            members.fetched_to = page.cursor;
+        }
+        let mut taken = page.messages;
+        taken.retain(|stored| !members.in_hand.contains_key(&stored.lsn));
+        members.in_hand.extend(taken.iter().map(|stored| (stored.lsn, slot.id)));
+        // Others may have come for the rest while this one was reading.
+        members.ring_one(&mut touched);
+        drop(members);
+        touched.ring();
+        Some((subscription, taken))
     }
 
     /// The QoS and identifier that a member asked for.
@@ -243,30 +287,17 @@ impl Group {
         members.forget_settled(durable);
     }
 
-    /// Puts back what a member has fetched and does not take. If it is a member no more, the others are told.
-    pub fn put_back(&self, slot: &Slot, numbers: impl Iterator<Item = Lsn>) {
-        let (mut members, mut touched) = (self.members.lock(), Touched::default());
-        for lsn in numbers {
-            if members.in_hand.get(&lsn) == Some(&slot.id) {
-                members.in_hand.remove(&lsn);
-                members.behind = true;
-            }
-        }
-        if members.behind && !members.list.iter().any(|member| member.slot.id == slot.id) {
-            members.ring_all(&mut touched);
-        }
-        drop(members);
-        touched.ring();
-    }
-
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
     /// which is QoS 2 that has begun [MQTT-4.8.2-4].
     pub(super) fn let_go(&self, slot: &Slot, keeps: &[Lsn], touched: &mut Touched) {
         let mut members = self.members.lock();
-        let before = members.in_hand.len();
-        members.in_hand.retain(|lsn, holder| *holder != slot.id || keeps.contains(lsn));
-        if members.in_hand.len() < before {
+        members.fetcher.take_if(|fetcher| *fetcher == slot.id);
+        let gone = members.in_hand.extract_if(|lsn, holder| *holder == slot.id && !keeps.contains(lsn));
+        if let Some(first) = gone.map(|(lsn, _)| lsn).min() {
             members.behind = true;
+            members.fetched_to = members.fetched_to.min(Lsn(first.0 - 1));
+        }
+        if members.behind {
             members.ring_all(touched);
         }
     }
@@ -319,11 +350,17 @@ impl Group {
 }
 
 impl Members {
+    fn has(&self, slot: &Slot) -> bool {
+        self.list.iter().any(|member| member.slot.id == slot.id)
+    }
+
     /// What is settled on disk is not in the queue any more.
     fn forget_settled(&mut self, durable: Lsn) {
         while let Some((_, lsn)) = self.settling.pop_front_if(|(report, _)| *report <= durable) {
             if self.in_hand.get(&lsn) == Some(&SETTLED) {
                 self.in_hand.remove(&lsn);
+                // It is, if the report was void: that of a connection which had lost its session.
+                self.fetched_to = self.fetched_to.min(Lsn(lsn.0 - 1));
             }
         }
     }

@@ -46,7 +46,7 @@ pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use clock::simulated::WALL_TIME;
 pub use directory::{AttachRequest, Attachment, Departure};
-pub use groups::Group;
+pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;

@@ -50,6 +50,7 @@ pub(crate) const STORE: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    recent_max: StoreSettings::RECENT_MAX,
 };
 
 struct World {
@@ -144,9 +145,14 @@ impl World {
     }
 
     fn fetch(&self, group: &Group, client: &Client) -> Vec<Lsn> {
-        let mut page = Vec::new();
-        group.fetch(&client.attachment.slot, self.broker.store.watermark(), 10, &mut page);
-        page
+        let (slot, durable) = (&client.attachment.slot, self.broker.store.watermark());
+        let Fetch::Read { recipient, after, in_hand } = group.begin_fetch(slot, durable) else {
+            return Vec::new();
+        };
+        let skip = |lsn: Lsn| in_hand.contains(&lsn);
+        let page = self.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
+        let (_, taken) = group.end_fetch(slot, after, page).unwrap();
+        taken.into_iter().map(|stored| stored.lsn).collect()
     }
 }
 
@@ -166,12 +172,11 @@ async fn what_one_member_has_settled_no_other_fetches_before_the_disk_knows() {
     let group = world.broker.group("$share/g/a");
     assert_eq!(world.fetch(&group, &one), [lsn]);
     group.settling(lsn);
-    group.put_back(&one.attachment.slot, [lsn].into_iter());
     assert_eq!(world.fetch(&group, &other), [], "it is in the queue until its report is durable");
 }
 
 #[tokio::test]
-async fn what_was_fetched_and_did_not_fit_goes_to_another_member() {
+async fn one_member_reads_at_a_time_and_what_it_does_not_take_goes_to_another() {
     let world = World::new();
     let (one, other) = (world.attach("one").await, world.attach("other").await);
     world.subscribe(&one, "$share/g/a");
@@ -181,7 +186,12 @@ async fn what_was_fetched_and_did_not_fit_goes_to_another_member() {
     assert_eq!(world.fetch(&group, &one), [first, second]);
     assert_eq!(world.fetch(&group, &other), []);
     // Nothing else is in the queue: the group counts as up to date, until something comes back.
-    group.put_back(&one.attachment.slot, [second].into_iter());
+    let (slot, mut touched) = (&one.attachment.slot, Touched::default());
+    group.let_go(slot, &[first], &mut touched);
+    let durable = world.broker.store.watermark();
+    assert!(matches!(group.begin_fetch(slot, durable), Fetch::Read { .. }));
+    assert_eq!(world.fetch(&group, &other), [], "one reads it already");
+    group.let_go(slot, &[first], &mut touched);
     assert_eq!(world.fetch(&group, &other), [second]);
 }
 

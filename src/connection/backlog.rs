@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 
 use super::{Connection, End};
 use crate::auth::Escaped;
-use crate::broker::{Group, Mode};
+use crate::broker::{Fetch, Group, Mode};
 use crate::codec::ReasonCode;
 use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
 use crate::session::{Claim, Close, Delivery, Outgoing};
-use crate::store::{StoreError, Stored, beside};
+use crate::store::{Page, Store, StoreError, Stored, beside};
 
 /// Messages that one page holds at most.
-const PAGE: usize = 256;
+const PAGE_MAX: usize = 256;
 
 /// Where the reading of the backlog is.
 #[derive(Debug, Default)]
@@ -41,14 +41,14 @@ struct Pass {
     /// Read up to here.
     cursor: Lsn,
     /// Numbers that were in the client's hands when the pass began.
-    in_hand: HashSet<Lsn, RandomState>,
+    in_hand: Arc<HashSet<Lsn, RandomState>>,
 }
 
 /// A page on its way from the disk.
 #[derive(Debug)]
 struct PendingPage {
     purpose: Purpose,
-    read: JoinHandle<Result<Vec<Stored>, StoreError>>,
+    read: JoinHandle<Result<Page, StoreError>>,
 }
 
 #[derive(Debug)]
@@ -57,8 +57,8 @@ enum Purpose {
     Resend(Exchange),
     /// The session's own backlog.
     Own(RecipientNo),
-    /// A shared group's: the numbers that were fetched.
-    Shared(Arc<Group>, RecipientNo, Vec<Lsn>),
+    /// A shared group's, after a number.
+    Shared(Arc<Group>, RecipientNo, Lsn),
 }
 
 impl BacklogReader {
@@ -86,7 +86,8 @@ impl Connection {
             return Ok(false);
         }
         if let Some(exchange) = self.session.take_resend() {
-            self.read_page(Purpose::Resend(exchange), exchange.owner, vec![exchange.lsn]);
+            let Exchange { owner, lsn, .. } = exchange;
+            self.read_page(Purpose::Resend(exchange), move |store| store.read(owner, &[lsn]));
             return Ok(true);
         }
         if self.session.has_resends() {
@@ -126,19 +127,19 @@ impl Connection {
         };
         match pending.purpose {
             // Nobody is owed it any more: its group is gone.
-            Purpose::Resend(exchange) if page.is_empty() => self.session.abandon(exchange.packet_id),
+            Purpose::Resend(exchange) if page.messages.is_empty() => self.session.abandon(exchange.packet_id),
             Purpose::Resend(exchange) => {
-                for stored in page {
+                for stored in page.messages {
                     self.redeliver(exchange, delivery(stored, exchange.owner), out, now)?;
                 }
             }
             Purpose::Own(owner) => {
-                if let (Some(pass), Some(last)) = (&mut self.backlog.pass, page.last()) {
-                    pass.cursor = last.lsn;
+                if let Some(pass) = &mut self.backlog.pass {
+                    pass.cursor = page.cursor;
                 }
-                self.frames.extend(page.into_iter().map(|stored| delivery(stored, owner)));
+                self.frames.extend(page.messages.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner, numbers) => self.take_shared(&group, owner, &numbers, page),
+            Purpose::Shared(group, owner, after) => self.take_shared(&group, owner, after, page),
         }
         Ok(true)
     }
@@ -154,7 +155,7 @@ impl Connection {
             self.report_all(now)?;
             let report = self.last_report;
             let in_hand = self.session.in_flight().filter(|claim| claim.owner == durable.recipient);
-            let in_hand = in_hand.map(|claim| claim.lsn).collect();
+            let in_hand = Arc::new(in_hand.map(|claim| claim.lsn).collect());
             self.backlog.pass = Some(Pass { report, cursor: Lsn::ZERO, in_hand });
         }
         let Some(pass) = &mut self.backlog.pass else { return Ok(false) };
@@ -162,17 +163,12 @@ impl Connection {
             self.backlog.waits_for = Some(pass.report);
             return Ok(false);
         }
-        let mut numbers = Vec::new();
-        loop {
-            numbers.clear();
-            backlog.after(pass.cursor, watermark, PAGE, &mut numbers);
-            let Some(last) = numbers.last().copied() else { break };
-            numbers.retain(|lsn| !pass.in_hand.contains(lsn));
-            if !numbers.is_empty() {
-                self.read_page(Purpose::Own(durable.recipient), durable.recipient, numbers);
-                return Ok(true);
-            }
-            pass.cursor = last;
+        if backlog.may_have(pass.cursor, watermark) {
+            let (owner, cursor, in_hand) = (durable.recipient, pass.cursor, Arc::clone(&pass.in_hand));
+            self.read_page(Purpose::Own(owner), move |store| {
+                store.read_after(owner, (cursor, watermark), PAGE_MAX, |lsn| in_hand.contains(&lsn))
+            });
+            return Ok(true);
         }
         match self.slot.go_live(watermark) {
             Ok(()) => {
@@ -190,30 +186,29 @@ impl Connection {
     /// is for other members.
     fn read_shared(&mut self) -> Result<bool, End> {
         let watermark = self.watermark;
-        let max = self.session.window_left().min(PAGE);
+        let max = self.session.window_left().min(PAGE_MAX);
         for group in self.slot.groups() {
-            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
-            let mut numbers = Vec::new();
-            let waits_for = group.fetch(&self.slot, watermark, max, &mut numbers);
-            if !numbers.is_empty() {
-                self.read_page(Purpose::Shared(group, owner, numbers.clone()), owner, numbers);
-                return Ok(true);
+            match group.begin_fetch(&self.slot, watermark) {
+                Fetch::Nothing => {}
+                Fetch::WaitFor(lsn) => {
+                    let waits_for = self.backlog.waits_for.map_or(lsn, |known| known.min(lsn));
+                    self.backlog.waits_for = Some(waits_for);
+                }
+                Fetch::Read { recipient, after, in_hand } => {
+                    self.read_page(Purpose::Shared(group, recipient, after), move |store| {
+                        store.read_after(recipient, (after, watermark), max, |lsn| in_hand.contains(&lsn))
+                    });
+                    return Ok(true);
+                }
             }
-            self.backlog.waits_for = [self.backlog.waits_for, waits_for].into_iter().flatten().min();
         }
         Ok(false)
     }
 
-    /// Takes what was fetched. What did not fit into the page is for the next one, or for another member; all
-    /// of it is when the client has unsubscribed meanwhile.
-    fn take_shared(&mut self, group: &Arc<Group>, owner: RecipientNo, numbers: &[Lsn], page: Vec<Stored>) {
-        let subscription = group.subscription_of(&self.slot);
-        let is_left = |lsn: &Lsn| {
-            subscription.is_none() || page.binary_search_by_key(lsn, |stored| stored.lsn).is_err()
-        };
-        group.put_back(&self.slot, numbers.iter().copied().filter(is_left));
-        let Some(subscription) = subscription else { return };
-        for stored in page {
+    /// Takes what was fetched, unless the client has unsubscribed meanwhile.
+    fn take_shared(&mut self, group: &Group, owner: RecipientNo, after: Lsn, page: Page) {
+        let Some((subscription, taken)) = group.end_fetch(&self.slot, after, page) else { return };
+        for stored in taken {
             let mut delivery = delivery(stored, owner);
             delivery.qos = delivery.qos.min(subscription.options.qos);
             delivery.retain &= subscription.options.retain_as_published;
@@ -222,9 +217,13 @@ impl Connection {
         }
     }
 
-    fn read_page(&mut self, purpose: Purpose, owner: RecipientNo, numbers: Vec<Lsn>) {
+    fn read_page(
+        &mut self,
+        purpose: Purpose,
+        read: impl FnOnce(&Store) -> Result<Page, StoreError> + Send + 'static,
+    ) {
         let store = self.context.broker.store.clone();
-        let read = beside(move || store.read(owner, &numbers));
+        let read = beside(move || read(&store));
         self.backlog.page = Some(PendingPage { purpose, read });
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn store(config: &Config) -> StoreSettings {
         commit_interval: config.store.commit_interval,
         batch_bytes_max: bytes(config.store.batch_bytes_max),
         queue_bytes_max: bytes(config.store.queue_bytes_max),
+        recent_max: StoreSettings::RECENT_MAX,
     }
 }
 

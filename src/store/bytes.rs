@@ -81,6 +81,10 @@ impl<'a> RowReader<'a> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// The row has to end here.
     pub(super) fn finish(self) -> Result<(), StoreError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damaged()) }

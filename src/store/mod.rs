@@ -10,12 +10,16 @@ mod bell;
 mod beside;
 mod bytes;
 mod error;
+mod index;
+mod indexing;
 mod metrics;
 mod pending;
 mod queue;
 mod read;
 mod recover;
 mod rows;
+mod runs;
+mod shared_rows;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -41,7 +45,7 @@ pub(crate) use beside::simulated::set_delay;
 pub use error::{StoreError, SubmitError};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
-pub use read::{Stored, StoredDeadLetter};
+pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
 pub use rows::{Progress, SessionRow};
 
@@ -58,6 +62,14 @@ pub struct StoreSettings {
     pub batch_bytes_max: usize,
     /// Bytes of records that may wait before readers are slowed.
     pub queue_bytes_max: usize,
+    /// Deliveries that are known in memory before they go into the index on disk; a start reads as many.
+    pub recent_max: u64,
+}
+
+impl StoreSettings {
+    /// What [`StoreSettings::recent_max`] is for a broker: some 10 MB of memory, and a tenth of a second of
+    /// each start.
+    pub const RECENT_MAX: u64 = 262_144;
 }
 
 /// The store. Cloning shares it.
@@ -140,10 +152,11 @@ impl Store {
 
     /// A store, and its writer, which does not run yet.
     fn assemble(
-        opened: recover::Opened,
+        mut opened: recover::Opened,
         mut registry: Registry,
         settings: &StoreSettings,
     ) -> (Self, writer::Writer, Recovered) {
+        opened.state.recent_max = settings.recent_max;
         registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
         let shared = Arc::new(Shared {
@@ -327,6 +340,12 @@ impl Registry {
 impl Occupancy {
     fn get(&self) -> (u64, u64) {
         (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// What a start finds.
+    fn restore(&self, count: u64, bytes: u64) {
+        self.count.store(count, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn added(&self, bytes: usize) {

@@ -1,22 +1,30 @@
 //! The numbers a recipient is still owed, and the running count of what they occupy.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::runs::PendingList;
 use crate::record::Lsn;
 
 /// What one recipient (a durable session, a shared group, a route) is owed: numbers only, the messages are
-/// on disk. The writer adds and removes; whoever delivers reads.
+/// on disk. The writer adds and removes; whoever delivers reads by `Store::read_after`.
 ///
-/// Invariant: holds exactly the open legs of the records the writer has applied. Numbers above the
-/// watermark may be in it, so readers name the watermark they have seen.
+/// Invariant: together with the index on disk it holds exactly the open legs of the records the writer has
+/// applied. Numbers above the watermark may be in it, so readers name the watermark they have seen.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    numbers: Mutex<PendingList>,
+    numbers: Mutex<Numbers>,
     count: AtomicU64,
     bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    /// What is owed up to this number is in the index; zero when nothing is.
+    indexed_to: Lsn,
+    /// What is owed above it.
+    recent: PendingList,
 }
 
 impl Backlog {
@@ -30,146 +38,82 @@ impl Backlog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The oldest number owed.
-    pub fn oldest(&self) -> Option<Lsn> {
-        self.numbers.lock().first()
+    /// Whether something may be owed after `cursor` and not above `durable`. What the index holds is not
+    /// looked up for that: then only reading tells.
+    pub fn may_have(&self, cursor: Lsn, durable: Lsn) -> bool {
+        let numbers = self.numbers.lock();
+        cursor < numbers.indexed_to || numbers.recent.range(cursor, durable).next().is_some()
     }
 
-    /// Appends to `page` the next numbers after `cursor` and not above `durable`, `max` at most.
-    pub fn after(&self, cursor: Lsn, durable: Lsn, max: usize, page: &mut Vec<Lsn>) {
-        self.numbers.lock().after(cursor, durable, max, page);
+    /// What a reader has to know: up to which number the index tells, and the numbers above that after
+    /// `cursor`, not above `durable`, `max` at most, without those to `skip`.
+    pub(super) fn look(
+        &self,
+        cursor: Lsn,
+        durable: Lsn,
+        max: usize,
+        skip: impl Fn(Lsn) -> bool,
+    ) -> (Lsn, Vec<Lsn>) {
+        let numbers = self.numbers.lock();
+        let recent = numbers.recent.range(cursor, durable).filter(|lsn| !skip(*lsn)).take(max);
+        (numbers.indexed_to, recent.collect())
     }
 
-    /// Whether a number is owed still.
-    pub(super) fn contains(&self, lsn: Lsn) -> bool {
-        let (mut page, before) = (Vec::new(), Lsn(lsn.0.saturating_sub(1)));
-        self.after(before, lsn, 1, &mut page);
-        !page.is_empty()
+    /// Whether a number is owed that is not in the index.
+    pub(super) fn has_recent(&self, lsn: Lsn) -> bool {
+        self.numbers.lock().recent.contains(lsn)
     }
 
-    /// The nearest numbers owed below and above one that is not.
+    /// The numbers that are not in the index.
+    pub(super) fn recent(&self) -> PendingList {
+        self.numbers.lock().recent.clone()
+    }
+
+    /// The nearest recent numbers below and above one that is not owed.
     pub(super) fn around(&self, lsn: Lsn) -> (Option<Lsn>, Option<Lsn>) {
-        self.numbers.lock().around(lsn)
+        self.numbers.lock().recent.around(lsn)
     }
 
     pub(super) fn add(&self, lsn: Lsn, bytes: u64) {
-        self.numbers.lock().push(lsn);
+        self.numbers.lock().recent.push(lsn);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Strikes a number out; false when it was not owed.
-    pub(super) fn remove(&self, lsn: Lsn) -> bool {
-        let removed = self.numbers.lock().remove(lsn);
+    /// Strikes out a number that is not in the index; false when it was not owed.
+    pub(super) fn remove_recent(&self, lsn: Lsn) -> bool {
+        let removed = self.numbers.lock().recent.remove(lsn);
         if removed {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
         removed
     }
 
+    /// A number was struck out of the index.
+    pub(super) fn removed_indexed(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(super) fn freed(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
-}
 
-/// A run of consecutive numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    first: u64,
-    last: u64,
-}
-
-/// A rising list of numbers as runs. Numbers are appended at the end and mostly removed at the front.
-#[derive(Debug, Default)]
-struct PendingList {
-    runs: VecDeque<Run>,
-}
-
-impl PendingList {
-    fn first(&self) -> Option<Lsn> {
-        self.runs.front().map(|run| Lsn(run.first))
+    /// What a start finds in the index.
+    pub(super) fn restore(&self, indexed_to: Lsn, count: u64, bytes: u64) {
+        self.numbers.lock().indexed_to = indexed_to;
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Appends a number above all others; one that is not is there already and is ignored.
-    fn push(&mut self, Lsn(n): Lsn) {
-        match self.runs.back_mut() {
-            Some(run) if n <= run.last => {}
-            Some(run) if n == run.last + 1 => run.last = n,
-            _ => self.runs.push_back(Run { first: n, last: n }),
-        }
+    /// What was owed up to this number is in the index, and that is durable: memory need not know it.
+    pub(super) fn indexed(&self, to: Lsn) {
+        let mut numbers = self.numbers.lock();
+        numbers.indexed_to = to;
+        numbers.recent.forget_to(to);
     }
 
-    fn remove(&mut self, Lsn(n): Lsn) -> bool {
-        let index = self.runs.partition_point(|run| run.last < n);
-        let Some(run) = self.runs.get_mut(index).filter(|run| run.first <= n) else {
-            return false;
-        };
-        match (n == run.first, n == run.last) {
-            (true, true) => {
-                self.runs.remove(index);
-                self.shrink();
-            }
-            (true, false) => run.first += 1,
-            (false, true) => run.last -= 1,
-            (false, false) => {
-                let tail = Run { first: n + 1, last: run.last };
-                run.last = n - 1;
-                self.runs.insert(index + 1, tail);
-            }
-        }
-        true
-    }
-
-    fn around(&self, Lsn(n): Lsn) -> (Option<Lsn>, Option<Lsn>) {
-        let index = self.runs.partition_point(|run| run.last < n);
-        let below = index.checked_sub(1).and_then(|index| self.runs.get(index));
-        (below.map(|run| Lsn(run.last)), self.runs.get(index).map(|run| Lsn(run.first)))
-    }
-
-    fn after(&self, Lsn(cursor): Lsn, Lsn(durable): Lsn, max: usize, page: &mut Vec<Lsn>) {
-        let index = self.runs.partition_point(|run| run.last <= cursor);
-        let numbers = self.runs.range(index..).flat_map(|run| run.first.max(cursor + 1)..=run.last);
-        page.extend(numbers.take_while(|n| *n <= durable).take(max).map(Lsn));
-    }
-
-    /// An emptied list gives its memory back: most sessions are owed nothing most of the time.
-    fn shrink(&mut self) {
-        if self.runs.is_empty() {
-            self.runs = VecDeque::new();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn runs_agree_with_a_set(ops in prop::collection::vec((any::<bool>(), 0u64..60), 1..200)) {
-            let (mut list, mut set, mut next) = (PendingList::default(), BTreeSet::new(), 1);
-            for (append, n) in ops {
-                if append {
-                    next += 1 + n % 3;
-                    list.push(Lsn(next));
-                    set.insert(next);
-                } else {
-                    prop_assert_eq!(list.remove(Lsn(n)), set.remove(&n));
-                }
-                let mut page = Vec::new();
-                list.after(Lsn(n), Lsn(n + 20), 7, &mut page);
-                let expected: Vec<_> = set.range(n + 1..=n + 20).take(7).copied().map(Lsn).collect();
-                prop_assert_eq!(page, expected);
-                if !set.contains(&n) {
-                    let below = set.range(..n).next_back().copied().map(Lsn);
-                    prop_assert_eq!(list.around(Lsn(n)), (below, set.range(n..).next().copied().map(Lsn)));
-                }
-                prop_assert_eq!(list.first(), set.first().copied().map(Lsn));
-            }
-        }
+    /// Nothing is in the index any more.
+    pub(super) fn index_is_empty(&self) {
+        self.numbers.lock().indexed_to = Lsn::ZERO;
     }
 }

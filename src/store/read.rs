@@ -2,11 +2,11 @@
 
 use std::ops::Bound;
 
-use redb::ReadableDatabase as _;
+use redb::{ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
 
 use super::rows::{self, Progress};
-use super::tables::{DEAD_LETTERS, MESSAGES, PROGRESS};
-use super::{Store, StoreError};
+use super::tables::{DEAD_LETTERS, INDEX, MESSAGES, PROGRESS};
+use super::{Store, StoreError, index};
 use crate::record::{Leg, Lsn, Message, RecipientNo, UnixMillis};
 
 /// Bytes of messages that one page holds at most (one message at least).
@@ -25,6 +25,18 @@ pub struct Stored {
     pub origin: Option<Lsn>,
 }
 
+/// A page of a backlog.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The messages, oldest first.
+    pub messages: Vec<Stored>,
+    /// How far was looked: what is not in the page and is not above this is not owed, or was to be skipped.
+    pub cursor: Lsn,
+    /// Whether all that was asked for is here, but for what is not owed any more; otherwise the rest is for
+    /// another page.
+    pub is_whole: bool,
+}
+
 /// A dead letter as it was filed.
 #[derive(Clone, Debug)]
 pub struct StoredDeadLetter {
@@ -35,6 +47,42 @@ pub struct StoredDeadLetter {
 }
 
 impl Store {
+    /// Reads what `recipient` is owed after `cursor` and not above `durable`, a watermark that was seen, without
+    /// those to `skip`: `max` messages at most, and up to a page's worth of bytes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read_after(
+        &self,
+        recipient: RecipientNo,
+        (cursor, durable): (Lsn, Lsn),
+        max: usize,
+        skip: impl Fn(Lsn) -> bool,
+    ) -> Result<Page, StoreError> {
+        // Before the snapshot: what memory has forgotten is in the index of every later one.
+        let (indexed_to, recent) = self.backlog(recipient).look(cursor, durable, max, &skip);
+        let snapshot = Snapshot::of(self)?;
+        let mut numbers = Vec::new();
+        if cursor < indexed_to && max > 0 {
+            index::each_after(&snapshot.index, recipient, cursor, |lsn| {
+                let is_within = lsn <= durable.min(indexed_to);
+                if is_within && !skip(lsn) {
+                    numbers.push(lsn);
+                }
+                is_within && numbers.len() < max
+            })?;
+        }
+        numbers.extend(recent);
+        numbers.truncate(max);
+        let mut page = snapshot.read(self, recipient, &numbers)?;
+        // One that had room for more has everything there is.
+        if page.is_whole && numbers.len() < max {
+            page.cursor = durable;
+        }
+        page.cursor = page.cursor.max(cursor);
+        Ok(page)
+    }
+
     /// Reads the messages with these numbers as `recipient` is owed them, up to a page's worth of bytes: the
     /// rest is for the next page. A number that was settled or discarded meanwhile is left out. Blocks on
     /// the disk.
@@ -42,31 +90,31 @@ impl Store {
     /// # Errors
     /// When the database cannot be read, or a number that is owed is not there: that is damage, and never
     /// skipped in silence.
-    pub fn read(&self, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Vec<Stored>, StoreError> {
+    pub fn read(&self, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Page, StoreError> {
+        Snapshot::of(self)?.read(self, recipient, numbers)
+    }
+
+    /// The oldest number that a recipient is owed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn oldest(&self, recipient: RecipientNo) -> Result<Option<Lsn>, StoreError> {
+        let (indexed_to, recent) = self.backlog(recipient).look(Lsn::ZERO, Lsn(u64::MAX), 1, |_| false);
+        let indexed = match indexed_to {
+            Lsn::ZERO => None,
+            _ => index::first(&self.database.begin_read()?.open_table(INDEX)?, recipient)?,
+        };
+        Ok(indexed.or_else(|| recent.first().copied()))
+    }
+
+    /// When the oldest message was published that anybody is owed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn oldest_published_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
-        let (mut page, mut bytes) = (Vec::with_capacity(numbers.len()), 0);
-        for lsn in numbers {
-            let Some(row) = table.get(lsn.0)? else {
-                // The writer strikes a number out of the backlog before the row goes.
-                if self.backlog(recipient).contains(*lsn) {
-                    return Err(missing(*lsn, recipient));
-                }
-                continue;
-            };
-            bytes += row.value().len();
-            if bytes > PAGE_BYTES_MAX && !page.is_empty() {
-                break;
-            }
-            let mut own = None;
-            let row = rows::message(row.value(), |leg| {
-                if leg.recipient == recipient {
-                    own = Some(leg);
-                }
-            })?;
-            let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
-            page.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
-        }
-        Ok(page)
+        let row = table.first()?;
+        row.map(|(_, row)| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
     }
 
     /// How far a session is with its exchanges, as of the last commit. Blocks on the disk.
@@ -104,6 +152,48 @@ impl Store {
                 break;
             }
             page.push(StoredDeadLetter { id: Lsn(id.value()), bytes: row.value().to_vec() });
+        }
+        Ok(page)
+    }
+}
+
+/// What a page is read from: messages and index as of one commit.
+struct Snapshot {
+    messages: ReadOnlyTable<u64, &'static [u8]>,
+    index: ReadOnlyTable<(u64, u64), &'static [u8]>,
+}
+
+impl Snapshot {
+    fn of(store: &Store) -> Result<Self, StoreError> {
+        let txn = store.database.begin_read()?;
+        Ok(Self { messages: txn.open_table(MESSAGES)?, index: txn.open_table(INDEX)? })
+    }
+
+    fn read(&self, store: &Store, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Page, StoreError> {
+        let messages = Vec::with_capacity(numbers.len());
+        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_whole: true }, 0);
+        for lsn in numbers {
+            let before = std::mem::replace(&mut page.cursor, *lsn);
+            let Some(row) = self.messages.get(lsn.0)? else {
+                // The writer strikes a number out of memory before the row goes, and of the index with the row.
+                if store.backlog(recipient).has_recent(*lsn) || index::contains(&self.index, recipient, *lsn)?
+                {
+                    return Err(missing(*lsn, recipient));
+                }
+                continue;
+            };
+            bytes += row.value().len();
+            if bytes > PAGE_BYTES_MAX && !page.messages.is_empty() {
+                return Ok(Page { cursor: before, is_whole: false, ..page });
+            }
+            let mut own = None;
+            let row = rows::message(row.value(), |leg| {
+                if leg.recipient == recipient {
+                    own = Some(leg);
+                }
+            })?;
+            let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
+            page.messages.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
         }
         Ok(page)
     }

@@ -8,13 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableTable as _};
+use redb::{Database, DatabaseError, ReadableTable as _, ReadableTableMetadata as _};
 
 use super::rows::{self, SessionRow};
-use super::state::{SharedRow, State};
+use super::shared_rows::SharedRow;
+use super::state::{State, Sweep};
 use super::tables::{SCHEMA, Tables, key};
 use super::writer::NUMBERS_RESERVED;
-use super::{Registry, Secret, StoreError};
+use super::{Backlog, Registry, Secret, StoreError, index};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
 
 /// What was found on disk.
@@ -103,11 +104,12 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         tables.set_meta_number(key::RESERVED, reserved.0)?;
         state.next_recipient = tables.meta_number(key::RECIPIENTS)?.unwrap_or(1);
         recipients(&tables, registry, &mut state, &mut recovered)?;
-        messages(&mut tables, &mut state, &mut recovered)?;
+        indexed(&mut tables, &mut state)?;
+        messages(&mut tables, &mut state)?;
+        recovered.messages = tables.messages.len()?;
+        state.stored.restore(recovered.messages, state.indexing.bytes_in_all());
         retained(&tables, &mut recovered)?;
-        for row in tables.dead_letters.iter()? {
-            registry.dead_letters.added(row?.1.value().len());
-        }
+        dead_letters(&tables, registry)?;
     }
     txn.commit()?;
     Ok(Opened { database: Arc::new(database), state, recovered, store_id, secret, first, reserved })
@@ -127,8 +129,11 @@ fn explain(path: &Path, error: DatabaseError) -> StoreError {
 fn check_schema(path: &Path, tables: &mut Tables<'_>) -> Result<(), StoreError> {
     match tables.meta_number(key::SCHEMA)? {
         Some(SCHEMA) => Ok(()),
-        Some(found) => Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA }),
-        None => tables.set_meta_number(key::SCHEMA, SCHEMA),
+        Some(found) if found > SCHEMA => {
+            Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA })
+        }
+        // A new file, or one of a version that this one reads as it is.
+        _ => tables.set_meta_number(key::SCHEMA, SCHEMA),
     }
 }
 
@@ -194,30 +199,54 @@ fn subscriptions(tables: &Tables<'_>) -> Result<HashMap<u64, Vec<SubscriptionRow
     Ok(all)
 }
 
-/// Rebuilds who is owed what, and drops the messages that nobody is owed any more: those whose last leg was
-/// settled in memory only when the process ended.
-fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovered) -> Result<(), StoreError> {
+/// What the index knows: only how much, until somebody reads it. What is in there for nobody is swept.
+fn indexed(tables: &mut Tables<'_>, state: &mut State) -> Result<(), StoreError> {
+    state.indexing.to = Lsn(tables.meta_number(key::INDEXED)?.unwrap_or(0));
+    state.indexing.bytes = tables.meta_number(key::INDEXED_BYTES)?.unwrap_or(0);
+    // Those above are counted again with what is newer than the index.
+    tables.shared.retain_in(state.indexing.to.0 + 1.., |_, _| false)?;
+    state.shared.restore(tables)?;
+    for (number, indexed) in index::recipients(&tables.index)? {
+        match state.recipients.get_mut(&number) {
+            Some(recipient) => {
+                recipient.indexed = indexed;
+                recipient.counted = indexed;
+                recipient.backlog.restore(recipient.progress.cursor, indexed.count, indexed.bytes);
+            }
+            None => {
+                let backlog = Arc::<Backlog>::default();
+                backlog.restore(Lsn::ZERO, indexed.count, indexed.bytes);
+                state.sweeps.push_back(Sweep { recipient: number, backlog, indexed });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rebuilds who is owed what of that which is newer than the index, and drops the messages that nobody is
+/// owed any more: those whose last leg was settled in memory only when the process ended.
+fn messages(tables: &mut Tables<'_>, state: &mut State) -> Result<(), StoreError> {
     let mut nobodys = Vec::new();
-    for row in tables.messages.iter()? {
+    for row in tables.messages.range(state.indexing.to.0 + 1..)? {
         let (number, row) = row?;
         let (lsn, bytes) = (Lsn(number.value()), row.value());
-        let (mut legs, mut open) = (0, 0);
-        rows::message_legs(bytes, |leg| {
-            legs += 1;
-            open += u32::from(owe(state, leg.recipient, lsn, bytes.len()));
-        })?;
+        let mut legs = Vec::new();
+        rows::message_legs(bytes, |leg| legs.push(leg.recipient))?;
+        let mut open = 0;
+        for recipient in &legs {
+            open += u32::from(owe(tables, state, *recipient, lsn, bytes.len())?);
+        }
         match open {
             0 => nobodys.push(lsn.0),
             // One of several: which one is left is not in the row, so that it has to be counted.
-            _ if legs > 1 => {
+            _ if legs.len() > 1 => {
                 state.shared.insert(lsn, SharedRow { open, bytes: bytes.len() as u32 });
             }
             _ => {}
         }
         if open > 0 {
-            state.stored.added(bytes.len());
+            state.indexing.published(open as usize, bytes.len() as u64);
         }
-        recovered.messages += u64::from(open > 0);
     }
     for number in nobodys {
         tables.messages.remove(number)?;
@@ -225,13 +254,42 @@ fn messages(tables: &mut Tables<'_>, state: &mut State, recovered: &mut Recovere
     Ok(())
 }
 
-fn owe(state: &mut State, number: RecipientNo, lsn: Lsn, bytes: usize) -> bool {
-    let Some(recipient) = state.recipients.get(&number) else { return false };
-    let owed = !recipient.progress.has_settled(lsn);
-    if owed {
-        recipient.backlog.add(lsn, bytes as u64);
+/// Whether somebody is owed a message that is newer than the index as a whole: a pass may have been under way
+/// when the process ended.
+fn owe(
+    tables: &Tables<'_>,
+    state: &mut State,
+    number: RecipientNo,
+    lsn: Lsn,
+    bytes: usize,
+) -> Result<bool, StoreError> {
+    match state.recipients.get(&number) {
+        Some(recipient) if lsn > recipient.progress.cursor => {
+            let owed = !recipient.progress.has_settled(lsn);
+            if owed {
+                state.owe(number, lsn, bytes as u64);
+            }
+            Ok(owed)
+        }
+        Some(recipient) if recipient.indexed.count == 0 => Ok(false),
+        Some(_) => index::contains(&tables.index, number, lsn),
+        None if state.sweeps.iter().any(|sweep| sweep.recipient == number) => {
+            index::contains(&tables.index, number, lsn)
+        }
+        None => Ok(false),
     }
-    owed
+}
+
+/// How many dead letters there are, and their bytes: a file of version 1 does not tell these.
+fn dead_letters(tables: &Tables<'_>, registry: &Registry) -> Result<(), StoreError> {
+    if let Some(bytes) = tables.meta_number(key::DEAD_LETTER_BYTES)? {
+        registry.dead_letters.restore(tables.dead_letters.len()?, bytes);
+        return Ok(());
+    }
+    for row in tables.dead_letters.iter()? {
+        registry.dead_letters.added(row?.1.value().len());
+    }
+    Ok(())
 }
 
 fn retained(tables: &Tables<'_>, recovered: &mut Recovered) -> Result<(), StoreError> {

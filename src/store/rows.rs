@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::StoreError;
 use super::bytes::{RowReader, put_bytes, put_varint};
+use super::runs::{PendingList, Run};
 use crate::codec::{PacketId, Qos, RetainHandling, SubscribeOptions};
 use crate::record::{
     Change, Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
@@ -58,7 +59,7 @@ impl SessionRow {
 /// How far a session is with the packets of its exchanges, and a recipient with its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Every leg up to this number is settled.
+    /// Every leg up to this number is settled, or in the index.
     pub(super) cursor: Lsn,
     /// Ranges above the cursor, first to last number, in which no leg is open: as many at most as there are
     /// open legs between them, however long the oldest stays open.
@@ -262,6 +263,56 @@ pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
     }
     row.finish()?;
     Ok(progress)
+}
+
+/// Runs of numbers, each by its distance from the one before.
+pub(super) fn put_chunk(out: &mut Vec<u8>, list: &PendingList) {
+    let mut previous = 0;
+    for run in list.runs() {
+        put_varint(out, run.first - previous);
+        put_varint(out, run.last - run.first);
+        previous = run.last;
+    }
+}
+
+pub(super) fn chunk(bytes: &[u8]) -> Result<PendingList, StoreError> {
+    let mut row = RowReader::new("index", bytes);
+    let (mut list, mut previous) = (PendingList::default(), 0u64);
+    while !row.is_empty() {
+        let gap = Some(row.varint()?).filter(|gap| *gap > 0);
+        let first = gap.and_then(|gap| previous.checked_add(gap)).ok_or_else(|| row.damaged())?;
+        let last = first.checked_add(row.varint()?).ok_or_else(|| row.damaged())?;
+        list.push_run(Run { first, last });
+        previous = last;
+    }
+    Ok(list)
+}
+
+/// How much of what a recipient is owed is in the index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Indexed {
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+}
+
+impl Indexed {
+    /// One message less.
+    pub(super) fn settled(&mut self, bytes: u64) {
+        self.count = self.count.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+pub(super) fn put_indexed(out: &mut Vec<u8>, indexed: Indexed) {
+    put_varint(out, indexed.count);
+    put_varint(out, indexed.bytes);
+}
+
+pub(super) fn indexed(bytes: &[u8]) -> Result<Indexed, StoreError> {
+    let mut row = RowReader::new("index", bytes);
+    let indexed = Indexed { count: row.varint()?, bytes: row.varint()? };
+    row.finish()?;
+    Ok(indexed)
 }
 
 pub(super) fn put_subscription(out: &mut Vec<u8>, options: SubscribeOptions, id: Option<u32>) {

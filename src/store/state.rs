@@ -9,6 +9,10 @@ use foldhash::fast::RandomState;
 use redb::ReadableTable as _;
 use smallvec::SmallVec;
 
+use super::index::OpenChunks;
+use super::indexing::Indexing;
+use super::rows::Indexed;
+use super::shared_rows::{SharedRow, SharedRows};
 use super::tables::{Tables, key};
 use super::{Backlog, Occupancy, Progress, Registry, SessionRow, StoreError, rows};
 use crate::record::{
@@ -23,25 +27,33 @@ const SWEEP_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) recipients: HashMap<RecipientNo, Recipient, RandomState>,
-    /// Messages with more than one open leg, or that had. A message that is not in here has one.
-    pub(super) shared: HashMap<Lsn, SharedRow, RandomState>,
-    /// Backlogs of discarded recipients that are still to be let go.
-    pub(super) sweeps: VecDeque<Arc<Backlog>>,
+    pub(super) shared: SharedRows,
+    /// What of the index this batch works with.
+    pub(super) chunks: OpenChunks,
+    pub(super) indexing: Indexing,
+    /// Legs that are kept in memory before they go into the index.
+    pub(super) recent_max: u64,
+    /// What discarded recipients were owed and is still to be let go.
+    pub(super) sweeps: VecDeque<Sweep>,
     /// Recipient numbers from here on were never used.
     pub(super) next_recipient: u64,
     /// The messages there are.
     pub(super) stored: Arc<Occupancy>,
     /// Whose progress the batch has changed.
     dirty: Vec<RecipientNo>,
+    /// Whether the batch has changed the dead letters.
+    letters_changed: bool,
     /// The row in the making: one buffer for all.
     row: Vec<u8>,
 }
 
-/// A message that is kept until the last of several recipients has settled it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SharedRow {
-    pub(super) open: u32,
-    pub(super) bytes: u32,
+/// What somebody was owed who is gone.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    pub(super) recipient: RecipientNo,
+    pub(super) backlog: Arc<Backlog>,
+    /// How much of it is in the index.
+    pub(super) indexed: Indexed,
 }
 
 /// A session, group or route, as the writer sees it.
@@ -49,6 +61,12 @@ pub(super) struct SharedRow {
 pub(super) struct Recipient {
     pub(super) backlog: Arc<Backlog>,
     pub(super) progress: Progress,
+    /// How much of it is in the index.
+    pub(super) indexed: Indexed,
+    /// The same as the index tells it.
+    pub(super) counted: Indexed,
+    /// [`Indexing`] knows that it is owed something recent.
+    pub(super) is_listed: bool,
     pub(super) epoch: Epoch,
     /// The session's row, as it was last written; `None` for groups and routes.
     pub(super) session: Option<SessionRow>,
@@ -76,36 +94,86 @@ impl State {
         Ok(())
     }
 
+    /// Ends a batch whose records were applied: lets go of what discarded recipients were owed, moves on with
+    /// the index, and writes what is written once for each batch. `last` is the last number that was applied.
+    pub(super) fn finish(
+        &mut self,
+        tables: &mut Tables<'_>,
+        registry: &Registry,
+        last: Lsn,
+    ) -> Result<(), StoreError> {
+        self.sweep(tables)?;
+        self.index_some(tables, last)?;
+        self.chunks.close_all(tables)?;
+        self.shared.write(tables)?;
+        if std::mem::take(&mut self.letters_changed) {
+            tables.set_meta_number(key::DEAD_LETTER_BYTES, registry.dead_letters.get().1)?;
+        }
+        self.write_progress(tables)
+    }
+
+    /// Whether there is something to do without new records.
+    pub(super) fn has_work(&self) -> bool {
+        !self.sweeps.is_empty() || self.indexing.is_under_way()
+    }
+
     /// Writes what the batch has changed of each recipient's progress: one row each, however many messages.
-    pub(super) fn write_progress(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    fn write_progress(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
         for number in std::mem::take(&mut self.dirty) {
             let Some(recipient) = self.recipients.get_mut(&number) else { continue };
             recipient.dirty = false;
             self.row.clear();
             rows::put_progress(&mut self.row, &recipient.progress);
             tables.progress.insert(number.0, self.row.as_slice())?;
+            if recipient.indexed != recipient.counted {
+                recipient.counted = recipient.indexed;
+                self.chunks.write_counts(tables, number, recipient.indexed)?;
+            }
         }
         Ok(())
     }
 
     /// Lets go of some of what discarded recipients were owed; more when `sweeps` is not empty after it.
-    pub(super) fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
         let mut room = SWEEP_MAX;
         while room > 0
-            && let Some(backlog) = self.sweeps.pop_front()
+            && let Some(sweep) = self.sweeps.pop_front()
         {
-            let mut page = Vec::new();
-            backlog.after(Lsn::ZERO, Lsn(u64::MAX), room, &mut page);
-            room -= page.len();
-            for lsn in page {
-                backlog.remove(lsn);
-                backlog.freed(self.let_go(tables, lsn)?);
+            // The recent ones first: a pass of the index cannot end before.
+            let (_, recent) = sweep.backlog.look(Lsn::ZERO, Lsn(u64::MAX), room, |_| false);
+            room -= recent.len();
+            for lsn in &recent {
+                sweep.backlog.remove_recent(*lsn);
+                sweep.backlog.freed(self.let_go(tables, *lsn)?);
             }
-            if backlog.count() > 0 {
-                self.sweeps.push_front(backlog);
+            let is_done = recent.is_empty() && sweep.indexed.count == 0;
+            let sweep = if recent.is_empty() { self.sweep_index(tables, sweep, &mut room)? } else { sweep };
+            if !is_done {
+                self.sweeps.push_front(sweep);
             }
         }
         Ok(())
+    }
+
+    fn sweep_index(
+        &mut self,
+        tables: &mut Tables<'_>,
+        mut sweep: Sweep,
+        room: &mut usize,
+    ) -> Result<Sweep, StoreError> {
+        let numbers = self.chunks.drain(tables, sweep.recipient, *room)?;
+        *room -= numbers.len();
+        for lsn in &numbers {
+            let bytes = self.let_go(tables, *lsn)?;
+            sweep.backlog.removed_indexed();
+            sweep.backlog.freed(bytes);
+            sweep.indexed.settled(bytes);
+        }
+        if numbers.is_empty() {
+            sweep.indexed = Indexed::default();
+        }
+        self.chunks.write_counts(tables, sweep.recipient, sweep.indexed)?;
+        Ok(sweep)
     }
 
     /// The recipient with this number, which is made when it is new.
@@ -132,13 +200,12 @@ impl State {
             tables.messages.insert(lsn.0, self.row.as_slice())?;
             self.stored.added(self.row.len());
             let bytes = self.row.len() as u32;
+            self.indexing.published(legs.len(), bytes.into());
             if legs.len() > 1 {
                 self.shared.insert(lsn, SharedRow { open: legs.len() as u32, bytes });
             }
             for leg in &legs {
-                if let Some(recipient) = self.recipients.get(&leg.recipient) {
-                    recipient.backlog.add(lsn, bytes.into());
-                }
+                self.owe(leg.recipient, lsn, bytes.into());
             }
         }
         if let Some(InboundExchange { recipient, epoch, packet_id }) = publication.inbound {
@@ -150,6 +217,15 @@ impl State {
             self.retain(tables, publication)?;
         }
         Ok(())
+    }
+
+    /// Notes that somebody is owed a message that is not in the index.
+    pub(super) fn owe(&mut self, number: RecipientNo, lsn: Lsn, bytes: u64) {
+        let Some(recipient) = self.recipients.get_mut(&number) else { return };
+        recipient.backlog.add(lsn, bytes);
+        if !std::mem::replace(&mut recipient.is_listed, true) {
+            self.indexing.owed_to(number);
+        }
     }
 
     fn retain(&mut self, tables: &mut Tables<'_>, publication: &Publication) -> Result<(), StoreError> {
@@ -219,11 +295,13 @@ impl State {
             Change::DeadLetter(letter) => {
                 tables.dead_letters.insert(lsn.0, &**letter)?;
                 registry.dead_letters.added(letter.len());
+                self.letters_changed = true;
             }
             Change::DeadLettersDiscarded(numbers) => {
                 for number in numbers {
                     if let Some(old) = tables.dead_letters.remove(number.0)? {
                         registry.dead_letters.removed(old.value().len());
+                        self.letters_changed = true;
                     }
                 }
             }
@@ -302,7 +380,11 @@ impl State {
             remove_if(&mut tables.groups, name, number)?;
             remove_if(&mut tables.routes, name, number)?;
         }
-        self.sweeps.push_back(recipient.backlog);
+        self.sweeps.push_back(Sweep {
+            recipient: number,
+            backlog: recipient.backlog,
+            indexed: recipient.indexed,
+        });
         for exchange in recipient.progress.exchanges.values() {
             // QoS 2 that a member of a group has begun goes to no other [MQTT-4.8.2-5].
             if exchange.owner != number && exchange.state != ExchangeState::AwaitingPuback {
@@ -330,12 +412,15 @@ impl State {
     /// A recipient has no further claim to a message. One that it never had a claim to is ignored.
     fn settle(&mut self, tables: &mut Tables<'_>, number: RecipientNo, lsn: Lsn) -> Result<(), StoreError> {
         let Some(recipient) = self.recipients.get_mut(&number) else { return Ok(()) };
-        if !recipient.backlog.remove(lsn) {
+        if lsn <= recipient.progress.cursor {
+            return self.settle_indexed(tables, number, lsn);
+        }
+        if !recipient.backlog.remove_recent(lsn) {
             return Ok(());
         }
         let backlog = Arc::clone(&recipient.backlog);
         // With the row of a message for one, its settlement is told. While ranges stand they are kept whole.
-        if self.shared.contains_key(&lsn) || !recipient.progress.settled.is_empty() {
+        if self.shared.has_recent(lsn) || !recipient.progress.settled.is_empty() {
             recipient.progress.settle(lsn, backlog.around(lsn));
             self.mark(number);
         }
@@ -343,25 +428,44 @@ impl State {
         Ok(())
     }
 
+    /// As [`State::settle`], when the claim would be in the index.
+    fn settle_indexed(
+        &mut self,
+        tables: &mut Tables<'_>,
+        number: RecipientNo,
+        lsn: Lsn,
+    ) -> Result<(), StoreError> {
+        let is_indexed = self.recipients.get(&number).is_some_and(|recipient| recipient.indexed.count > 0);
+        if !is_indexed || !self.chunks.strike(tables, number, lsn)? {
+            return Ok(());
+        }
+        let bytes = self.let_go(tables, lsn)?;
+        let Some(recipient) = self.recipients.get_mut(&number) else { return Ok(()) };
+        recipient.backlog.removed_indexed();
+        recipient.backlog.freed(bytes);
+        recipient.indexed.settled(bytes);
+        if recipient.indexed.count == 0 {
+            recipient.backlog.index_is_empty();
+        }
+        self.mark(number);
+        Ok(())
+    }
+
     /// One leg less; with the last one the message goes. Gives the bytes that the message occupies.
     fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
-        let Some(row) = self.shared.get_mut(&lsn) else {
-            return self.remove_message(tables, lsn);
-        };
-        row.open = row.open.saturating_sub(1);
-        let SharedRow { open, bytes } = *row;
-        if open == 0 {
-            self.shared.remove(&lsn);
-            self.remove_message(tables, lsn)?;
+        match self.shared.release(tables, lsn)? {
+            Some(SharedRow { open: 1.., bytes }) => Ok(bytes.into()),
+            _ => self.remove_message(tables, lsn),
         }
-        Ok(bytes.into())
     }
 
     /// Gives the bytes that it occupied.
-    fn remove_message(&self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
+    fn remove_message(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
         let Some(row) = tables.messages.remove(lsn.0)? else { return Ok(0) };
-        self.stored.removed(row.value().len());
-        Ok(row.value().len() as u64)
+        let bytes = row.value().len();
+        self.stored.removed(bytes);
+        self.indexing.removed(lsn, bytes as u64);
+        Ok(bytes as u64)
     }
 
     /// Changes the progress of a session, unless a later connection speaks for it by now.
@@ -373,7 +477,7 @@ impl State {
     }
 
     /// Has the recipient's progress written at the end of the batch.
-    fn mark(&mut self, number: RecipientNo) {
+    pub(super) fn mark(&mut self, number: RecipientNo) {
         if let Some(recipient) = self.recipients.get_mut(&number)
             && !std::mem::replace(&mut recipient.dirty, true)
         {
@@ -402,7 +506,13 @@ impl Progress {
         self.settled.insert(first, last);
     }
 
-    /// Whether a leg of this recipient is settled, as far as its progress tells.
+    /// What is owed is in the index, up to this number.
+    pub(super) fn indexed(&mut self, to: Lsn) {
+        self.cursor = self.cursor.max(to);
+        self.settled.clear();
+    }
+
+    /// Whether a leg of this recipient is settled, or in the index, as far as its progress tells.
     pub(super) fn has_settled(&self, lsn: Lsn) -> bool {
         lsn <= self.cursor || self.settled.range(..=lsn.0).next_back().is_some_and(|(_, last)| lsn.0 <= *last)
     }

@@ -5,7 +5,10 @@ use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use super::StoreError;
 
 /// The layout this program writes and the newest it reads.
-pub(super) const SCHEMA: u64 = 1;
+///
+/// 1: the first. 2: what is owed is indexed ([`INDEX`], [`SHARED`]); a file of version 1 is one whose index ends
+/// at number 0.
+pub(super) const SCHEMA: u64 = 2;
 
 type Numbered = TableDefinition<'static, u64, &'static [u8]>;
 type Named = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -30,6 +33,11 @@ pub(super) const RETAINED: Named = TableDefinition::new("retained");
 /// Topic to the user name of whoever published its retained message, where that had one.
 pub(super) const AUTHORS: TableDefinition<'static, &'static str, &'static str> =
     TableDefinition::new("retained_authors");
+/// Recipient and first number of a chunk to the numbers it is owed from there on; with number 0 to how many
+/// these are in all chunks.
+pub(super) const INDEX: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("index");
+/// Number of a message for several to how many of them it is owed to still, where the index knows of it.
+pub(super) const SHARED: TableDefinition<'static, u64, u64> = TableDefinition::new("shared");
 /// Number of the record that gave up to the dead letter.
 pub(super) const DEAD_LETTERS: Numbered = TableDefinition::new("dead_letters");
 
@@ -44,6 +52,8 @@ pub(super) struct Tables<'txn> {
     pub(super) routes: Table<'txn, &'static str, u64>,
     pub(super) retained: Table<'txn, &'static str, &'static [u8]>,
     pub(super) authors: Table<'txn, &'static str, &'static str>,
+    pub(super) index: Table<'txn, (u64, u64), &'static [u8]>,
+    pub(super) shared: Table<'txn, u64, u64>,
     pub(super) dead_letters: Table<'txn, u64, &'static [u8]>,
 }
 
@@ -60,6 +70,8 @@ impl<'txn> Tables<'txn> {
             routes: txn.open_table(ROUTES)?,
             retained: txn.open_table(RETAINED)?,
             authors: txn.open_table(AUTHORS)?,
+            index: txn.open_table(INDEX)?,
+            shared: txn.open_table(SHARED)?,
             dead_letters: txn.open_table(DEAD_LETTERS)?,
         })
     }
@@ -91,6 +103,12 @@ pub(super) mod key {
     pub(in crate::store) const SECRET: &str = "secret";
     /// Record numbers below this one may have been given out.
     pub(in crate::store) const RESERVED: &str = "reserved";
+    /// What is owed up to this record number is in the index.
+    pub(in crate::store) const INDEXED: &str = "indexed";
+    /// Bytes of the messages up to that number.
+    pub(in crate::store) const INDEXED_BYTES: &str = "indexed_bytes";
+    /// Bytes of the dead letters.
+    pub(in crate::store) const DEAD_LETTER_BYTES: &str = "dead_letter_bytes";
     /// Recipient numbers below this one may have been given out.
     pub(in crate::store) const RECIPIENTS: &str = "recipients";
 }

@@ -20,9 +20,10 @@ use crate::record::{Leg, Lsn};
 /// is never used twice, whatever a crash has forgotten.
 pub(super) const NUMBERS_RESERVED: u64 = 1 << 24;
 
-/// How long records may wait to be struck out, while most of them are: as long as a quick commit takes,
-/// which they save.
-const PATIENCE: Duration = Duration::from_micros(500);
+/// How long records may wait to be struck out, while most of them are. Whoever is acknowledged by that does not
+/// wait so long; whoever is not waits a little longer than for a busy commit. Under load a message is some
+/// milliseconds on its way to a subscriber and back.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Above every number.
 const LAST: Lsn = Lsn(u64::MAX);
@@ -69,13 +70,19 @@ impl Writer {
         let _guard = PanicGuard(Arc::clone(&self.shared));
         let mut last_commit = Instant::now();
         let mut is_patient = false;
+        // Up to here records were waited for.
+        let mut waited = Lsn::ZERO;
         loop {
             if !self.commit_interval.is_zero() {
                 self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
             }
-            let sweeping = !self.state.sweeps.is_empty();
-            let last = if is_patient && !sweeping { self.shared.queue.patience(PATIENCE) } else { LAST };
-            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, sweeping) else { return };
+            let has_work = self.state.has_work();
+            let is_waiting = is_patient && !has_work;
+            if is_waiting && waited <= self.shared.watermark.get() {
+                waited = self.shared.queue.patience(PATIENCE);
+            }
+            let last = if is_waiting { waited } else { LAST };
+            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, has_work) else { return };
             last_commit = Instant::now();
             match self.begin(&batch).and_then(|commit| self.finish(commit)) {
                 Ok(committed) => {
@@ -100,12 +107,12 @@ impl Writer {
         // Skipped records use up numbers, too.
         let reserve = self.next_reservation(batch.last);
         let (last, records, started) = (batch.last, taken.len(), Instant::now());
-        if taken.is_empty() && self.state.sweeps.is_empty() && reserve.is_none() {
+        if taken.is_empty() && !self.state.has_work() && reserve.is_none() {
             return Ok(Commit { txn: None, last, records, skipped, reserve, started });
         }
         let mut txn = self.database.begin_write()?;
         txn.set_quick_repair(true);
-        self.fill(&txn, taken, reserve)?;
+        self.fill(&txn, taken, last.max(self.shared.watermark.get()), reserve)?;
         Ok(Commit { txn: Some(txn), last, records, skipped, reserve, started })
     }
 
@@ -114,6 +121,7 @@ impl Writer {
         let Commit { txn, last, records, skipped, reserve, started } = commit;
         if let Some(txn) = txn {
             txn.commit()?;
+            self.state.indexing.committed();
             // Not before the commit: a number that is given out is reserved for ever.
             if let Some(reserved) = reserve {
                 self.shared.queue.reserve(reserved);
@@ -139,14 +147,14 @@ impl Writer {
         &mut self,
         txn: &WriteTransaction,
         taken: Vec<Taken<'_>>,
+        last: Lsn,
         reserve: Option<Lsn>,
     ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
         for Taken { entry, legs } in taken {
             self.state.apply(&mut tables, &self.shared.registry, entry.lsn, entry.record(), legs)?;
         }
-        self.state.sweep(&mut tables)?;
-        self.state.write_progress(&mut tables)?;
+        self.state.finish(&mut tables, &self.shared.registry, last)?;
         if let Some(reserved) = reserve {
             tables.set_meta_number(key::RESERVED, reserved.0)?;
         }

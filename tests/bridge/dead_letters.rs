@@ -98,10 +98,11 @@ async fn a_letter_of_a_session_is_owed_to_it_again() {
     world.broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap();
     let id = filed(&world, Addressee::Session { client_id: "c".into() }).await;
     let replayed = world.letters.replay(id).await.unwrap();
-    let backlog = &slot.durable().unwrap().backlog;
-    assert_eq!((backlog.count(), backlog.oldest()), (1, Some(replayed)));
-    let read = world.broker.store.read(slot.durable().unwrap().recipient, &[replayed]).unwrap();
-    assert_eq!(read[0].message.payload(), b"m");
+    let (store, durable) = (&world.broker.store, slot.durable().unwrap());
+    let oldest = store.oldest(durable.recipient).unwrap();
+    assert_eq!((durable.backlog.count(), oldest), (1, Some(replayed)));
+    let read = store.read(durable.recipient, &[replayed]).unwrap();
+    assert_eq!(read.messages[0].message.payload(), b"m");
     assert_eq!(server.count(), 0, "the route had nothing to do with it");
 }
 

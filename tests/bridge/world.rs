@@ -314,6 +314,7 @@ fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
         commit_interval: Duration::ZERO,
         batch_bytes_max: 1 << 20,
         queue_bytes_max: 1 << 20,
+        recent_max: StoreSettings::RECENT_MAX,
     };
     let (store, recovered) = Store::open(folder, &settings).unwrap();
     let (routes, messages) = (recovered.routes.clone(), recovered.messages);

@@ -79,6 +79,7 @@ impl Plan {
         let store = StoreSettings {
             batch_bytes_max: [1, 500, 1 << 20][dice.roll(3)],
             queue_bytes_max: [200, 1 << 20, 1 << 20][dice.roll(3)],
+            recent_max: [1, 5, 30, 1 << 20][dice.roll(4)],
             ..STORE
         };
         let share = format!("{SHARE}s/+");

@@ -40,17 +40,16 @@ impl Target {
             let settled = Change::Settled(self.route.recipient, vec![lsn]);
             return Ok(broker.store.submit(Record::of([settled])).is_ok());
         }
-        let mut numbers = Vec::new();
-        self.route.backlog.after(self.cursor, broker.store.watermark(), 1, &mut numbers);
-        let Some(lsn) = numbers.first().copied() else { return Ok(false) };
-        self.cursor = lsn;
-        let page = broker.store.read(self.route.recipient, &numbers);
-        for stored in page.map_err(|error| format!("the route cannot read {lsn:?}: {error}"))? {
+        let from = (self.cursor, broker.store.watermark());
+        let page = broker.store.read_after(self.route.recipient, from, 1, |_| false);
+        let page = page.map_err(|error| format!("the route cannot read after {:?}: {error}", self.cursor))?;
+        self.cursor = page.cursor;
+        for stored in &page.messages {
             let payload = String::from_utf8_lossy(stored.message.payload()).into_owned();
-            self.post(lsn, stored.message.topic(), payload, history)?;
+            self.post(stored.lsn, stored.message.topic(), payload, history)?;
+            self.posted.push_back(stored.lsn);
         }
-        self.posted.push_back(lsn);
-        Ok(true)
+        Ok(!page.messages.is_empty())
     }
 
     fn post(&self, lsn: Lsn, topic: &str, payload: String, history: &mut History) -> Verdict {

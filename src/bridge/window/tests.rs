@@ -62,14 +62,15 @@ impl Fixture {
 
     /// Reads one page, of which the first `max` messages arrive. Gives the numbers asked for.
     fn read(&mut self, now: UnixMillis, max: usize) -> Vec<u64> {
-        let last = self.last;
-        let new = |cursor: Lsn, max: usize, page: &mut Vec<Lsn>| {
-            page.extend((cursor.0 + 1..=last).take(max).map(Lsn));
+        let Some(wanted) = self.window.wanted(now, |cursor| cursor.0 < self.last) else { return Vec::new() };
+        let (after, numbers): (_, Vec<_>) = match &wanted {
+            Wanted::New { after, max } => (*after, (after.0 + 1..=self.last).take(*max).collect()),
+            Wanted::Again(retries) => (Lsn::ZERO, retries.numbers.iter().map(|lsn| lsn.0).collect()),
         };
-        let Some(page) = self.window.page(now, new) else { return Vec::new() };
-        let numbers: Vec<_> = page.numbers.iter().map(|lsn| lsn.0).collect();
-        let read = page.numbers.iter().take(max).map(|lsn| stored(*lsn, NOW)).collect();
-        self.window.arrived(now, page, read);
+        let messages: Vec<_> = numbers.iter().take(max).map(|lsn| stored(Lsn(*lsn), NOW)).collect();
+        let cursor = messages.last().map_or(after, |last| last.lsn);
+        let is_whole = messages.len() == numbers.len();
+        self.window.arrived(now, wanted, Page { messages, cursor, is_whole });
         numbers
     }
 
@@ -180,9 +181,10 @@ fn each_probe_is_made_with_another_message() {
 #[test]
 fn what_is_too_old_is_taken_out_wherever_it_stands() {
     let mut fixture = Fixture::new(2, 0);
-    let page = Page { numbers: Vec::new(), histories: HashMap::default() };
-    let read = [(1, 1000), (2, 500), (3, 1000)].map(|(lsn, at)| stored(Lsn(lsn), UnixMillis(at)));
-    fixture.window.arrived(NOW, page, read.into());
+    let wanted = Wanted::New { after: Lsn::ZERO, max: 9 };
+    let messages = [(1, 1000), (2, 500), (3, 1000)].map(|(lsn, at)| stored(Lsn(lsn), UnixMillis(at)));
+    let page = Page { messages: messages.into(), cursor: Lsn(3), is_whole: true };
+    fixture.window.arrived(NOW, wanted, page);
     assert_eq!(fixture.window.ready_until(), UnixMillis(500 + MAX_AGE));
     assert!(fixture.window.overdue(UnixMillis(499 + MAX_AGE)).is_empty());
     let overdue = fixture.window.overdue(UnixMillis(500 + MAX_AGE));

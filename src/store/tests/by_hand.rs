@@ -70,7 +70,7 @@ impl ByHand {
         // With other work the queue does not wait for records.
         let batch = self.writer.shared.queue.take(self.writer.batch_bytes_max, Lsn(u64::MAX), true);
         let batch = batch.unwrap_or_default();
-        if batch.entries.is_empty() && self.writer.state.sweeps.is_empty() {
+        if batch.entries.is_empty() && !self.writer.state.has_work() {
             self.stage = Stage::Idle;
             return Step::Nothing;
         }

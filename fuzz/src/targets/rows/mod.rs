@@ -1,7 +1,7 @@
 //! What is on disk: any bytes are read as a row or refused as damaged, and a row that was read is written
 //! as one that reads the same. The first byte says which kind of row it is.
 //!
-//! Rows are private to the store, so that two of its files are compiled here once more, and this module
+//! Rows are private to the store, so that three of its files are compiled here once more, and this module
 //! stands in for `src/store/mod.rs`.
 
 #[path = "../../../../src/store/bytes.rs"]
@@ -10,6 +10,9 @@ mod bytes;
 #[path = "../../../../src/store/rows.rs"]
 #[allow(clippy::module_inception, dead_code, reason = "it has the name that it has in the store")]
 mod rows;
+#[path = "../../../../src/store/runs.rs"]
+#[allow(dead_code, reason = "as above")]
+mod runs;
 
 use causeway::record::{DeadLetter, Leg, Lsn, Message, RecipientNo};
 use causeway::store::StoreError;
@@ -18,7 +21,7 @@ use super::Input;
 
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
-    match input.below(5) {
+    match input.below(7) {
         0 => check(message, put_message, input.0),
         1 => check(|bytes| rows::session(RecipientNo(3), bytes), rows::put_session, input.0),
         2 => check(rows::progress, rows::put_progress, input.0),
@@ -27,6 +30,8 @@ pub fn run(input: &[u8]) {
             |out, row| rows::put_subscription(out, row.options, row.id),
             input.0,
         ),
+        4 => check(rows::chunk, rows::put_chunk, input.0),
+        5 => check(rows::indexed, |out, row| rows::put_indexed(out, *row), input.0),
         _ => {
             let Ok(letter) = DeadLetter::decode(input.0) else { return };
             let mut bytes = Vec::new();
