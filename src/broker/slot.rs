@@ -345,6 +345,13 @@ impl Slot {
         self.inner.lock().groups.clone()
     }
 
+    /// Messages in the outbox, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.outbox.len(), inner.outbox_bytes)
+    }
+
     /// How the connection is reached, when there is one.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.inner.lock().link.clone()

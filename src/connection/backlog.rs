@@ -20,8 +20,8 @@ use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
 use crate::session::{Claim, Close, Delivery, Outgoing};
 use crate::store::{Page, Store, StoreError, Stored, beside};
 
-/// Messages that one page holds at most.
-const PAGE_MAX: usize = 256;
+/// Messages that one page holds at most; few in tests, so that pages end everywhere.
+const PAGE_MAX: usize = if cfg!(test) { 3 } else { 256 };
 
 /// Where the reading of the backlog is.
 #[derive(Debug, Default)]

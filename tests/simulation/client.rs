@@ -86,8 +86,8 @@ pub struct Turn<'a> {
 }
 
 /// Why a broker may tell a client to go that has done nothing wrong: another connection has the session, it does not
-/// read, the store has failed, or a packet took too long to arrive.
-const GOOD_REASONS: [u8; 4] = [0x8e, 0x97, 0x88, 0x83];
+/// read, the store has failed, the broker stops, or a packet took too long to arrive.
+const GOOD_REASONS: [u8; 5] = [0x8e, 0x97, 0x88, 0x8b, 0x83];
 
 /// What came of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

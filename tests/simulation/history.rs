@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::packets::Publish;
+use crate::record::Addressee;
 
 /// What went wrong, in words.
 pub type Verdict = Result<(), String>;
@@ -82,6 +83,8 @@ pub struct History {
     clients: usize,
     retained: BTreeMap<String, Log>,
     is_disk_full: bool,
+    /// By session: messages that became dead letters.
+    dead: BTreeSet<(usize, usize)>,
     /// What the route has under its numbers.
     routed: BTreeMap<u64, usize>,
 }
@@ -110,6 +113,7 @@ impl History {
             clients,
             retained: BTreeMap::new(),
             is_disk_full: false,
+            dead: BTreeSet::new(),
             routed: BTreeMap::new(),
         };
         if has_route {
@@ -285,8 +289,31 @@ impl History {
         Ok(())
     }
 
-    /// What is acknowledged and has not come to everyone who is owed it. A message that may have expired is not
-    /// missed.
+    /// A message has become a dead letter for this session, group or route.
+    ///
+    /// # Errors
+    /// When it was delivered as well.
+    pub fn died(&mut self, addressee: &Addressee, payload: &str) -> Verdict {
+        let session = match addressee {
+            Addressee::Route { .. } => self.clients + 1,
+            Addressee::Session { client_id } if client_id.starts_with(SHARE) => self.clients,
+            Addressee::Session { client_id } => {
+                let number = client_id.strip_prefix('c').and_then(|number| number.parse().ok());
+                number.ok_or_else(|| format!("a dead letter for {client_id}"))?
+            }
+        };
+        // What takes a retained message away has no number.
+        let Ok(number) = number_of(payload) else { return Ok(()) };
+        self.dead.insert((session, number));
+        let was_given = self.sessions[session].got.contains_key(&number);
+        if was_given && self.messages[number].originals() == 1 {
+            return Err(format!("{addressee:?} was given m{number}, which is a dead letter"));
+        }
+        Ok(())
+    }
+
+    /// What is acknowledged and has not come to everyone who is owed it. A message that may have expired, or is
+    /// a dead letter, is not missed.
     pub fn missing(&self) -> Vec<String> {
         let is_missed = |number: &usize| {
             let message = &self.messages[*number];
@@ -294,7 +321,9 @@ impl History {
         };
         let missing = |(client, session): (usize, &Session)| {
             let numbers = session.owed.keys().filter(|number| !session.got.contains_key(number));
-            let numbers: Vec<_> = numbers.filter(|number| is_missed(number)).copied().collect();
+            let numbers =
+                numbers.filter(|number| is_missed(number) && !self.dead.contains(&(client, **number)));
+            let numbers: Vec<_> = numbers.copied().collect();
             (!numbers.is_empty()).then(|| format!("c{client} has not got {numbers:?}"))
         };
         self.sessions.iter().enumerate().filter_map(missing).collect()

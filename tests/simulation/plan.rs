@@ -61,6 +61,9 @@ pub struct Profile {
     pub restless: usize,
 }
 
+/// More messages than a run has.
+const LONG_QUEUE: u64 = 1000;
+
 /// Seconds.
 pub const DAY: u32 = 86_400;
 
@@ -73,6 +76,7 @@ impl Plan {
                 session_expiry: DAY,
                 ..LIMITS.session
             },
+            queued_messages: [LONG_QUEUE, LONG_QUEUE, 3][dice.roll(3)],
             outbox_bytes: [1, 300, 4096, 1 << 20][dice.roll(4)],
             ..LIMITS
         };
@@ -101,14 +105,26 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether queues may be full.
+    pub fn has_short_queues(&self) -> bool {
+        self.limits.queued_messages < LONG_QUEUE
+    }
+}
+
 impl Profile {
     fn draw(number: usize, shared: Option<&(String, u8)>, dice: &mut Dice) -> Self {
         let is_durable = number == 0 || !dice.one_in(3);
         let is_fickle = number > 0 && dice.one_in(3);
         let mut subscriptions = Vec::new();
         if number == 0 || dice.one_in(2) {
-            let filter = ["t/#", "t/+", "t/0"][dice.roll(3)];
-            subscriptions.push((filter.to_owned(), dice.roll(3) as u8));
+            let filters = ["t/#", "t/+", "t/0"];
+            let at = dice.roll(3);
+            subscriptions.push((filters[at].to_owned(), dice.roll(3) as u8));
+            if dice.one_in(4) {
+                // Both match the same, and it comes once.
+                subscriptions.push((filters[(at + 1) % 3].to_owned(), dice.roll(3) as u8));
+            }
         }
         for filter in ["r/#", "w/#"] {
             if dice.one_in(3) {

@@ -18,6 +18,8 @@ pub struct Sessions {
     left: BTreeMap<usize, Left>,
     /// What has become of wills, once a record is durable.
     fates: Vec<(Lsn, usize, Fate)>,
+    /// Wills of which nobody knows what has become of them.
+    unknown: Vec<usize>,
     /// When the broker's timers have looked last.
     timers_looked_at: u64,
 }
@@ -174,12 +176,16 @@ impl Sessions {
         connection.is_seated = true;
         let Some(left) = self.left.remove(&connection.client) else { return Ok(()) };
         connection.found = Some((left.clone(), now));
-        let Some(will) = left.will.filter(|will| will.is_certain) else { return Ok(()) };
-        if now >= left.until + will.waits {
+        let Some(will) = left.will else { return Ok(()) };
+        if !will.is_certain {
+            self.unknown.push(will.number);
+        } else if now >= left.until + will.waits {
             self.fates.push((last, will.number, Fate::Published));
         } else if now < left.from + will.waits {
             self.fates.push((last, will.number, Fate::Cancelled));
             return history.will_is_void(will.number);
+        } else {
+            self.unknown.push(will.number);
         }
         Ok(())
     }
@@ -226,11 +232,11 @@ impl Sessions {
             .map(|(task, _)| *task)
             .collect();
         for other in overtaken {
-            let connection = self.connections.remove(&other);
-            connection
-                .and_then(|known| known.will)
-                .iter()
-                .for_each(|will| history.will_not_before(will.number, 0));
+            let will = self.connections.remove(&other).and_then(|known| known.will);
+            for will in will.iter() {
+                history.will_not_before(will.number, 0);
+                self.unknown.push(will.number);
+            }
         }
         let Accepted { present, was_known } = accepted;
         match found {
@@ -255,9 +261,8 @@ impl Sessions {
             }
         }
         // Of some it is not known whether they were published.
-        for will in self.left.values().filter_map(|left| left.will) {
-            history.will_may_come_again(will.number);
-        }
+        let left = self.left.values().filter_map(|left| left.will).map(|will| will.number);
+        left.chain(self.unknown.iter().copied()).for_each(|number| history.will_may_come_again(number));
         for left in self.left.values_mut().filter(|left| left.lsn > durable) {
             left.lsn = Lsn::ZERO;
         }

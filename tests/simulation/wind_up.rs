@@ -5,6 +5,7 @@ use super::client::Client;
 use super::history::Verdict;
 use super::process::Process;
 use super::world::{Loss, NEVER, World};
+use crate::record::{DeadLetter, Lsn};
 use crate::store::tests::Fault;
 
 /// Rounds after which a broker that is left in peace has done everything.
@@ -77,6 +78,7 @@ impl World {
             }
             // A connection that has to leave looks a last time, a report waits for company.
             calm += 1;
+            self.read_dead_letters()?;
             if calm > 8 && is_so(self) {
                 return Ok(());
             }
@@ -109,6 +111,21 @@ impl World {
         }
         self.step_store();
         Ok(self.trace.hash() != before)
+    }
+
+    /// Looks at the dead letters: there are some only when queues are short.
+    fn read_dead_letters(&mut self) -> Verdict {
+        let Some(process) = &self.process else { return Ok(()) };
+        let letters = process.broker.store.read_dead_letters(Lsn::ZERO, usize::MAX);
+        for letter in letters.map_err(|error| error.to_string())? {
+            let letter = DeadLetter::decode(&letter.bytes).map_err(|error| error.to_string())?;
+            if !self.plan.has_short_queues() {
+                return Err(format!("a dead letter without need: {letter:?}"));
+            }
+            let payload = String::from_utf8_lossy(letter.message.payload()).into_owned();
+            self.history.died(&letter.addressee, &payload)?;
+        }
+        Ok(())
     }
 
     fn is_done(&self) -> bool {

@@ -10,6 +10,7 @@ use super::plan::{Plan, Profile};
 use super::process::{Process, TIMERS};
 use super::sessions::{Opening, Sessions};
 use super::trace::Trace;
+use crate::codec::ReasonCode;
 use crate::record::UnixMillis;
 use crate::store::set_delay;
 use crate::store::tests::{Dice, Disk, Fault, Step, Unsynced};
@@ -109,12 +110,27 @@ impl World {
             15 => drop(self.act_as_target()?),
             16..=17 => self.step_store(),
             18 => self.pass_time(),
-            _ => self.misfortune(client),
+            _ => self.misfortune(client)?,
         }
         if self.process.is_none() && self.now >= self.starts_at {
             self.start()?;
         }
-        Ok(())
+        if self.dice.one_in(20) { self.judge_limits() } else { Ok(()) }
+    }
+
+    /// That nobody has more in memory than the limits say.
+    fn judge_limits(&self) -> Verdict {
+        let Some(process) = &self.process else { return Ok(()) };
+        let limits = &self.plan.limits;
+        for slot in process.broker.slots() {
+            let (count, bytes) = slot.buffered();
+            // What was taken from the outbox is counted until it is taken from again, so that one may be empty.
+            if count > 1 && bytes > limits.outbox_bytes {
+                return Err(format!("{}: {count} messages of {bytes} bytes in the outbox", slot.client_id));
+            }
+        }
+        let used = process.broker.memory.used();
+        if used > limits.memory { Err(format!("{used} bytes are buffered")) } else { Ok(()) }
     }
 
     /// Starts the broker, which may not come far.
@@ -314,7 +330,7 @@ impl World {
         self.trace.add(self.now, format_args!("tick"));
     }
 
-    fn misfortune(&mut self, client: usize) {
+    fn misfortune(&mut self, client: usize) -> Verdict {
         if self.dice.one_in(self.plan.cuts) {
             self.cut(client);
         }
@@ -331,11 +347,38 @@ impl World {
             process.broker.store.set_disk_full(is_full);
             self.history.disk_is_full(is_full);
         }
+        if self.dice.one_in(2 * self.plan.kills) {
+            self.shut_down()?;
+        }
         if self.dice.one_in(self.plan.kills) {
             let power = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn][self.dice.roll(3)];
             let loss = if self.dice.one_in(2) { Loss::Process } else { Loss::Power(power) };
             self.kill(loss);
         }
+        Ok(())
+    }
+
+    /// The process is told to stop: connections leave, and what waits is written.
+    fn shut_down(&mut self) -> Verdict {
+        let Some(process) = &self.process else { return Ok(()) };
+        self.trace.add(self.now, format_args!("told to stop"));
+        process.broker.evict_all(ReasonCode::ServerShuttingDown);
+        for _ in 0..1 + self.dice.roll(30) {
+            let client = self.dice.roll(self.plan.clients.len());
+            self.move_bytes(client);
+            for task in self.process.as_ref().map(Process::ready).unwrap_or_default() {
+                self.run_task(task)?;
+            }
+            self.step_store();
+            self.advance(1);
+        }
+        while let Some(process) = &mut self.process {
+            let step = process.step_store();
+            if matches!(step, Step::Nothing | Step::Failed) {
+                self.kill(Loss::Process);
+            }
+        }
+        Ok(())
     }
 
     /// The process ends here and now.
