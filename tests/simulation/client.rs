@@ -18,6 +18,8 @@ pub struct Client {
     pub returns_at: u64,
     /// Its session was there, and may only be gone when it has expired.
     pub is_known: bool,
+    /// It discards the session it had.
+    pub begins_anew: bool,
     /// Its own exchanges, in the order of their first PUBLISH.
     open: VecDeque<Exchange>,
     next_id: u16,
@@ -122,6 +124,7 @@ impl Client {
             link: None,
             returns_at: 0,
             is_known: false,
+            begins_anew: false,
             open: VecDeque::new(),
             next_id: 1,
             left_to_publish,
@@ -132,9 +135,11 @@ impl Client {
         }
     }
 
-    /// Begins a connection; gives the number of the will that it leaves.
-    pub fn connect(&mut self, link: Link, history: &mut History) -> Option<usize> {
-        let clean = !self.profile.is_durable;
+    /// Begins a connection; gives the number of the will that it leaves. Until it is accepted, one that wants to begin
+    /// anew goes on wanting it.
+    pub fn connect(&mut self, link: Link, begins_anew: bool, history: &mut History) -> Option<usize> {
+        self.begins_anew |= begins_anew;
+        let clean = !self.profile.is_durable || self.begins_anew;
         if clean {
             self.forget(history);
         }
@@ -151,7 +156,7 @@ impl Client {
             version: self.profile.version,
             client_id: &self.profile.name,
             clean,
-            expiry: if clean { 0 } else { self.profile.expiry },
+            expiry: if self.profile.is_durable { self.profile.expiry } else { 0 },
             receive_maximum: self.profile.receive_maximum,
             will: sent.as_ref().map(|(payload, qos, delay)| Will {
                 topic: &topic,
@@ -345,7 +350,7 @@ impl Client {
             // The broker closes the connection.
             return Ok(());
         }
-        if present && !self.profile.is_durable {
+        if present && (!self.profile.is_durable || self.begins_anew) {
             return Err(format!("c{}: a clean session is present", self.number));
         }
         let was_known = self.is_known;
@@ -353,6 +358,7 @@ impl Client {
             self.forget(turn.history);
         }
         self.is_known = self.profile.is_durable;
+        self.begins_anew = false;
         let Some(link) = &mut self.link else { return Ok(()) };
         link.accepted = Some(Accepted { present, was_known });
         // [MQTT-4.4.0-1]

@@ -155,6 +155,13 @@ impl Profile {
         }
     }
 
+    /// Whether it may discard its session and have a new one. Before 5.0 that would end with the connection, and a
+    /// member of the group has to stay.
+    pub fn may_begin_anew(&self) -> bool {
+        let is_member = self.subscriptions.iter().any(|(filter, _)| filter.starts_with(SHARE));
+        self.is_durable && self.version > 4 && !is_member
+    }
+
     /// A client that has only come to look at what is retained.
     pub fn inspector() -> Self {
         Self {

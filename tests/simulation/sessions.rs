@@ -31,10 +31,13 @@ pub struct Opening<'a> {
     pub pipe: Pipe,
     /// The number of the will in its CONNECT.
     pub will: Option<usize>,
+    /// A session that is there ends, which publishes its will.
+    pub is_clean: bool,
 }
 
 struct Connection {
     client: usize,
+    is_clean: bool,
     pipe: Pipe,
     will: Option<LeftWill>,
     /// Seconds that the session is kept.
@@ -99,11 +102,14 @@ impl Left {
 impl Sessions {
     /// A client begins a connection.
     pub fn connecting(&mut self, task: u64, now: u64, opening: Opening<'_>, history: &mut History) {
-        let Opening { client, profile, pipe, will } = opening;
+        let Opening { client, profile, pipe, will, is_clean } = opening;
         // From now on the connections before may be overtaken, without a sign if they are slow.
         let before = self.connections.values().filter(|known| known.client == client);
         for will in before.filter_map(|known| known.will) {
-            history.will_not_before(will.number, now + will.waits);
+            history.will_not_before(will.number, if is_clean { now } else { now + will.waits });
+        }
+        if is_clean && let Some(will) = self.left.get(&client).and_then(|left| left.will) {
+            history.will_not_before(will.number, now);
         }
         let expiry = match (profile.is_durable, profile.version) {
             (false, _) => 0,
@@ -114,6 +120,7 @@ impl Sessions {
         let waits = u64::from(delay.min(expiry)) * 1000;
         let connection = Connection {
             client,
+            is_clean,
             pipe,
             will: will.map(|number| LeftWill { number, waits, is_certain: false }),
             expiry,
@@ -179,7 +186,7 @@ impl Sessions {
         let Some(will) = left.will else { return Ok(()) };
         if !will.is_certain {
             self.unknown.push(will.number);
-        } else if now >= left.until + will.waits {
+        } else if connection.is_clean || now >= left.until + will.waits {
             self.fates.push((last, will.number, Fate::Published));
         } else if now < left.from + will.waits {
             self.fates.push((last, will.number, Fate::Cancelled));
@@ -199,7 +206,9 @@ impl Sessions {
         let mut left = Left { from: before.unwrap_or(now), until: now, lsn: last, expiry, will: None };
         if let Some(mut will) = will {
             will.is_certain = is_accepted && !said_goodbye;
-            history.will_not_before(will.number, now + will.waits);
+            // One that begins anew may wait already, and publishes it at once.
+            let is_followed = self.connections.values().any(|known| known.client == client && known.is_clean);
+            history.will_not_before(will.number, if is_followed { now } else { now + will.waits });
             if said_goodbye && pipe.was_read() {
                 self.fates.push((last, will.number, Fate::Cancelled));
                 history.will_is_void(will.number)?;

@@ -280,8 +280,10 @@ impl World {
             self.orphans.push(old.pipe);
         }
         let link = Link::new(pipe.clone(), task, self.now, breaks_after);
-        let will = client.connect(link, &mut self.history);
-        let opening = Opening { client: number, profile: &client.profile, pipe, will };
+        let begins_anew = client.profile.may_begin_anew() && !self.is_winding_up && self.dice.one_in(12);
+        let will = client.connect(link, begins_anew, &mut self.history);
+        let opening =
+            Opening { client: number, profile: &client.profile, pipe, will, is_clean: client.begins_anew };
         self.sessions.connecting(task, self.now, opening, &mut self.history);
         self.trace.add(self.now, format_args!("c{number} connects as task {task}"));
         true
