@@ -18,6 +18,8 @@ pub struct Client {
     pub returns_at: u64,
     /// Its session was there, and may only be gone when it has expired.
     pub is_known: bool,
+    /// The last connection had a CONNACK.
+    was_accepted: bool,
     /// It discards the session it had.
     pub begins_anew: bool,
     /// Its own exchanges, in the order of their first PUBLISH.
@@ -124,6 +126,7 @@ impl Client {
             link: None,
             returns_at: 0,
             is_known: false,
+            was_accepted: true,
             begins_anew: false,
             open: VecDeque::new(),
             next_id: 1,
@@ -138,7 +141,11 @@ impl Client {
     /// Begins a connection; gives the number of the will that it leaves. Until it is accepted, one that wants to begin
     /// anew goes on wanting it.
     pub fn connect(&mut self, link: Link, begins_anew: bool, history: &mut History) -> Option<usize> {
-        self.begins_anew |= begins_anew;
+        // A session that expires may have been replaced by one whose CONNACK never came: who goes on with that one
+        // would not know.
+        let is_in_doubt = self.is_known && !self.was_accepted && self.profile.may_expire();
+        self.begins_anew |= begins_anew || is_in_doubt;
+        self.was_accepted = false;
         let clean = !self.profile.is_durable || self.begins_anew;
         if clean {
             self.forget(history);
@@ -280,11 +287,11 @@ impl Client {
         self.asked = Some((id, place));
     }
 
-    /// Leaves a subscription; that of the group it keeps.
+    /// Leaves a subscription, unless it has to stay.
     fn unsubscribe(&mut self, place: usize, turn: &mut Turn<'_>) {
         let id = self.unused_id();
         let (filter, qos) = &self.profile.subscriptions[place];
-        if filter.starts_with(SHARE) {
+        if filter.starts_with(SHARE) && self.profile.must_stay {
             return;
         }
         turn.trace.add(turn.now, format_args!("c{} unsubscribes {id} from {filter}", self.number));
@@ -359,6 +366,7 @@ impl Client {
         }
         self.is_known = self.profile.is_durable;
         self.begins_anew = false;
+        self.was_accepted = true;
         let Some(link) = &mut self.link else { return Ok(()) };
         link.accepted = Some(Accepted { present, was_known });
         // [MQTT-4.4.0-1]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::packets::Publish;
+use super::plan::Plan;
 use crate::record::Addressee;
 
 /// What went wrong, in words.
@@ -81,6 +82,9 @@ pub struct History {
     /// Of clients, by number; then the shared group's and the route's.
     sessions: Vec<Session>,
     clients: usize,
+    /// Members of the group may leave: QoS 2 that one of them has begun goes with it [MQTT-4.8.2-5], unless a crash
+    /// comes between.
+    is_group_loose: bool,
     retained: BTreeMap<String, Log>,
     is_disk_full: bool,
     /// By session: messages that became dead letters.
@@ -102,7 +106,7 @@ pub const SHARE: &str = "$share/g/";
 
 impl History {
     /// Of clients with durable sessions, or not.
-    pub fn new(are_durable: impl Iterator<Item = bool>, has_route: bool) -> Self {
+    pub fn new(are_durable: impl Iterator<Item = bool>, plan: &Plan) -> Self {
         let session = |is_durable| Session { is_durable, ..Session::default() };
         let mut sessions: Vec<_> = are_durable.map(session).collect();
         let clients = sessions.len();
@@ -111,12 +115,13 @@ impl History {
             messages: Vec::new(),
             sessions,
             clients,
+            is_group_loose: plan.is_group_loose,
             retained: BTreeMap::new(),
             is_disk_full: false,
             dead: BTreeSet::new(),
             routed: BTreeMap::new(),
         };
-        if has_route {
+        if plan.has_route {
             history.subscription(clients + 1, "t/#", 2, Subscribed::Granted);
         }
         history
@@ -138,9 +143,11 @@ impl History {
             may_be_refused: false,
             not_before: if is_will { u64::MAX } else { 0 },
         });
-        for session in &mut self.sessions {
+        for (place, session) in self.sessions.iter_mut().enumerate() {
             let granted = session.qos_of(&publish.topic, |state| state == Subscribed::Granted);
-            if let Some(qos) = granted.map(|granted| granted.min(publish.qos)).filter(|qos| *qos > 0) {
+            let qos = granted.map_or(0, |granted| granted.min(publish.qos));
+            let goes_with_member = place == self.clients && self.is_group_loose && qos == 2;
+            if qos > 0 && !goes_with_member {
                 session.owed.insert(number, qos);
             }
         }
@@ -229,6 +236,7 @@ impl History {
     pub fn subscription(&mut self, client: usize, filter: &str, qos: u8, state: Subscribed) {
         if let Some(filter) = filter.strip_prefix(SHARE)
             && state == Subscribed::Granted
+            && (client == 0 || !self.is_group_loose)
         {
             self.subscription(self.clients, filter, qos, state);
         }
@@ -266,8 +274,12 @@ impl History {
         if session.owed.get(&number).is_some_and(|qos| publish.qos < *qos) {
             return Err(format!("{name} is owed with a higher QoS"));
         }
-        session.judge_copies(&name, number, message, publish, is_shared)?;
-        if is_shared { Ok(()) } else { session.judge_order(&name, number, message, publish) }
+        let copies = session.judge_copies(&name, number, message, publish, is_shared);
+        match (is_shared, self.is_group_loose) {
+            (false, _) => copies.and_then(|()| session.judge_order(&name, number, message, publish)),
+            (true, false) => copies,
+            (true, true) => Ok(()),
+        }
     }
 
     /// The route's target was given a message under a number.

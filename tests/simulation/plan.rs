@@ -14,6 +14,8 @@ pub struct Plan {
     pub limits: BrokerLimits,
     pub store: StoreSettings,
     pub clients: Vec<Profile>,
+    /// Members of the shared group come and go, but for the first client.
+    pub is_group_loose: bool,
     /// Whether there is a route with a target.
     pub has_route: bool,
     /// Steps until everything that goes wrong stops.
@@ -45,6 +47,8 @@ pub struct Profile {
     pub will: Option<(u8, u32)>,
     /// Filter and QoS.
     pub subscriptions: Vec<(String, u8)>,
+    /// It is a member of the shared group and does not leave it: what it has in hand would be nobody's.
+    pub must_stay: bool,
     /// It acknowledges what came on the connection before.
     pub answers_late: bool,
     /// It leaves subscriptions and comes back to them.
@@ -59,6 +63,12 @@ pub struct Profile {
     pub perishable: usize,
     /// One turn in so many lets go of the connection.
     pub restless: usize,
+}
+
+/// The shared group of a run.
+struct Group {
+    subscription: (String, u8),
+    is_loose: bool,
 }
 
 /// More messages than a run has.
@@ -88,12 +98,14 @@ impl Plan {
         };
         let share = format!("{SHARE}s/+");
         let shared = dice.one_in(2).then(|| (share, dice.roll(3) as u8));
+        let group = shared.map(|subscription| Group { subscription, is_loose: dice.one_in(2) });
         let clients =
-            (0..2 + dice.roll(4)).map(|number| Profile::draw(number, shared.as_ref(), dice)).collect();
+            (0..2 + dice.roll(4)).map(|number| Profile::draw(number, group.as_ref(), dice)).collect();
         Self {
             limits,
             store,
             clients,
+            is_group_loose: group.is_some_and(|group| group.is_loose),
             has_route: dice.one_in(2),
             steps: 300 + dice.roll(1200),
             cuts: [40, 150, 1000][dice.roll(3)],
@@ -113,7 +125,7 @@ impl Plan {
 }
 
 impl Profile {
-    fn draw(number: usize, shared: Option<&(String, u8)>, dice: &mut Dice) -> Self {
+    fn draw(number: usize, group: Option<&Group>, dice: &mut Dice) -> Self {
         let is_durable = number == 0 || !dice.one_in(3);
         let is_fickle = number > 0 && dice.one_in(3);
         let mut subscriptions = Vec::new();
@@ -131,20 +143,24 @@ impl Profile {
                 subscriptions.push((filter.to_owned(), dice.roll(3) as u8));
             }
         }
-        // Members of the group stay: what one that has gone had in hand would be nobody's.
-        let is_member = is_durable && dice.one_in(2);
-        subscriptions.extend(shared.filter(|_| is_member).cloned());
+        // Where members may go one stays, so that the group does.
+        let is_loose = group.is_some_and(|group| group.is_loose);
+        let is_member = if is_loose { number == 0 || dice.one_in(2) } else { is_durable && dice.one_in(2) };
+        let joins = group.filter(|_| is_member);
+        subscriptions.extend(joins.map(|group| group.subscription.clone()));
+        let must_stay = is_member && (!is_loose || number == 0);
         let all = ["t/0".to_owned(), "t/1".to_owned(), "s/0".to_owned(), format!("r/{number}")];
         let topics = (0..1 + dice.roll(3)).filter_map(|_| dice.pick(&all).cloned()).collect();
-        let may_expire = is_durable && !is_member && dice.one_in(3);
+        let expires = is_durable && !must_stay && dice.one_in(3);
         Self {
             name: format!("c{number}"),
             version: if dice.one_in(3) { 4 } else { 5 },
             is_durable,
-            expiry: if may_expire { 1 + dice.roll(40) as u32 } else { DAY },
+            expiry: if expires { 1 + dice.roll(40) as u32 } else { DAY },
             receive_maximum: [1, 2, 5, u16::MAX][dice.roll(4)],
             will: dice.one_in(2).then(|| (dice.roll(3) as u8, [0, 0, 1, 20][dice.roll(4)])),
             subscriptions,
+            must_stay,
             answers_late: dice.one_in(2),
             is_fickle,
             topics,
@@ -155,11 +171,14 @@ impl Profile {
         }
     }
 
-    /// Whether it may discard its session and have a new one. Before 5.0 that would end with the connection, and a
-    /// member of the group has to stay.
+    /// Whether it may discard its session and have a new one. Before 5.0 that would end with the connection.
     pub fn may_begin_anew(&self) -> bool {
-        let is_member = self.subscriptions.iter().any(|(filter, _)| filter.starts_with(SHARE));
-        self.is_durable && self.version > 4 && !is_member
+        self.is_durable && self.version > 4 && !self.must_stay
+    }
+
+    /// Whether its session may expire within the run.
+    pub fn may_expire(&self) -> bool {
+        self.is_durable && self.version > 4 && self.expiry < DAY
     }
 
     /// A client that has only come to look at what is retained.
@@ -172,6 +191,7 @@ impl Profile {
             receive_maximum: u16::MAX,
             will: None,
             subscriptions: vec![("r/#".into(), 2)],
+            must_stay: false,
             answers_late: false,
             is_fickle: false,
             topics: Vec::new(),

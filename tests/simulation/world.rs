@@ -72,7 +72,7 @@ impl World {
         let mut clients: Vec<_> =
             profiles.enumerate().map(|(number, profile)| Client::new(number, profile)).collect();
         clients.last_mut().into_iter().for_each(|inspector| inspector.returns_at = NEVER);
-        let history = History::new(clients.iter().map(|client| client.profile.is_durable), plan.has_route);
+        let history = History::new(clients.iter().map(|client| client.profile.is_durable), &plan);
         let mut trace = Trace::new();
         trace.add(0, format_args!("{plan:?}"));
         Self {
