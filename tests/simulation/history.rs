@@ -36,6 +36,8 @@ pub struct Message {
 #[derive(Clone, Debug, Default)]
 struct Session {
     is_durable: bool,
+    /// Its queue may be full.
+    is_short: bool,
     subscriptions: BTreeMap<String, Subscription>,
     /// By message: the QoS it has to come with.
     owed: BTreeMap<usize, u8>,
@@ -107,7 +109,8 @@ pub const SHARE: &str = "$share/g/";
 impl History {
     /// Of clients with durable sessions, or not.
     pub fn new(are_durable: impl Iterator<Item = bool>, plan: &Plan) -> Self {
-        let session = |is_durable| Session { is_durable, ..Session::default() };
+        let is_short = plan.has_short_queues();
+        let session = |is_durable| Session { is_durable, is_short, ..Session::default() };
         let mut sessions: Vec<_> = are_durable.map(session).collect();
         let clients = sessions.len();
         sessions.extend([session(true), session(true)]);
@@ -230,7 +233,8 @@ impl History {
     /// A session begins: nothing is owed from before.
     pub fn session_begins(&mut self, client: usize) {
         let session = &mut self.sessions[client];
-        *session = Session { is_durable: session.is_durable, ..Session::default() };
+        *session =
+            Session { is_durable: session.is_durable, is_short: session.is_short, ..Session::default() };
     }
 
     pub fn subscription(&mut self, client: usize, filter: &str, qos: u8, state: Subscribed) {
@@ -464,10 +468,10 @@ impl Session {
 
     /// First copies come in the order in which they were published.
     fn judge_order(&mut self, name: &str, number: usize, message: &Message, publish: &Publish) -> Verdict {
-        // What was not owed when it was first sent may have passed, was refused, or has expired, and comes when it is
-        // sent again.
-        let expires = message.expiry.is_some();
-        let passed = message.may_be_refused || expires || !self.owed.contains_key(&number);
+        // What was not owed when it was first sent may have passed, was refused, has expired or became a dead letter,
+        // and comes when it is sent again.
+        let gave_way = message.may_be_refused || message.expiry.is_some() || self.is_short;
+        let passed = gave_way || !self.owed.contains_key(&number);
         let came_late = message.sends > 1 && passed;
         if message.is_will || came_late || self.got.get(&number).is_some_and(|got| got.copies > 1) {
             return Ok(());

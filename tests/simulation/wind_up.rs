@@ -1,10 +1,13 @@
 //! The end of a run: nothing goes wrong any more, everybody comes back, and everything that was begun comes to its
 //! end. Then they leave for good, and nothing is left of them.
 
+use std::sync::Arc;
+
 use super::client::Client;
 use super::history::Verdict;
 use super::process::Process;
 use super::world::{Loss, NEVER, World};
+use crate::broker::Slot;
 use crate::record::{DeadLetter, Lsn};
 use crate::store::tests::Fault;
 
@@ -86,8 +89,18 @@ impl World {
         }
         let clients = self.clients.iter().filter(|client| !client.is_done()).map(Client::state);
         let missing: Vec<_> = self.history.missing().into_iter().chain(clients).collect();
-        let stored = self.process.as_ref().map(|process| process.broker.store.messages());
-        Err(format!("it does not happen that {what}: {missing:#?}, the store has {stored:?}"))
+        Err(format!("it does not happen that {what}: {missing:#?}, {}", self.owed()))
+    }
+
+    /// Who is owed how much.
+    fn owed(&self) -> String {
+        let Some(process) = &self.process else { return String::new() };
+        let broker = &process.broker;
+        let count = |slot: &Arc<Slot>| slot.durable().map_or(0, |durable| durable.backlog.count());
+        let slots: Vec<_> =
+            broker.slots().iter().map(|slot| (slot.client_id.to_string(), count(slot))).collect();
+        let routes: Vec<_> = broker.routes().iter().map(|route| route.backlog.count()).collect();
+        format!("the store has {:?}, sessions {slots:?}, routes {routes:?}", broker.store.messages())
     }
 
     /// Everybody once. False when there was nothing to do.
