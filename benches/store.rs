@@ -44,6 +44,7 @@ fn store(directory: &Path, outstanding: usize) {
         commit_interval: Duration::ZERO,
         batch_bytes_max: 4 << 20,
         queue_bytes_max: 16 << 20,
+        compact_at_start: false,
         recent_max: StoreSettings::RECENT_MAX,
     };
     let (store, _) = Store::open(directory, &settings).expect("a store");

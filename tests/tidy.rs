@@ -115,6 +115,33 @@ fn links_between_pages_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// ARCHITECTURE.md says which tests show each of the rules that keep the promise.
+#[test]
+fn every_rule_has_its_tests() {
+    let page = file("ARCHITECTURE.md").text;
+    let (_, rules) = page.split_once("## Rules that keep the promise").unwrap();
+    let rows: Vec<Vec<_>> = rules
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .filter(|row: &Vec<_>| row.get(1).is_some_and(|number| number.parse::<u8>().is_ok()))
+        .collect();
+    let numbers = rows.iter().map(|row| row[1].parse().unwrap());
+    assert_eq!(numbers.collect::<Vec<u8>>(), (1..=22).collect::<Vec<_>>());
+    let tests: String = files(&["src", "tests"], ".rs").iter().map(|source| code(&source.text)).collect();
+    for row in rows {
+        let names: Vec<_> = row[3].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "rule {} has no test", row[1]);
+        for name in names {
+            let is_there = tests.split("test]").skip(1).any(|after| {
+                let signature = after.trim_start().strip_prefix("async ").unwrap_or(after.trim_start());
+                signature.starts_with(&format!("fn {name}()"))
+            });
+            assert!(is_there, "rule {} names {name}, and there is no such test", row[1]);
+        }
+    }
+}
+
 #[test]
 fn functions_are_measured() {
     let text = "fn one() {}\nimpl X {\n fn two(f: fn(u8) -> u8)\n where\n  Y: Z,\n {\n  if a {\n  }\n }\n fn none();\n}\n";

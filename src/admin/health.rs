@@ -54,6 +54,10 @@ pub(super) async fn ready(State(app): Shared) -> Result<&'static str, ApiError> 
         (_, Phase::ShuttingDown) => Err(unavailable("the broker is shutting down")),
         (Err(SubmitError::Full), Phase::Up) => Err(unavailable("the disk is nearly full")
             .help("make room: publishes that need the disk are refused until store.free_space_min is free")),
+        (Err(SubmitError::OverBudget), Phase::Up) => Err(unavailable(
+            "the database is nearly as large as it may be (store.size_max)",
+        )
+        .help("publishes that need the disk are refused: /api/v1/sessions shows what is kept for whom")),
         (Ok(()), Phase::Up) => Ok("ready\n"),
     }
 }

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, and an API for sessions, routes and dead letters, as JSON over HTTP.
+//! The admin listener: health, metrics, and an API for sessions, routes, dead letters and backups, as JSON over HTTP.
 //!
 //! It asks nobody for a password, and is safe by three rules instead: it is bound to loopback (the
 //! configuration sees to that), it answers only requests that name a loopback host, and nothing changes at
@@ -7,6 +7,7 @@
 //! Invariant: it owns no state. What it answers is read when it is asked for (expensive scans at most once
 //! at a time), and what it changes is durable before it says so.
 
+mod backup;
 mod dead_letters;
 mod error;
 mod gauges;
@@ -31,6 +32,7 @@ use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::Semaphore};
 
+pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
 pub use health::{Phase, Readiness};
 pub use sessions::{SessionDetail, SessionList};
@@ -39,6 +41,7 @@ use crate::{
     bridge::{Bridge, DeadLetters},
     broker::Broker,
 };
+use backup::Backups;
 use error::ApiError;
 use gauges::Gauges;
 
@@ -55,6 +58,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// The folder of the store, whose disk is measured.
     pub data: PathBuf,
+    /// Free bytes that a backup leaves on that disk.
+    pub free_space_min: u64,
 }
 
 /// What the handlers share.
@@ -62,6 +67,7 @@ struct App {
     state: AdminState,
     dead_letters: DeadLetters,
     gauges: Gauges,
+    backups: Backups,
     /// One permit: a million sessions are not gone through twice at a time.
     scans: Arc<Semaphore>,
 }
@@ -72,6 +78,7 @@ type Shared = State<Arc<App>>;
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
     let app = App {
         dead_letters: DeadLetters::new(Arc::clone(&state.broker)),
+        backups: Backups::of(&state.data),
         state,
         gauges: Gauges::new(),
         scans: Arc::new(Semaphore::new(1)),
@@ -84,6 +91,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
         .route("/routes", get(routes::list))
+        .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
         .route("/dead-letters/discard-all", post(dead_letters::discard_all))
@@ -108,7 +116,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes and dead-letters")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Shared};
-use crate::broker::SessionSummary;
+use crate::broker::{SessionSummary, SpaceUse};
 
 /// Sessions of one page at most.
 const PAGE_MAX: usize = 1000;
@@ -30,6 +30,8 @@ pub struct SessionList {
     pub total: usize,
     /// Those of the page; what pins the most bytes comes first.
     pub sessions: Vec<SessionSummary>,
+    /// What else is kept, and how much it is in all.
+    pub space: SpaceUse,
 }
 
 /// The answer for one session.
@@ -55,7 +57,7 @@ pub(super) async fn list(
     let Query(Page { limit, offset }) = page?;
     let list = app.blocking(move |broker| {
         let (sessions, total) = broker.session_page(offset, limit.min(PAGE_MAX));
-        SessionList { total, sessions }
+        SessionList { total, sessions, space: broker.space_use() }
     });
     Ok(Json(list.await?))
 }

@@ -149,6 +149,7 @@ impl Line {
             ),
             queued_messages: route.backlog.count(),
             queued_bytes: route.backlog.bytes(),
+            queue: route.queue.into(),
             oldest: store.oldest(route.recipient).ok().flatten().map(|lsn| lsn.0),
             in_flight: 0,
             waiting_for_target: 0,
@@ -181,7 +182,7 @@ fn enter(
         parsed.collect()
     };
     let (topics, exclude) = (parse(&route.topics)?, parse(&route.exclude)?);
-    Ok(broker.add_route(&route.name, &route.target, &topics, exclude, known)?)
+    Ok(broker.add_route(route, &topics, exclude, known)?)
 }
 
 /// A route that is no longer configured keeps what it is owed: somebody may have renamed it by mistake.

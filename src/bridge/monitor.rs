@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::metrics::RouteMetrics;
+use crate::config::QueueView;
 use crate::record::UnixMillis;
 use crate::store::Backlog;
 
@@ -46,6 +47,8 @@ pub struct RouteState {
     pub queued_messages: u64,
     /// Bytes on disk that are kept for it.
     pub queued_bytes: u64,
+    /// How much that may be.
+    pub queue: QueueView,
     /// The number of the oldest of them.
     pub oldest: Option<u64>,
     /// Attempts under way.

@@ -31,7 +31,7 @@ const MQTT_PUBLISHER: HeaderName = HeaderName::from_static("mqtt-publisher");
 /// One attempt to deliver a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// The random id that the store was created with.
+    /// The random id that the store had when it gave out the number.
     pub store_id: u64,
     /// The number of the message in that store; `None` for QoS 0, which has none and is tried once.
     pub number: Option<Lsn>,

@@ -17,11 +17,12 @@ pub(super) struct Settlement {
     recipient: RecipientNo,
     numbers: Vec<Lsn>,
     due: UnixMillis,
+    last: Lsn,
 }
 
 impl Settlement {
     pub(super) fn new(recipient: RecipientNo) -> Self {
-        Self { recipient, numbers: Vec::new(), due: UnixMillis::NEVER }
+        Self { recipient, numbers: Vec::new(), due: UnixMillis::NEVER, last: Lsn::ZERO }
     }
 
     pub(super) fn add(&mut self, lsn: Lsn, now: UnixMillis) {
@@ -42,6 +43,11 @@ impl Settlement {
         (!numbers.is_empty()).then_some(Change::Settled(self.recipient, numbers))
     }
 
+    /// The last record that was submitted here.
+    pub(super) fn last(&self) -> Lsn {
+        self.last
+    }
+
     /// Has it written when it is time.
     ///
     /// # Errors
@@ -56,7 +62,7 @@ impl Settlement {
     /// When the store has failed.
     pub(super) fn submit(&mut self, store: &Store) -> Result<(), SubmitError> {
         if let Some(change) = self.take() {
-            store.submit(Record::of([change]))?;
+            self.last = store.submit(Record::of([change]))?.lsn;
         }
         Ok(())
     }

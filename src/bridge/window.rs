@@ -8,6 +8,7 @@
 //! [`SPAN_MAX`] messages are looked at past the oldest that is not settled.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
@@ -77,8 +78,10 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// An empty window of a route to this target.
-    pub(super) fn new(target: &TargetConfig) -> Self {
+    /// An empty window of a route to this target, in whose queue a message may become so old.
+    pub(super) fn new(target: &TargetConfig, queued_age: Option<Duration>) -> Self {
+        let mut policy = target.retry.clone();
+        policy.max_age = queued_age.map_or(policy.max_age, |age| age.min(policy.max_age));
         let concurrency = usize::try_from(target.concurrency).unwrap_or(PAGE_MAX);
         Self {
             cursor: Lsn::ZERO,
@@ -88,7 +91,7 @@ impl Window {
             waiting: BTreeMap::new(),
             in_order: concurrency == 1,
             enough: concurrency.clamp(PAGE_MIN, PAGE_MAX),
-            policy: target.retry.clone(),
+            policy,
         }
     }
 
@@ -161,6 +164,13 @@ impl Window {
     pub(super) fn start(&mut self) -> Option<Work> {
         self.peek()?;
         self.ready.pop_front()
+    }
+
+    /// Takes the oldest message that is neither in flight nor waits for another try, as [`Window::start`] does;
+    /// but not the newest of all. `has_more` says whether something may be owed after a number.
+    pub(super) fn shed(&mut self, has_more: impl FnOnce(Lsn) -> bool) -> Option<Work> {
+        let is_newest = self.ready.len() == 1 && !has_more(self.cursor);
+        if is_newest { None } else { self.ready.pop_front() }
     }
 
     /// Takes what is too old by now out of what is ready, as [`Window::start`] does.

@@ -28,11 +28,12 @@ use super::status::{Class, Outcome};
 use super::target::Target;
 use super::tries::{Next, Tries, Verdict};
 use super::window::{History, Wanted, Window, Work};
-use crate::broker::{Broker, Route};
+use crate::broker::{Broker, Excess, Route};
+use crate::config::Overflow;
 use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, UnixMillis};
 use crate::store::{Page, StoreError, SubmitError};
 
-/// How long a route rests after its backlog could not be read.
+/// How long a route rests after its backlog could not be read, or when nothing more can be given up.
 const REST: Duration = Duration::from_secs(5);
 
 /// Set to the time at which attempts in flight are broken off.
@@ -49,6 +50,10 @@ pub(super) struct Worker {
     stop: Stop,
     window: Window,
     settlement: Settlement,
+    /// What is still to be given up, of too much that was found in the queue.
+    excess: Excess,
+    /// The last record that settles something, when the queue was found too long.
+    shed_at: Lsn,
     /// The QoS 0 message that starts next.
     unstored: Option<Message>,
     /// The last message that was started was a stored one.
@@ -104,7 +109,9 @@ impl Worker {
         stop: Stop,
     ) -> Self {
         Self {
-            window: Window::new(&target.config),
+            window: Window::new(&target.config, route.queue.age),
+            excess: Excess::default(),
+            shed_at: Lsn::ZERO,
             settlement: Settlement::new(route.recipient),
             broker: Arc::clone(broker),
             route: Arc::clone(route),
@@ -162,14 +169,23 @@ impl Worker {
 
     /// Does everything that can be done now, and gives the time to look again.
     fn look(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
+        let (queue, backlog) = (&self.route.queue, &self.route.backlog);
+        if queue.is_filling(backlog.count(), backlog.bytes()) {
+            // What is settled must not count there for long.
+            self.settlement.submit(&self.broker.store)?;
+        }
         self.settlement.submit_if_due(now, &self.broker.store)?;
+        self.shed(now)?;
         let mut wake_at = self.start_all(now)?;
         self.read(now);
         if self.reading.is_none() {
             wake_at = wake_at.min(if now < self.rests_until { self.rests_until } else { self.window.due() });
         }
         self.monitor.waiting(self.window.ready(), self.window.waiting());
-        Ok(wake_at.min(self.window.ready_until()).min(self.settlement.due()))
+        // What is overdue by now, or too much, waits for room among the dead letters.
+        let waits = !self.excess.is_none() || self.window.ready_until() <= now;
+        let overdue_at = if waits { now.plus(REST) } else { self.window.ready_until() };
+        Ok(wake_at.min(overdue_at).min(self.settlement.due()))
     }
 
     /// Starts what may start. Gives the time at which the breaker may let more through.
@@ -221,9 +237,10 @@ impl Worker {
             Carried::Unstored(_) => None,
         };
         let tries = history.map_or_else(|| Tries::begin(now), |history| history.tries.clone());
+        let number = carried.number();
         let delivery = Delivery {
-            store_id: self.broker.store.id(),
-            number: carried.number(),
+            store_id: self.broker.store.id_of(number.unwrap_or_default()),
+            number,
             attempt: tries.count.saturating_add(1),
         };
         let request = self.target.request(carried.message(), delivery);
@@ -234,13 +251,56 @@ impl Worker {
         self.monitor.in_flight(self.in_flight.len());
     }
 
-    /// Files what is too old to be tried.
+    /// Gives up the oldest messages that are not being tried, when the queue is too long and that is what it does
+    /// then. What is settled and not on disk counts in the queue until it is: that is waited for.
+    fn shed(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
+        let queue = &self.route.queue;
+        if queue.overflow != Overflow::DropOldest {
+            return Ok(());
+        }
+        if self.excess.is_none() {
+            let excess = Excess::of(&self.route.backlog, queue);
+            if excess.is_none() {
+                return Ok(());
+            }
+            self.settlement.submit(&self.broker.store)?;
+            if self.settlement.last() > self.shed_at {
+                self.look_after(self.settlement.last());
+            }
+            if self.shed_at > self.broker.store.watermark() {
+                return Ok(());
+            }
+            self.excess = excess;
+        }
+        let mut last = None;
+        while !self.excess.is_none() && self.broker.takes_dead_letters() {
+            // The newest stays, however many before it are being tried.
+            let has_more = |cursor| self.route.backlog.may_have(cursor, Lsn(u64::MAX));
+            let Some(work) = self.window.shed(has_more) else { break };
+            let reason = self.excess.take(work.stored.bytes).unwrap_or(DeadLetterReason::QueueFull);
+            last = Some(self.file(work, reason, now)?);
+        }
+        last.into_iter().for_each(|record| self.look_after(record));
+        Ok(())
+    }
+
+    /// Has the queue looked at again when this record is durable.
+    fn look_after(&mut self, record: Lsn) {
+        self.shed_at = record;
+        self.broker.store.ring_at(record, &self.route.bell);
+    }
+
+    /// Files what is too old to be tried. With too many dead letters there are, it may still be delivered.
     fn file_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
+        if now >= self.window.ready_until() && !self.broker.takes_dead_letters() {
+            return Ok(());
+        }
         for work in self.window.overdue(now) {
             let head = work.stored.message.head();
             let answers = work.history.as_ref().map_or(0, |history| history.tries.answers);
             let reason = give_up(answers, &self.target.config.retry, head, now);
-            self.file(work, reason.unwrap_or(DeadLetterReason::MaxAge), now)?;
+            // The age of the queue, when it is neither that of the target nor its own.
+            self.file(work, reason.unwrap_or(DeadLetterReason::QueueAge), now)?;
         }
         if self.unstored.as_ref().is_some_and(|message| message.head().expires_at <= now) {
             self.unstored = None;
@@ -365,8 +425,13 @@ impl Worker {
             Next::Settle => {
                 self.window.settled(lsn);
                 self.settlement.add(lsn, now);
+                // One less of what is too much.
+                let _ = self.excess.take(work.stored.bytes);
             }
-            Next::DeadLetter(reason) => self.file(work, reason, now)?,
+            Next::DeadLetter(reason) => {
+                let _ = self.excess.take(work.stored.bytes);
+                self.file(work, reason, now)?;
+            }
             // The breaker says when, not the backoff: a probe needs a message to be made with.
             Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
                 self.window.hold(work);
@@ -381,7 +446,7 @@ impl Worker {
     }
 
     /// Files a message that was started or taken out as a dead letter, which settles it.
-    fn file(&mut self, work: Work, reason: DeadLetterReason, now: UnixMillis) -> Result<(), SubmitError> {
+    fn file(&mut self, work: Work, reason: DeadLetterReason, now: UnixMillis) -> Result<Lsn, SubmitError> {
         let Work { stored, history } = work;
         let letter = DeadLetter {
             message_no: stored.origin.unwrap_or(stored.lsn),
@@ -394,8 +459,7 @@ impl Worker {
         self.window.settled(stored.lsn);
         self.settlement.add(stored.lsn, now);
         let settled = self.settlement.take().into_iter().collect();
-        self.broker.file_dead_letter(&letter, settled)?;
-        Ok(())
+        self.broker.file_dead_letter(&letter, settled)
     }
 }
 

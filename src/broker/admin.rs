@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Broker, Mode, Slot};
 use crate::codec::ReasonCode;
+use crate::config::QueueView;
 use crate::record::UnixMillis;
 
 /// A session as it is listed.
@@ -22,6 +23,8 @@ pub struct SessionSummary {
     pub queued_messages: u64,
     /// Bytes on disk that are kept for it.
     pub queued_bytes: u64,
+    /// How much that may be; `null` when it ends with its connection.
+    pub queue: Option<QueueView>,
     /// The number of the oldest of them.
     pub oldest: Option<u64>,
     /// How long ago the oldest was published, in seconds.
@@ -76,6 +79,7 @@ impl Broker {
             durable: backlog.is_some(),
             queued_messages: backlog.map_or(0, |backlog| backlog.count()),
             queued_bytes: backlog.map_or(0, |backlog| backlog.bytes()),
+            queue: backlog.map(|_| self.limits.queue.into()),
             oldest: None,
             oldest_age_seconds: None,
             subscriptions: inner.subscriptions.len() as u64,

@@ -49,14 +49,14 @@ impl Broker {
     }
 
     /// Whether there is room for another one.
-    pub(super) fn takes_dead_letters(&self) -> bool {
+    pub fn takes_dead_letters(&self) -> bool {
         let (count, bytes) = self.store.dead_letters();
         count < self.limits.dead_letters && bytes < self.limits.dead_letter_bytes
     }
 
     /// Says that there is little room left, while something can still be done about it; once until the
     /// broker starts again, because it is the same trouble.
-    fn warn_of_limit(&self) {
+    pub(super) fn warn_of_limit(&self) {
         static SAID: Once = Once::new();
         let (count, bytes) = self.store.dead_letters();
         let limits = &self.limits;

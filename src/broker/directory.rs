@@ -15,7 +15,7 @@ use super::{Broker, DurableSlot, Link, Mode, Slot};
 use crate::codec::ReasonCode;
 use crate::record::{Change, Epoch, Record, SessionOpened, UnixMillis, WillRecord};
 use crate::session::{Durable, Terms};
-use crate::store::{Progress, beside};
+use crate::store::{Progress, SubmitError, beside};
 
 /// What a connection asks for after its CONNECT was accepted.
 #[derive(Debug)]
@@ -168,7 +168,10 @@ impl Broker {
         self.withdraw_all(slot);
         self.directory.remove_if(&slot.client_id, |_, known| known.id == slot.id);
         self.sessions.fetch_sub(1, Ordering::Relaxed);
-        let discarded = slot.durable().map(|durable| Change::Discarded(durable.recipient));
+        let discarded = slot.durable().map(|durable| {
+            self.forget_watched(durable.recipient);
+            Change::Discarded(durable.recipient)
+        });
         // [MQTT-4.8.2-5] What is left is QoS 2 that was begun: nobody else gets it.
         self.settle_hands(slot, &groups, |left| {
             let changes = discarded.into_iter().chain(left).collect();
@@ -196,14 +199,26 @@ impl Broker {
                 Ok(Drawn { slot, epoch, made: false })
             }
             Entry::Vacant(entry) => {
+                self.admits_session(request)?;
                 if self.sessions.fetch_add(1, Ordering::Relaxed) >= self.limits.sessions {
                     self.sessions.fetch_sub(1, Ordering::Relaxed);
                     return Err(ReasonCode::QuotaExceeded);
                 }
                 let slot = Arc::new(self.make_slot(request));
                 entry.insert(Arc::clone(&slot));
+                self.watch(&slot);
                 Ok(Drawn { slot, epoch: Epoch(1), made: true })
             }
+        }
+    }
+
+    /// A session that is new and durable needs the disk, like a publish.
+    fn admits_session(&self, request: &AttachRequest<'_>) -> Result<(), ReasonCode> {
+        match self.store.admits_publish() {
+            Err(SubmitError::Full | SubmitError::OverBudget) if request.terms.session_expiry > 0 => {
+                Err(ReasonCode::QuotaExceeded)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -286,9 +301,11 @@ impl Broker {
         if inner.epoch != epoch || inner.mode == Mode::Ended {
             return Err(ReasonCode::SessionTakenOver);
         }
-        let overdue = inner.take_due_will(self.clock.now());
+        let now = self.now_for(&inner, self.clock.now());
+        let overdue = inner.take_due_will(now);
         inner.link = Some(Arc::clone(&request.link));
         inner.seat_epoch = epoch;
+        inner.empty_hand();
         // The client is back before the delay has passed: the old will is void [MQTT-3.1.3-9].
         inner.will = request.will.clone().map(|record| SlotWill {
             record,
@@ -353,7 +370,7 @@ impl Broker {
     /// that waits for the seat would void it, as if the client had come back in time.
     fn vacate(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, departure: Departure) {
         let now = self.clock.now();
-        inner.link = None;
+        inner.link.take().into_iter().for_each(|link| link.unseat());
         self.metrics.connections.decrement(1);
         if inner.mode == Mode::Ended {
             return;
@@ -377,7 +394,7 @@ impl Broker {
             let due = now.plus(Duration::from_secs(will.record.delay.into())).min(expires);
             will.due = Some(due);
         }
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         if let Some(durable) = slot.durable() {
             let closed = Change::SessionClosed {
                 recipient: durable.recipient,
@@ -389,12 +406,18 @@ impl Broker {
             };
             // A crash before the commit costs nothing but the exact time.
             self.submit_unawaited(vec![closed]);
+            inner.tells_until(self.store.last_submitted());
         }
         let will = inner.take_due_will(now);
         drop(inner);
         if let Some(will) = will {
             self.publish_will(slot, will, Vec::new());
         }
+    }
+
+    /// The time that the deadlines of a slot are judged by, since its client has left.
+    fn now_for(&self, inner: &SlotInner, now: UnixMillis) -> UnixMillis {
+        inner.closed_at.map_or(now, |closed_at| self.store.timeline().now_for(closed_at, now))
     }
 
     /// Does what is due in this slot: ends the session, or publishes its will.
@@ -404,13 +427,14 @@ impl Broker {
         if inner.link.is_some() || inner.mode == Mode::Ended {
             return;
         }
+        let now = self.now_for(&inner, now);
         if inner.expires_at().is_some_and(|expires| expires <= now) {
             tracing::debug!(client_id = %slot.client_id, "session expired");
             self.metrics.sessions_expired.increment(1);
             return self.end(slot, inner, true);
         }
         let will = inner.take_due_will(now);
-        self.timers.schedule(slot, &mut inner);
+        self.schedule(slot, &mut inner);
         drop(inner);
         if let Some(will) = will {
             self.publish_will(slot, will, Vec::new());

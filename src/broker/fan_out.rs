@@ -14,7 +14,7 @@ use crate::record::{
     Addressee, DeadLetterReason, Leg, Lsn, Message, Publication, RecipientNo, Record, SubscriptionIds,
 };
 use crate::session::{Claim, Delivery, Receipt};
-use crate::store::{Backlog, Entry};
+use crate::store::Entry;
 
 /// Recipients whose queue is full, and how: their leg becomes a dead letter.
 type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
@@ -24,6 +24,10 @@ type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
 pub(super) struct Plan {
     pub(super) legs: SmallVec<[Leg; 1]>,
     pub(super) full: Full,
+    /// Messages that are older have to go for it.
+    pub(super) gives_up: bool,
+    /// A queue that refuses what it has no room for.
+    pub(super) refused: Option<DeadLetterReason>,
     /// The queue that each of the groups had, if the message is for queues: one that gets its queue meanwhile
     /// has no leg.
     groups: SmallVec<[Option<RecipientNo>; 1]>,
@@ -67,8 +71,7 @@ impl Broker {
         if is_refusable && let Err(error) = self.store.admits_publish() {
             return refused(error);
         }
-        if !plan.full.is_empty() && !routed.goes_through && !self.takes_dead_letters() {
-            // Nothing may be acknowledged that would be lost for somebody without a trace.
+        if !routed.goes_through && self.refuses(&plan) {
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
         // A dead letter has to be durable, too.
@@ -124,34 +127,23 @@ impl Broker {
             if qos > Qos::AtMostOnce {
                 let (retain, ids) = (session.retains(message), session.ids.clone());
                 let leg = leg(durable.recipient, qos, retain, ids);
-                self.owe(&mut plan, &durable.backlog, leg, || session.slot.addressee());
+                self.owe(&mut plan, (&durable.backlog, &self.limits.queue), leg, || session.slot.addressee());
             }
         }
         for route in &matches.routes {
             let retain = message.head().retain;
             let leg = leg(route.recipient, qos, retain, SubscriptionIds::new());
-            self.owe(&mut plan, &route.backlog, leg, || route.addressee());
+            self.owe(&mut plan, (&route.backlog, &route.queue), leg, || route.addressee());
         }
         for group in &matches.groups {
             let durable = group.durable();
             plan.groups.push(durable.map(|durable| durable.recipient));
             if let Some(DurableSlot { recipient, backlog }) = durable {
                 let leg = leg(*recipient, qos, false, SubscriptionIds::new());
-                self.owe(&mut plan, backlog, leg, || group.addressee());
+                self.owe(&mut plan, (backlog, &self.limits.queue), leg, || group.addressee());
             }
         }
         plan
-    }
-
-    fn owe(&self, plan: &mut Plan, backlog: &Backlog, leg: Leg, addressee: impl FnOnce() -> Addressee) {
-        let full = if backlog.count() >= self.limits.queued_messages {
-            DeadLetterReason::QueueFull
-        } else if backlog.bytes() >= self.limits.queued_bytes {
-            DeadLetterReason::QueueBytesFull
-        } else {
-            return plan.legs.push(leg);
-        };
-        plan.full.push((leg.recipient, addressee(), full));
     }
 
     fn push_all(

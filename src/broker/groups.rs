@@ -56,11 +56,17 @@ struct Members {
     behind: bool,
     /// What the queue has up to this number is in somebody's hand.
     fetched_to: Lsn,
+    /// The lowest number that was given back while one of them reads: what is read does not have it.
+    given_back: Option<Lsn>,
     /// The slot of the member that reads what comes after it: one at a time.
     fetcher: Option<u64>,
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
+    /// Up to here what was in nobody's hand was given up.
+    gone: Lsn,
+    /// The queue is being read, to give up what is too much.
+    is_looked_at: bool,
     /// The last member has left: whoever comes now makes a new group.
     closed: bool,
 }
@@ -110,9 +116,12 @@ impl Group {
             settling: VecDeque::new(),
             behind: false,
             fetched_to: Lsn::ZERO,
+            given_back: None,
             fetcher: None,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
+            gone: Lsn::ZERO,
+            is_looked_at: false,
             closed: false,
         };
         Self { name: name.into(), id, durable: OnceLock::new(), members: Mutex::new(members) }
@@ -200,7 +209,7 @@ impl Group {
                 members.ring_one(touched);
                 return Pushed::Kept;
             }
-            if claim.lsn <= members.floor {
+            if claim.lsn <= members.floor.max(members.gone) {
                 return Pushed::Kept;
             }
         }
@@ -232,6 +241,7 @@ impl Group {
         let after = members.fetched_to;
         if queue.backlog.may_have(after, durable) {
             members.fetcher = Some(slot.id);
+            members.given_back = None;
             let in_hand = members.in_hand.keys().copied().filter(|lsn| *lsn > after).collect();
             return Fetch::Read { recipient: queue.recipient, after, in_hand };
         }
@@ -243,16 +253,15 @@ impl Group {
         Fetch::Nothing
     }
 
-    /// What was read after a number goes into the hand of `slot`, with the subscription it has. `None` when it
+    /// What was read goes into the hand of `slot`, with the subscription it has. `None` when it
     /// is a member no more: then it is for the others.
-    pub fn end_fetch(&self, slot: &Slot, after: Lsn, page: Page) -> Option<(Subscription, Vec<Stored>)> {
+    pub fn end_fetch(&self, slot: &Slot, page: Page) -> Option<(Subscription, Vec<Stored>)> {
         let (mut members, mut touched) = (self.members.lock(), Touched::default());
         members.fetcher.take_if(|fetcher| *fetcher == slot.id)?;
         let subscription = members.list.iter().find(|member| member.slot.id == slot.id)?.subscription;
-        // Unless something was given back meanwhile that comes before.
-        if members.fetched_to == after {
-            members.fetched_to = page.cursor;
-        }
+        // But for what was given back meanwhile: it was in somebody's hand when the reading began.
+        let given_back = members.given_back.take().map_or(page.cursor, |lsn| Lsn(lsn.0 - 1));
+        members.fetched_to = page.cursor.min(given_back);
         let mut taken = page.messages;
         taken.retain(|stored| !members.in_hand.contains_key(&stored.lsn));
         members.in_hand.extend(taken.iter().map(|stored| (stored.lsn, slot.id)));
@@ -261,6 +270,40 @@ impl Group {
         drop(members);
         touched.ring();
         Some((subscription, taken))
+    }
+
+    /// The numbers that somebody has in hand, for whoever reads the rest to give it up. What is settled is not
+    /// forgotten until [`Group::end_look`].
+    pub(super) fn begin_look(&self, durable: Lsn) -> HashSet<Lsn, RandomState> {
+        let mut members = self.members.lock();
+        members.forget_settled(durable);
+        members.is_looked_at = true;
+        members.in_hand.keys().copied().collect()
+    }
+
+    pub(super) fn end_look(&self) {
+        self.members.lock().is_looked_at = false;
+    }
+
+    /// Lets go of what is still in nobody's hand, by records that `submit` submits: until these are durable
+    /// nobody fetches it.
+    pub(super) fn let_go_of<T>(
+        &self,
+        given_up: Vec<T>,
+        number_of: impl Fn(&T) -> Lsn,
+        mut submit: impl FnMut(T) -> Result<Lsn, SubmitError>,
+    ) -> Result<(), SubmitError> {
+        let mut members = self.members.lock();
+        for given_up in given_up {
+            let lsn = number_of(&given_up);
+            if !members.closed && !members.in_hand.contains_key(&lsn) {
+                let record = submit(given_up)?;
+                members.in_hand.insert(lsn, SETTLED);
+                members.settling.push_back((record, lsn));
+                members.gone = members.gone.max(lsn);
+            }
+        }
+        Ok(())
     }
 
     /// The QoS and identifier that a member asked for.
@@ -296,6 +339,7 @@ impl Group {
         if let Some(first) = gone.map(|(lsn, _)| lsn).min() {
             members.behind = true;
             members.fetched_to = members.fetched_to.min(Lsn(first.0 - 1));
+            members.given_back = Some(members.given_back.map_or(first, |known| known.min(first)));
         }
         if members.behind {
             members.ring_all(touched);
@@ -356,6 +400,10 @@ impl Members {
 
     /// What is settled on disk is not in the queue any more.
     fn forget_settled(&mut self, durable: Lsn) {
+        // What is being read may be older than that.
+        if self.fetcher.is_some() || self.is_looked_at {
+            return;
+        }
         while let Some((_, lsn)) = self.settling.pop_front_if(|(report, _)| *report <= durable) {
             if self.in_hand.get(&lsn) == Some(&SETTLED) {
                 self.in_hand.remove(&lsn);

@@ -9,7 +9,7 @@ use super::groups::{Group, SharedDelivery};
 use super::publish::Routed;
 use super::slot::Touched;
 use super::unstored::{self, Held};
-use super::{Broker, Mode, PublishContext, Slot, Subscription};
+use super::{Broker, Link, Mode, PublishContext, Slot, Subscription};
 use crate::record::{Change, Lsn, Message, RecipientNo, SubscriptionIds};
 use crate::session::{Claim, Session};
 use crate::store::SubmitError;
@@ -39,6 +39,7 @@ impl Broker {
                 self.groups.remove_if(name, |_, known| known.id == group.id);
                 continue;
             };
+            self.watch(&group);
             let mut inner = slot.lock();
             if !inner.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
                 inner.groups.push(Arc::clone(&group));
@@ -52,6 +53,7 @@ impl Broker {
     pub(super) fn close_group(&self, group: &Group) {
         self.groups.remove_if(&*group.name, |_, known| known.id == group.id);
         if let Some(durable) = group.durable() {
+            self.forget_watched(durable.recipient);
             self.submit_unawaited(vec![Change::Discarded(durable.recipient)]);
         }
     }
@@ -68,14 +70,19 @@ impl Broker {
     }
 
     /// A connection is about to give its seat back, and nothing comes to its hand any more: what it had in hand
-    /// of `groups` goes to other members, but for QoS 2 that has begun.
+    /// of `groups` goes to other members, but for QoS 2 that has begun. When another connection has taken the seat
+    /// from it, what the slot has in hand is that one's to release.
     pub fn release_shared(
         &self,
         slot: &Slot,
+        link: &Link,
         groups: &[Arc<Group>],
         session: &Session,
         context: &mut PublishContext,
     ) {
+        if link.is_unseated() && slot.is_online() {
+            return;
+        }
         for group in groups {
             self.hand_on(group, group.take_unstored(slot, session), &mut context.touched);
             if let Some(owner) = group.durable().map(|durable| durable.recipient) {

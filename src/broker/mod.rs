@@ -9,13 +9,16 @@
 
 mod admin;
 mod clock;
+mod clock_watch;
 mod dead_letters;
 mod directory;
 mod fan_out;
+mod give_up;
 mod groups;
 mod matching;
 mod membership;
 mod memory;
+mod overflow;
 mod publish;
 mod recovery;
 mod redirect;
@@ -23,6 +26,7 @@ mod replay;
 mod retained;
 mod route;
 mod slot;
+mod space;
 mod subscriptions;
 mod sys;
 #[cfg(test)]
@@ -48,21 +52,26 @@ pub(crate) use clock::simulated::WALL_TIME;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
+pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
 pub use replay::ReplayError;
 pub use retained::RetainedScan;
 pub use route::Route;
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
+pub use space::SpaceUse;
 
 use crate::auth::Authenticator;
 use crate::codec::ReasonCode;
-use crate::config::{RedirectConfig, SharedConfig};
-use crate::record::{Change, Record};
+use crate::config::{QueueConfig, RedirectConfig, SharedConfig};
+use crate::record::{Change, RecipientNo, Record};
 use crate::session::SessionLimits;
-use crate::store::{Recovered, Store};
+use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
+use clock::{Beginning, wall_time};
+use give_up::Watched;
 use matching::Target;
+use overflow::OverflowLog;
 use retained::{Retained, RetainedTotals};
 use timers::Timers;
 
@@ -75,12 +84,10 @@ pub struct BrokerLimits {
     pub memory: usize,
     /// Bytes of frames that wait in memory for one client.
     pub outbox_bytes: usize,
-    /// Messages that wait on disk for one session or route.
-    pub queued_messages: u64,
+    /// What waits on disk for one session or shared group.
+    pub queue: QueueConfig,
     /// Whether a message that several subscriptions of a session match is one delivery and not several.
     pub merge_overlapping: bool,
-    /// Bytes that wait on disk for one session or route.
-    pub queued_bytes: u64,
     /// Sessions.
     pub sessions: u64,
     /// Subscriptions of one session.
@@ -99,6 +106,8 @@ pub struct BrokerLimits {
     pub shared: SharedConfig,
     /// Whether a retained message is sent only while its author may publish it.
     pub checks_retained_source: bool,
+    /// How long nothing expires after a start with a clock that may be wrong.
+    pub clock_grace: Duration,
 }
 
 /// The switchboard.
@@ -107,6 +116,8 @@ pub struct Broker {
     pub store: Store,
     /// The time.
     pub clock: Clock,
+    /// How it began.
+    beginning: Beginning,
     /// Who may do what.
     pub auth: Arc<Authenticator>,
     /// Counters and gauges.
@@ -120,9 +131,13 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
+    /// Those that the store had at the start, configured or not.
+    stored_routes: Vec<(Box<str>, RecipientNo)>,
     retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
+    watched: Watched,
+    overflow_log: Mutex<OverflowLog>,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
     /// Where everybody is sent instead.
@@ -141,9 +156,12 @@ impl Broker {
         metrics: Arc<Metrics>,
         limits: BrokerLimits,
     ) -> Arc<Self> {
+        let beginning = Beginning::of(store.timeline().newest(), wall_time());
+        store.timeline().begin(beginning.at, beginning.last_behind, beginning.behind);
         let broker = Self {
             store,
-            clock: Clock::start(),
+            clock: Clock::starting_at(beginning.at),
+            beginning,
             auth,
             metrics,
             memory: Memory::new(limits.memory),
@@ -153,13 +171,19 @@ impl Broker {
             index: SubscriptionIndex::new(),
             groups: DashMap::default(),
             routes: Mutex::default(),
+            stored_routes: recovered.routes.clone(),
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),
+            watched: Watched::default(),
+            overflow_log: Mutex::default(),
             leaving: OnceLock::new(),
             redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),
         };
+        if let Some(doubt) = broker.beginning.doubt {
+            broker.hold(doubt);
+        }
         broker.recover(recovered);
         Arc::new(broker)
     }

@@ -54,6 +54,16 @@ impl Routed {
     }
 }
 
+impl Source<'_> {
+    /// Whether another connection has taken the publisher's session over while this one was on its way with a QoS 2
+    /// message. Its identifier would be void by its epoch, and the message routed again when the client repeats it
+    /// there. It is not acknowledged: the connection ends.
+    fn is_overtaken(&self, publish: &Publish<'_>) -> bool {
+        let epoch = self.durable.filter(|_| publish.qos == Qos::ExactlyOnce).map(|durable| durable.epoch);
+        epoch.is_some_and(|epoch| self.slot.lock().seat_epoch != epoch)
+    }
+}
+
 impl PublishContext {
     /// A session that ends with its connection and whose outbox is more than half full, if the last batch has
     /// met one: the publisher should give it a little time.
@@ -90,6 +100,9 @@ impl Broker {
         if matches.is_empty() && inbound.is_none() {
             return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
         }
+        if source.is_overtaken(publish) {
+            return Receipt::Refused(ReasonCode::SessionTakenOver);
+        }
         let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
         self.route(matches, Routed { inbound, ..Routed::of(message) }, touched)
     }
@@ -122,7 +135,10 @@ impl Broker {
         let (matches, _) = memory.look_up(self, source, topic);
         let (inbound, changes) = (inbound(source, publish), retained.changes());
         let routed = Routed { inbound, retain: true, changes, ..Routed::of(retained.message) };
-        let receipt = self.route(matches, routed, touched);
+        let receipt = match source.is_overtaken(publish) {
+            true => Receipt::Refused(ReasonCode::SessionTakenOver),
+            false => self.route(matches, routed, touched),
+        };
         if matches!(receipt, Receipt::Refused(_)) {
             self.put_back_retained(&mut totals, topic, before);
         }
@@ -170,7 +186,7 @@ fn inbound(source: &Source<'_>, publish: &Publish<'_>) -> Option<InboundExchange
 /// What a publisher is told when the store does not take its message.
 pub(super) fn refused(error: SubmitError) -> Receipt {
     match error {
-        SubmitError::Full => Receipt::Refused(ReasonCode::QuotaExceeded),
+        SubmitError::Full | SubmitError::OverBudget => Receipt::Refused(ReasonCode::QuotaExceeded),
         SubmitError::Failed => Receipt::Refused(ReasonCode::ServerUnavailable),
     }
 }

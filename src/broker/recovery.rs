@@ -20,7 +20,9 @@ impl Broker {
             }
         }
         for (name, recipient) in &recovered.groups {
-            self.group(name).set_durable(*recipient, self);
+            let group = self.group(name);
+            group.set_durable(*recipient, self);
+            self.watch(&group);
         }
         let has_groups = !recovered.groups.is_empty();
         let now = self.clock.now();
@@ -62,11 +64,12 @@ impl Broker {
                 let user_name = opened.user_name.clone();
                 SlotWill { record, user_name, epoch: opened.epoch, due: Some(due) }
             });
-            self.timers.schedule(&slot, &mut inner);
+            self.schedule(&slot, &mut inner);
         }
         subscriptions.iter().for_each(|row| self.restore_subscription(&slot, row));
         self.directory.insert(Arc::clone(&slot.client_id), Arc::clone(&slot));
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.watch(&slot);
         slot
     }
 

@@ -39,7 +39,7 @@ impl Broker {
         let message = published_now(&letter.message, self.clock.now());
         let matches = self.addressees(letter)?;
         let plan = self.plan(&matches, &message);
-        if !plan.full.is_empty() {
+        if !plan.full.is_empty() || plan.gives_up {
             return Err(ReplayError::QueueFull);
         }
         if plan.legs.is_empty() {

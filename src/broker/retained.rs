@@ -65,6 +65,11 @@ impl RetainedScan {
         let scan = Self { filter: filter.filter.clone(), subscription, cursor: None };
         Some(scan).filter(|_| wanted && !filter.is_shared())
     }
+
+    /// Whether what it finds is stored for this slot before it is delivered.
+    pub fn is_stored_for(&self, slot: &Slot) -> bool {
+        slot.durable().is_some() && self.subscription.options.qos > Qos::AtMostOnce
+    }
 }
 
 impl Retained {
@@ -79,6 +84,11 @@ impl Retained {
 }
 
 impl Broker {
+    /// Bytes of all retained messages.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retained_totals.lock().bytes
+    }
+
     /// Changes the tree for a retained message: an empty payload removes [MQTT-3.3.1-6]. False when there
     /// is no room for it.
     pub(super) fn retain(
@@ -152,14 +162,19 @@ impl Broker {
             let message = &retained.message;
             let allowed = TopicName::parse(topic, u16::MAX)
                 .is_ok_and(|topic| may_receive(&topic) && authors.may_publish(&topic, retained));
-            if message.head().expires_at <= now {
+            if self.is_expired(message, now) {
                 expired.push(topic.to_owned());
             } else if allowed {
                 waits = !slot.has_room_for(message, scan.subscription.options.qos, bytes_max);
                 if waits {
                     return false;
                 }
-                match self.push_retained(slot, message, &scan.subscription, touched) {
+                match self.push_retained(
+                    slot,
+                    &self.store.timeline().current(message.clone()),
+                    &scan.subscription,
+                    touched,
+                ) {
                     Ok(pushed) => self.count_pushed(pushed),
                     Err(error) => outcome = Err(error),
                 }
@@ -178,12 +193,17 @@ impl Broker {
         Ok(Some(scan).filter(|scan| scan.cursor.is_some()))
     }
 
+    fn is_expired(&self, message: &Message, now: UnixMillis) -> bool {
+        let head = message.head();
+        head.expires_at <= self.store.timeline().now_for(head.published_at, now)
+    }
+
     /// Removes retained messages that a scan has found expired, unless they were replaced since.
     fn remove_expired(&self, topics: &[String], now: UnixMillis) -> Result<(), SubmitError> {
         for topic in topics {
             let Ok(name) = TopicName::parse(topic, u16::MAX) else { continue };
             let mut totals = self.retained_totals.lock();
-            if self.retained.get(&name).is_none_or(|known| known.message.head().expires_at > now) {
+            if self.retained.get(&name).is_none_or(|known| !self.is_expired(&known.message, now)) {
                 continue;
             }
             if let Some(old) = self.retained.remove(&name) {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::matching::Target;
 use super::{Broker, Subscription};
 use crate::codec::SubscribeOptions;
+use crate::config::{QueueConfig, RouteConfig};
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::store::{Backlog, Bell, StoreError};
 use crate::topic::{TopicFilter, TopicName};
@@ -27,6 +28,8 @@ pub struct Route {
     pub recipient: RecipientNo,
     /// What the route is owed.
     pub backlog: Arc<Backlog>,
+    /// How much that may be.
+    pub queue: QueueConfig,
     /// Rung when there is something to deliver.
     pub bell: Arc<Bell>,
     pub(super) id: u64,
@@ -83,19 +86,19 @@ impl Broker {
     /// When the store has failed.
     pub fn add_route(
         &self,
-        name: &str,
-        target: &str,
+        config: &RouteConfig,
         filters: &[TopicFilter],
         exclude: Vec<TopicFilter>,
         known: Option<RecipientNo>,
     ) -> Result<Arc<Route>, StoreError> {
         let (recipient, backlog) = match known {
             Some(recipient) => (recipient, self.store.backlog(recipient)),
-            None => self.open_route(name)?,
+            None => self.open_route(&config.name)?,
         };
         let route = Arc::new(Route {
-            name: name.into(),
-            target: target.into(),
+            name: config.name.as_str().into(),
+            target: config.target.as_str().into(),
+            queue: config.queue,
             recipient,
             last_pushed: AtomicU64::new(0),
             backlog,

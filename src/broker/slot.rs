@@ -5,19 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering};
 use super::turn::Room;
-use super::{Group, Memory, MemoryShare};
+use super::{Bell, Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
 use crate::record::{Addressee, Epoch, Lsn, Message, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
-use crate::store::{Backlog, Bell};
+use crate::store::{Backlog, Page};
 use crate::topic::SubscriptionFilter;
 
 /// Messages that a session may be owed before no more retained ones are added, while it reads its backlog.
@@ -62,6 +61,8 @@ pub struct Link {
     pub bell: Arc<Bell>,
     /// The reason code to leave with; 0 to stay.
     evicted: AtomicU8,
+    /// The session is not this connection's any more.
+    unseated: AtomicBool,
 }
 
 /// What is behind the slot's mutex.
@@ -81,6 +82,15 @@ pub(super) struct SlotInner {
     waiting: Vec<Arc<Link>>,
     /// The highest number that was put here, as a frame or not.
     last_pushed: Lsn,
+    /// The highest number that was put here as a frame.
+    framed: Lsn,
+    /// The highest number that the connection has taken from here or from the store: what it has in hand is
+    /// not above.
+    hand: Lsn,
+    /// What is owed up to here, and was not in hand, was given up.
+    gone: Lsn,
+    /// With this number everything that a connection which has left had to say is durable.
+    told_at: Lsn,
     /// Up to here everything was read from the store: what is pushed later with such a number was seen.
     floor: Lsn,
     /// The connection sleeps; whoever clears this owes it the bell.
@@ -115,6 +125,17 @@ pub(super) struct SlotWill {
     pub(super) epoch: Epoch,
     /// When it is due; `None` while the connection is open.
     pub(super) due: Option<UnixMillis>,
+}
+
+/// What of a session's queue nobody has in hand, at a look at it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Untouched {
+    /// Everything above this.
+    pub(super) above: Lsn,
+    /// The connection that had drawn the session last.
+    pub(super) epoch: Epoch,
+    /// Whether a connection has it.
+    pub(super) online: bool,
 }
 
 /// Where a message for the session goes.
@@ -174,6 +195,15 @@ impl Link {
             code => ReasonCode::from_u8(code),
         }
     }
+
+    /// Whether the connection has given its session back, or was too slow to: then it does nothing more for it.
+    pub fn is_unseated(&self) -> bool {
+        self.unseated.load(Ordering::Acquire)
+    }
+
+    pub(super) fn unseat(&self) {
+        self.unseated.store(true, Ordering::Release);
+    }
 }
 
 impl Slot {
@@ -193,6 +223,10 @@ impl Slot {
             window: 0,
             waiting: Vec::new(),
             last_pushed: Lsn::ZERO,
+            framed: Lsn::ZERO,
+            hand: Lsn::ZERO,
+            gone: Lsn::ZERO,
+            told_at: Lsn::ZERO,
             floor: Lsn::ZERO,
             parked: false,
             link: None,
@@ -241,6 +275,9 @@ impl Slot {
         };
         if let Some(lsn) = number {
             inner.last_pushed = inner.last_pushed.max(lsn);
+            if inner.mode == Mode::Live {
+                inner.framed = inner.framed.max(lsn);
+            }
         }
         if pushed != Pushed::Dropped && std::mem::take(&mut inner.parked) {
             touched.links.extend(inner.link.clone());
@@ -263,6 +300,7 @@ impl Slot {
     pub fn take_frames(&self, frames: &mut VecDeque<Delivery>, unacknowledged: usize) -> Mode {
         let mut inner = self.inner.lock();
         inner.in_hand = unacknowledged + inner.outbox.len();
+        inner.hand = inner.hand.max(inner.framed);
         // The frames that were taken before are gone; those that are taken now are still there.
         let bytes = std::mem::take(&mut inner.outbox_bytes);
         inner.share.shrink(bytes);
@@ -271,6 +309,51 @@ impl Slot {
         drop(inner);
         waiting.iter().for_each(|link| link.bell.ring());
         mode
+    }
+
+    /// The connection has read what it is owed next, and takes it in hand. What was given up meanwhile is taken
+    /// out.
+    pub fn take_in_hand(&self, page: &mut Page) {
+        let mut inner = self.inner.lock();
+        let (hand, gone) = (inner.hand, inner.gone);
+        page.messages.retain(|stored| stored.lsn <= hand || stored.lsn > gone);
+        inner.hand = hand.max(page.cursor);
+    }
+
+    /// Above which number nobody has in hand what the session is owed. `None` while that is not known, or when
+    /// the session is over.
+    pub(super) fn untouched(&self, durable: Lsn) -> Option<Untouched> {
+        let inner = self.inner.lock();
+        let online = inner.link.is_some();
+        // Also when the next one is there: what the last one has settled is still counted until then.
+        let is_known = inner.told_at <= durable;
+        let above = if online { inner.hand } else { Lsn::ZERO };
+        let untouched = Untouched { above, epoch: inner.epoch, online };
+        (is_known && inner.mode != Mode::Ended).then_some(untouched)
+    }
+
+    /// Gives up what is owed up to `last` and is not in hand, by records that `submit` submits: it is told
+    /// above which number that is. Frames that were not taken yet are read back from the store, without what is
+    /// given up. Does nothing when the connection is another one by now.
+    pub(super) fn let_go_above<R>(
+        &self,
+        seen: &Untouched,
+        last: Lsn,
+        submit: impl FnOnce(Lsn) -> R,
+    ) -> Option<R> {
+        let mut inner = self.inner.lock();
+        let is_same = inner.epoch == seen.epoch && inner.link.is_some() == seen.online;
+        let above = if seen.online { inner.hand } else { Lsn::ZERO };
+        if !is_same || inner.mode == Mode::Ended || last <= above {
+            return None;
+        }
+        inner.retreat(self.durable.as_ref()?.recipient);
+        inner.gone = inner.gone.max(last);
+        let submitted = submit(above);
+        let link = inner.link.clone();
+        drop(inner);
+        link.into_iter().for_each(|link| link.bell.ring());
+        Some(submitted)
     }
 
     /// Whether the outbox is more than half full.
@@ -390,6 +473,27 @@ impl SlotInner {
             link.evict(ReasonCode::QuotaExceeded);
         }
         Pushed::Overflow
+    }
+
+    /// Goes back to the backlog, and leaves to it the frames of this owner that wait.
+    fn retreat(&mut self, own: RecipientNo) {
+        if self.mode != Mode::Live {
+            return;
+        }
+        self.mode = Mode::Backlog;
+        self.outbox.retain(|frame| frame.claim.as_ref().is_none_or(|claim| claim.owner != own));
+        self.outbox_bytes = self.outbox.iter().map(Delivery::size).sum();
+        self.framed = self.hand;
+    }
+
+    /// A connection takes the seat, with nothing in hand.
+    pub(super) fn empty_hand(&mut self) {
+        (self.framed, self.hand, self.gone) = (Lsn::ZERO, Lsn::ZERO, Lsn::ZERO);
+    }
+
+    /// The connection has left; with this number what it had to say is durable.
+    pub(super) fn tells_until(&mut self, lsn: Lsn) {
+        self.told_at = lsn;
     }
 
     /// When the session ends, while there is no connection.

@@ -1,5 +1,9 @@
 //! Interleavings that were broken once, played step by step.
 
+mod give_up;
+mod interleavings;
+mod rules;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,11 +13,18 @@ use super::*;
 use crate::codec::{
     Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, SubscribeOptions, Version,
 };
-use crate::config::{ShareStrategy, SharedConfig};
-use crate::record::{Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
+use crate::config::{Overflow, ShareStrategy, SharedConfig};
+use crate::record::{
+    Change, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis, WillRecord,
+};
 use crate::session::{Offer, Receipt, SubscribeRequest, Terms};
 use crate::store::StoreSettings;
+use crate::store::tests::{Disk, open_on};
 use crate::topic::{SubscriptionFilter, TopicName};
+
+/// As [`LIMITS`].
+const QUEUE: QueueConfig =
+    QueueConfig { messages: 1000, bytes: 1 << 20, age: None, overflow: Overflow::DropNewest };
 
 /// Limits that no test meets by accident; those of other rooms use them, too.
 pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
@@ -30,9 +41,8 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     },
     memory: 1 << 30,
     outbox_bytes: 1 << 20,
-    queued_messages: 1000,
+    queue: QUEUE,
     merge_overlapping: true,
-    queued_bytes: 1 << 20,
     sessions: 1000,
     subscriptions_per_session: 100,
     retained_messages: 100,
@@ -42,7 +52,11 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     takeover_timeout: Duration::from_secs(1),
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,
+    clock_grace: Duration::from_hours(1),
 };
+
+/// Every queue is full.
+const NO_ROOM: QueueConfig = QueueConfig { messages: 0, ..QUEUE };
 
 /// A store that commits at once.
 pub(crate) const STORE: StoreSettings = StoreSettings {
@@ -50,12 +64,12 @@ pub(crate) const STORE: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     recent_max: StoreSettings::RECENT_MAX,
 };
 
 struct World {
     broker: Arc<Broker>,
-    _folder: tempfile::TempDir,
 }
 
 struct Client {
@@ -69,11 +83,15 @@ impl World {
     }
 
     fn with(limits: BrokerLimits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        Self::on(&Disk::default(), limits, &STORE)
+    }
+
+    /// With what is on this disk.
+    fn on(disk: &Disk, limits: BrokerLimits, settings: &StoreSettings) -> Self {
+        let (store, recovered) = open_on(disk, settings).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits);
-        Self { broker, _folder: folder }
+        Self { broker }
     }
 
     /// A durable session that reads its backlog no more.
@@ -84,11 +102,20 @@ impl World {
     }
 
     async fn attach(&self, client_id: &str) -> Client {
-        let connect = Connect { session_expiry: Some(600), ..Connect::new(Version::V5, client_id) };
+        self.attach_with(Connect::new(Version::V5, client_id), None).await
+    }
+
+    /// The session lasts ten minutes.
+    async fn attach_with(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Client {
+        let connect = Connect { session_expiry: Some(600), ..connect };
+        self.try_attach(connect, will).await.unwrap_or_else(|reason| panic!("{reason:?}"))
+    }
+
+    async fn try_attach(&self, connect: Connect<'_>, will: Option<WillRecord>) -> Result<Client, ReasonCode> {
         let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
         let link = Arc::new(Link::default());
-        let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::clone(&link) };
-        Client { attachment: self.broker.attach(request).await.unwrap(), link }
+        let request = AttachRequest { terms: &terms, user_name: None, will, link: Arc::clone(&link) };
+        Ok(Client { attachment: self.broker.attach(request).await?, link })
     }
 
     fn leave(&self, client: &Client, departure: Departure) {
@@ -96,11 +123,15 @@ impl World {
     }
 
     fn subscribe(&self, client: &Client, filter: &str) {
+        self.subscribe_at(Qos::AtLeastOnce, client, filter);
+    }
+
+    fn subscribe_at(&self, qos: Qos, client: &Client, filter: &str) -> Vec<RetainedScan> {
         let filter = SubscriptionFilter::parse(filter, 10).unwrap();
-        let options = SubscribeOptions { qos: Qos::AtLeastOnce, ..SubscribeOptions::default() };
+        let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
         let request = SubscribeRequest { filter, options, id: None };
         let rights = self.rights();
-        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap();
+        self.broker.subscribe(&client.attachment.slot, vec![Ok(request)], &rights).unwrap().scans
     }
 
     fn unsubscribe(&self, client: &Client, filter: &str) {
@@ -151,7 +182,7 @@ impl World {
         };
         let skip = |lsn: Lsn| in_hand.contains(&lsn);
         let page = self.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
-        let (_, taken) = group.end_fetch(slot, after, page).unwrap();
+        let (_, taken) = group.end_fetch(slot, page).unwrap();
         taken.into_iter().map(|stored| stored.lsn).collect()
     }
 }
@@ -193,6 +224,29 @@ async fn one_member_reads_at_a_time_and_what_it_does_not_take_goes_to_another() 
     assert_eq!(world.fetch(&group, &other), [], "one reads it already");
     group.let_go(slot, &[first], &mut touched);
     assert_eq!(world.fetch(&group, &other), [second]);
+}
+
+/// It was left out when the reading began, and a cursor that did not move said nothing of it.
+#[tokio::test]
+async fn what_is_given_back_while_another_member_reads_is_read_again() {
+    let world = World::new();
+    let (one, other) = (world.attach("one").await, world.attach("other").await);
+    [&one, &other].into_iter().for_each(|client| world.subscribe(client, "$share/g/a"));
+    let first = world.publish(&one, b"1").await;
+    let group = world.broker.group("$share/g/a");
+    // In the hand of one, from before a restart.
+    group.holds(&one.attachment.slot, first);
+    let second = world.publish(&one, b"2").await;
+    let durable = world.broker.store.watermark();
+    let Fetch::Read { recipient, after, in_hand } = group.begin_fetch(&other.attachment.slot, durable) else {
+        panic!("there is something to read")
+    };
+    let skip = |lsn: Lsn| in_hand.contains(&lsn);
+    let page = world.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
+    group.let_go(&one.attachment.slot, &[], &mut Touched::default());
+    let (_, taken) = group.end_fetch(&other.attachment.slot, page).unwrap();
+    assert!(taken.iter().map(|stored| stored.lsn).eq([second]));
+    assert_eq!(world.fetch(&group, &other), [first]);
 }
 
 #[tokio::test]
@@ -339,7 +393,7 @@ async fn a_session_with_a_will_ends_also_when_the_disk_is_nearly_full() {
         publisher: "c",
     };
     let message = Message::new(&parts, &mut Vec::new());
-    let record = crate::record::WillRecord { message, delay: 0, message_expiry: None };
+    let record = WillRecord { message, delay: 0, message_expiry: None };
     let will = slot::SlotWill { record, user_name: None, epoch: Default::default(), due: None };
     client.attachment.slot.lock().will = Some(will);
     world.broker.store.set_disk_full(true);
@@ -371,7 +425,7 @@ async fn expired_retained_messages_go_when_a_scan_meets_them() {
 
 #[tokio::test]
 async fn refuse_is_all_or_nothing() {
-    let limits = BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS };
+    let limits = BrokerLimits { queue: NO_ROOM, dead_letters: 0, ..LIMITS };
     let world = World::with(limits);
     let (away, here) = (world.live("away").await, world.attach("here").await);
     world.subscribe(&away, "a");
@@ -389,7 +443,7 @@ async fn refuse_is_all_or_nothing() {
 
 #[tokio::test]
 async fn a_will_goes_through_when_neither_queue_nor_dead_letters_have_room() {
-    let world = World::with(BrokerLimits { queued_messages: 0, dead_letters: 0, ..LIMITS });
+    let world = World::with(BrokerLimits { queue: NO_ROOM, dead_letters: 0, ..LIMITS });
     let away = world.live("away").await;
     world.subscribe(&away, "a");
     let ended = Change::Discarded(away.attachment.slot.durable().unwrap().recipient);
@@ -435,4 +489,22 @@ fn retained_message(expires_at: UnixMillis) -> Message {
         publisher: "",
     };
     Message::new(&parts, &mut Vec::new())
+}
+
+/// [disk_full_recovers]
+#[tokio::test]
+async fn a_full_disk_takes_no_new_durable_session_and_gives_back_those_it_has() {
+    let world = World::new();
+    let known = world.attach("known").await;
+    world.leave(&known, Departure::default());
+    world.broker.store.set_disk_full(true);
+    let attach = |client_id, session_expiry| {
+        let session_expiry = Some(session_expiry);
+        world.try_attach(Connect { session_expiry, ..Connect::new(Version::V5, client_id) }, None)
+    };
+    assert_eq!(attach("new", 600).await.err(), Some(ReasonCode::QuotaExceeded));
+    assert!(attach("passing", 0).await.is_ok());
+    assert!(attach("known", 600).await.is_ok());
+    world.broker.store.set_disk_full(false);
+    assert!(attach("new", 600).await.is_ok());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::slot::SlotInner;
-use super::{Broker, Slot};
+use super::{Broker, Mode, Slot};
 use crate::record::UnixMillis;
 use crate::store::Bell;
 
@@ -22,11 +22,9 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Has the slot looked at when its will or its end is due. A client that comes and goes has one place in
+    /// Has the slot looked at by this time. A client that comes and goes has one place in
     /// here, not one for each time.
-    pub(super) fn schedule(&self, slot: &Arc<Slot>, inner: &mut SlotInner) {
-        let will = inner.will.as_ref().and_then(|will| will.due);
-        let Some(at) = [inner.expires_at(), will].into_iter().flatten().min() else { return };
+    fn schedule(&self, slot: &Arc<Slot>, inner: &mut SlotInner, at: UnixMillis) {
         if inner.wakes_at.is_some_and(|known| known <= at) {
             return;
         }
@@ -67,6 +65,24 @@ impl Timers {
 }
 
 impl Broker {
+    /// Has the slot looked at when its will or its end is due.
+    pub(super) fn schedule(&self, slot: &Arc<Slot>, inner: &mut SlotInner) {
+        let will = inner.will.as_ref().and_then(|will| will.due);
+        let first = [inner.expires_at(), will].into_iter().flatten().min();
+        let Some((closed_at, due)) = inner.closed_at.zip(first) else { return };
+        self.timers.schedule(slot, inner, self.store.timeline().due(closed_at, due));
+    }
+
+    /// Looks at all slots again, because deadlines from before the start count for something else now.
+    pub(super) fn reschedule_all(&self) {
+        for slot in self.directory.iter() {
+            let mut inner = slot.lock();
+            if inner.link.is_none() && inner.mode != Mode::Ended {
+                self.schedule(&slot, &mut inner);
+            }
+        }
+    }
+
     /// Publishes wills and ends sessions when they are due: never early, and within a second. Runs for as
     /// long as the broker.
     pub async fn run_timers(&self) {

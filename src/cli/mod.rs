@@ -10,6 +10,7 @@ pub mod passwd;
 pub mod serve;
 pub mod sessions;
 mod show;
+pub mod store;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// List, show, replay and discard what the running broker has given up
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Check, compact, back up and restore the database
+    Store(store::StoreArgs),
     /// Load a broker and measure it
     Bench(bench::BenchArgs),
     /// A small HTTP target that fails and recovers, to try routes with
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Sessions(args)) => sessions::run(args),
         Some(Command::DeadLetters(args)) => dead_letters::run(args),
+        Some(Command::Store(args)) => store::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::DemoTarget(args)) => demo_target::run(args),
     }

@@ -12,7 +12,9 @@ use super::{
 use crate::{
     admin::{SessionDetail, SessionList},
     auth::Escaped,
-    broker::SessionSummary,
+    broker::{SessionSummary, SpaceUse},
+    config::QueueView,
+    store::Amount,
 };
 
 /// List, show and delete the sessions of the running broker.
@@ -100,11 +102,41 @@ fn show_list(list: &SessionList, now: Timestamp) -> String {
     };
     let rows: Vec<_> = list.sessions.iter().map(row).collect();
     let total = count(list.total as u64, "session");
+    let space = show_space(&list.space, now);
     if rows.is_empty() {
-        return format!("{total}, none to show");
+        return format!("{total}, none to show{space}");
     }
     let more = if rows.len() < list.total { "; --limit and --offset show others" } else { "" };
-    format!("{}\n{} of {total}{more}", table(columns, &rows), rows.len())
+    format!("{}\n{} of {total}{more}{space}", table(columns, &rows), rows.len())
+}
+
+/// What is kept for others than sessions, and all of it: a message for several is there once.
+fn show_space(space: &SpaceUse, now: Timestamp) -> String {
+    let columns = [
+        ("ALSO KEPT", Align::Left),
+        ("COUNT", Align::Right),
+        ("SIZE", Align::Right),
+        ("OLDEST", Align::Right),
+    ];
+    let row = |name: String, amount: Amount, oldest: Option<u64>| {
+        let then = oldest.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok());
+        let oldest = or_dash(then.map(|then| age_at(now, then)));
+        [name, amount.count.to_string(), size(amount.bytes), oldest]
+    };
+    let others = space
+        .others
+        .iter()
+        .map(|pin| row(format!("for {} {}", pin.kind.as_str(), Escaped(&pin.name)), pin.owed, pin.oldest_at));
+    let rest = [("dead letters", space.dead_letters), ("retained messages", space.retained)];
+    let rest = rest.into_iter().map(|(name, amount)| row(name.to_owned(), amount, None));
+    let rows: Vec<_> = others.chain(rest.filter(|[_, count, ..]| count != "0")).collect();
+    let Amount { count: messages, bytes } = space.messages;
+    if rows.is_empty() && messages == 0 {
+        return String::new();
+    }
+    let also =
+        if rows.is_empty() { String::new() } else { format!("\n\n{}", table(columns, &rows).trim_end()) };
+    format!("{also}\n\n{} for all of them, {}", count(messages, "message"), size(bytes))
 }
 
 fn show_one(session: &SessionDetail, now: Timestamp) -> String {
@@ -121,9 +153,16 @@ fn show_one(session: &SessionDetail, now: Timestamp) -> String {
         ("queued", format!("{}, {}", count(summary.queued_messages, "message"), size(summary.queued_bytes))),
         ("oldest", or_dash(summary.oldest_age_seconds.map(age))),
     ];
+    pairs.extend(summary.queue.as_ref().map(|queue| ("limits", limits(queue))));
     let filters = session.filters.iter().map(|filter| ("subscription", Escaped(filter).to_string()));
     pairs.extend(filters);
     details(&pairs)
+}
+
+fn limits(queue: &QueueView) -> String {
+    let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
+    let size = size(queue.bytes);
+    format!("{}, {size}{age}; then {}", count(queue.messages, "message"), queue.overflow.as_str())
 }
 
 fn state(session: &SessionSummary, now: Timestamp) -> String {
@@ -138,8 +177,12 @@ fn state(session: &SessionSummary, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::admin::tests::{Admin, sessions::attach};
+    use crate::config::QueueConfig;
+    use crate::store::{Pin, PinKind};
 
     fn summary(client_id: &str) -> SessionSummary {
         SessionSummary {
@@ -148,6 +191,7 @@ mod tests {
             durable: true,
             queued_messages: 12,
             queued_bytes: 1_258_291,
+            queue: Some(QueueConfig { age: Some(Duration::from_hours(24)), ..QueueConfig::default() }.into()),
             oldest: Some(7),
             oldest_age_seconds: Some(192),
             subscriptions: 2,
@@ -170,7 +214,8 @@ mod tests {
             disconnected_at: None,
             ..summary("b\u{1b}[2J")
         };
-        let list = SessionList { total: 12, sessions: vec![summary("boat-7"), idle] };
+        let space = SpaceUse::default();
+        let list = SessionList { total: 12, sessions: vec![summary("boat-7"), idle], space };
         let expected = "\
 CLIENT ID   STATE        QUEUED     SIZE  OLDEST  SUBSCRIPTIONS
 boat-7      offline 45s      12  1.2 MiB  3m 12s              2
@@ -178,7 +223,34 @@ b\\u{1b}[2J  online            0      0 B       -              2
 
 2 of 12 sessions; --limit and --offset show others";
         assert_eq!(show_list(&list, now()), expected);
-        assert_eq!(show_list(&SessionList { total: 0, sessions: vec![] }, now()), "0 sessions, none to show");
+        let none = SessionList { total: 0, sessions: vec![], space: SpaceUse::default() };
+        assert_eq!(show_list(&none, now()), "0 sessions, none to show");
+    }
+
+    #[test]
+    fn what_is_kept_for_others_stands_below() {
+        let amount = |count, bytes| Amount { count, bytes };
+        let pin = |kind, name: &str| Pin {
+            kind,
+            name: name.into(),
+            owed: amount(3, 2048),
+            oldest_at: Some(1_700_000_000_000),
+        };
+        let space = SpaceUse {
+            messages: amount(5, 4096),
+            dead_letters: amount(1, 100),
+            retained: Amount::default(),
+            others: vec![pin(PinKind::Route, "orders"), pin(PinKind::Group, "$share/g/t")],
+        };
+        let expected = "
+
+ALSO KEPT             COUNT     SIZE  OLDEST
+for route orders          3  2.0 KiB     45s
+for group $share/g/t      3  2.0 KiB     45s
+dead letters              1    100 B       -
+
+5 messages for all of them, 4.0 KiB";
+        assert_eq!(show_space(&space, now()), expected);
     }
 
     #[test]
@@ -190,6 +262,7 @@ state         offline 45s
 expiry        kept for 1h 0m after its connection
 queued        12 messages, 1.2 MiB
 oldest        3m 12s
+limits        10000000 messages, 4.0 GiB, 1d 0h old; then drop_newest
 subscription  a/#
 subscription  b
 ";

@@ -10,8 +10,8 @@ use http::{HeaderMap, Uri};
 
 use super::{
     AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
-    RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig, TargetConfig, TlsConfig,
-    WebSocketConfig,
+    Overflow, QueueConfig, RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig,
+    TargetConfig, TlsConfig, WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -51,6 +51,9 @@ impl Default for StoreConfig {
             batch_bytes_max: MIB,
             queue_bytes_max: 64 * MIB,
             free_space_min: 256 * MIB,
+            clock_grace: Duration::from_hours(1),
+            size_max: None,
+            compact_at_start: true,
         }
     }
 }
@@ -103,8 +106,7 @@ impl Default for Limits {
             topic_levels: 200,
             subscriptions_per_session: 10_000,
             outbox_bytes: 4 * MIB,
-            queued_messages: 10_000_000,
-            queued_bytes: 4 * GIB,
+            queue: QueueConfig::default(),
             sessions: 1_000_000,
             session_expiry: Duration::from_hours(90 * 24),
             retained_messages: 1_000_000,
@@ -116,6 +118,12 @@ impl Default for Limits {
             dead_letters: 1_000_000,
             dead_letter_bytes: GIB,
         }
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { messages: 10_000_000, bytes: 4 * GIB, age: None, overflow: Overflow::DropNewest }
     }
 }
 

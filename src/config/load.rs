@@ -15,7 +15,7 @@ use super::{
     AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, RetainConfig, StoreConfig,
     SysConfig, TlsConfig, WebSocketConfig,
     error::{ConfigError, Mistake},
-    files, mqtt,
+    files, mqtt, queue,
     report::{Report, Span, Wrong},
     routes,
     section::Section,
@@ -29,13 +29,17 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Keep Alive travels as 16 bits of seconds.
 const KEEP_ALIVE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 /// One page of the database at least, and a number that nobody reaches by mistake.
-const BYTES: RangeInclusive<u64> = 4096..=1 << 50;
+pub(super) const BYTES: RangeInclusive<u64> = 4096..=1 << 50;
+/// An empty database has a few pages for each table.
+const STORE_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 50;
 /// The largest MQTT packet: five bytes of fixed header and 28 bits of length.
 const PACKET_BYTES: RangeInclusive<u64> = 20..=5 + 0x0FFF_FFFF;
 /// Zero is never; more than a day says nothing of the last minute.
+const CLOCK_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(30 * 24);
+
 const SYS_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const COUNT: RangeInclusive<u32> = 1..=u32::MAX;
-const STORED: RangeInclusive<u64> = 1..=1 << 40;
+pub(super) const STORED: RangeInclusive<u64> = 1..=1 << 40;
 const LISTENER: &str = "listeners.address";
 const ADMIN: &str = "admin.address";
 const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
@@ -106,7 +110,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let admin = root.section("admin", |section| read_admin(section, &mut bound));
     check_addresses(root.report(), &bound);
     let (names, targets): (Vec<_>, Vec<_>) = targets::read_targets(root).into_iter().unzip();
-    let routes = routes::read_routes(root, &names, limits.topic_levels);
+    let routes = routes::read_routes(root, &names, &limits);
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let shared = root.section("shared", shared::read_shared);
@@ -142,6 +146,11 @@ fn read_store(section: &mut Section<'_>) -> StoreConfig {
         batch_bytes_max: section.bytes("batch_bytes_max", BYTES, default.batch_bytes_max),
         queue_bytes_max: section.bytes("queue_bytes_max", BYTES, default.queue_bytes_max),
         free_space_min: section.bytes("free_space_min", BYTES, default.free_space_min),
+        clock_grace: section.duration("clock_grace", CLOCK_GRACE, default.clock_grace),
+        size_max: section.optional_bytes("size_max", STORE_BYTES),
+        compact_at_start: section
+            .take("compact_at_start", values::flag)
+            .map_or(default.compact_at_start, Spanned::into_inner),
     }
 }
 
@@ -167,8 +176,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
         topic_levels: section.number("topic_levels", ids, default.topic_levels),
         subscriptions_per_session: subscriptions,
         outbox_bytes: section.bytes("outbox_bytes", BYTES, default.outbox_bytes),
-        queued_messages: section.number("queued_messages", STORED, default.queued_messages),
-        queued_bytes: section.bytes("queued_bytes", BYTES, default.queued_bytes),
+        queue: queue::read_queue(section, &default.queue),
         sessions: section.number("sessions", COUNT, default.sessions),
         session_expiry: section.duration("session_expiry", AGE, default.session_expiry),
         retained_messages: section.number("retained_messages", STORED, default.retained_messages),
@@ -188,16 +196,13 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
 fn check_room_for_a_packet(section: &Section<'_>, limits: &Limits) {
     let queues = [
         ("outbox_bytes", limits.outbox_bytes),
-        ("queued_bytes", limits.queued_bytes),
+        ("queued_bytes", limits.queue.bytes),
         ("retained_bytes", limits.retained_bytes),
         ("memory", limits.memory),
         ("dead_letter_bytes", limits.dead_letter_bytes),
     ];
-    let packet = u64::from(limits.packet_size);
-    for (key, bytes) in queues.into_iter().filter(|(_, bytes)| *bytes < packet) {
-        let (bytes, packet) = (values::show_bytes(bytes), values::show_bytes(packet));
-        let message = format!("has room for {bytes}, less than one packet of limits.packet_size ({packet})");
-        section.wrong(key, Wrong::new(message).help("make it larger, or packet_size smaller"));
+    for (key, bytes) in queues {
+        queue::check_room(section, key, bytes, limits.packet_size);
     }
 }
 

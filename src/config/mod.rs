@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod load;
 mod mqtt;
+mod queue;
 mod report;
 mod routes;
 mod secret;
@@ -31,6 +32,7 @@ mod values;
 
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
+pub use queue::{Overflow, QueueConfig, QueueView};
 pub use status::{StatusClass, StatusRules};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
@@ -80,6 +82,13 @@ pub struct StoreConfig {
     pub queue_bytes_max: u64,
     /// Free bytes on the disk below which publishes that need the disk are refused.
     pub free_space_min: u64,
+    /// How long nothing expires after a start with a clock that may be wrong; zero believes every clock.
+    pub clock_grace: Duration,
+    /// Bytes of the disk that the database may occupy; near them publishes that need the disk are refused. `None` is
+    /// no limit but the disk.
+    pub size_max: Option<u64>,
+    /// Whether a database of which more than half is free is compacted before the broker starts.
+    pub compact_at_start: bool,
 }
 
 /// One of `[[listeners]]`: MQTT over TCP, TLS, WebSocket, or WebSocket over TLS.
@@ -186,10 +195,8 @@ pub struct Limits {
     pub subscriptions_per_session: u32,
     /// Most bytes of frames that wait in memory for one connected client.
     pub outbox_bytes: u64,
-    /// Most messages that wait on disk for one durable session, or for one target.
-    pub queued_messages: u64,
-    /// Most bytes of messages that wait on disk for one durable session, or for one target.
-    pub queued_bytes: u64,
+    /// What waits on disk for one durable session or shared group, and for a route that says nothing else.
+    pub queue: QueueConfig,
     /// Most sessions, connected or not.
     pub sessions: u32,
     /// Longest time that a session is kept after its client has left; what a 3.1.1 session gets.
@@ -272,6 +279,8 @@ pub struct RouteConfig {
     pub exclude: Vec<String>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
+    pub queue: QueueConfig,
 }
 
 /// `[shared]`: which member of a shared subscription gets a message.

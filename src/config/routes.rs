@@ -2,28 +2,32 @@
 
 use toml::{Spanned, de::DeValue};
 
-use super::{RouteConfig, report::Wrong, section::Section, values};
+use super::{Limits, RouteConfig, queue, report::Wrong, section::Section, values};
 use crate::topic::TopicFilter;
 
-/// Reads each `[[routes]]`; `targets` are the names that there are.
-pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], levels_max: u16) -> Vec<RouteConfig> {
+/// Reads each `[[routes]]`; `targets` are the names that there are, and `limits` what applies to all of them.
+pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &Limits) -> Vec<RouteConfig> {
     let mut names: Vec<Spanned<String>> = Vec::new();
     let routes = root.sections("routes", |section| {
         let name = section.require("name", "\"a-name\"", values::text);
         if let Some(name) = &name {
             check_route_name(section, name, &names);
         }
-        let filter = |value: &DeValue<'_>| topic_filter(value, levels_max);
+        let filter = |value: &DeValue<'_>| topic_filter(value, limits.topic_levels);
         let topics = section.require_list("topics", "[\"plant/#\"]", filter);
         let exclude = section.list("exclude", filter);
         let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
         if let Some(target) = &target {
             check_target(section, target.get_ref(), targets);
         }
+        let queue = queue::read_queue(section, &limits.queue);
+        if queue.bytes != limits.queue.bytes {
+            queue::check_room(section, "queued_bytes", queue.bytes, limits.packet_size);
+        }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
-        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner() })
+        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner(), queue })
     });
     routes.into_iter().flatten().flatten().collect()
 }

@@ -209,9 +209,14 @@ impl<'a> Section<'a> {
 
     /// A number of bytes within `allowed`.
     pub(super) fn bytes(&mut self, key: &'static str, allowed: RangeInclusive<u64>, default: u64) -> u64 {
+        self.optional_bytes(key, allowed).unwrap_or(default)
+    }
+
+    /// As [`Section::bytes`]; `None` when it was left out.
+    pub(super) fn optional_bytes(&mut self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
         let read =
             |value: &DeValue<'a>| within(values::bytes(value)?, &allowed, |bytes| values::show_bytes(*bytes));
-        self.take(key, read).map_or(default, Spanned::into_inner)
+        self.take(key, read).map(Spanned::into_inner)
     }
 
     /// A whole number within `allowed`.

@@ -57,8 +57,8 @@ enum Purpose {
     Resend(Exchange),
     /// The session's own backlog.
     Own(RecipientNo),
-    /// A shared group's, after a number.
-    Shared(Arc<Group>, RecipientNo, Lsn),
+    /// A shared group's.
+    Shared(Arc<Group>, RecipientNo),
 }
 
 impl BacklogReader {
@@ -107,7 +107,7 @@ impl Connection {
         out: &mut Outgoing,
         now: UnixMillis,
     ) -> Result<bool, End> {
-        let page = match Pin::new(&mut pending.read).poll(cx) {
+        let mut page = match Pin::new(&mut pending.read).poll(cx) {
             Poll::Pending => {
                 self.backlog.page = Some(pending);
                 return Ok(false);
@@ -134,12 +134,13 @@ impl Connection {
                 }
             }
             Purpose::Own(owner) => {
+                self.slot.take_in_hand(&mut page);
                 if let Some(pass) = &mut self.backlog.pass {
                     pass.cursor = page.cursor;
                 }
                 self.frames.extend(page.messages.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner, after) => self.take_shared(&group, owner, after, page),
+            Purpose::Shared(group, owner) => self.take_shared(&group, owner, page),
         }
         Ok(true)
     }
@@ -195,7 +196,7 @@ impl Connection {
                     self.backlog.waits_for = Some(waits_for);
                 }
                 Fetch::Read { recipient, after, in_hand } => {
-                    self.read_page(Purpose::Shared(group, recipient, after), move |store| {
+                    self.read_page(Purpose::Shared(group, recipient), move |store| {
                         store.read_after(recipient, (after, watermark), max, |lsn| in_hand.contains(&lsn))
                     });
                     return Ok(true);
@@ -206,8 +207,8 @@ impl Connection {
     }
 
     /// Takes what was fetched, unless the client has unsubscribed meanwhile.
-    fn take_shared(&mut self, group: &Group, owner: RecipientNo, after: Lsn, page: Page) {
-        let Some((subscription, taken)) = group.end_fetch(&self.slot, after, page) else { return };
+    fn take_shared(&mut self, group: &Group, owner: RecipientNo, page: Page) {
+        let Some((subscription, taken)) = group.end_fetch(&self.slot, page) else { return };
         for stored in taken {
             let mut delivery = delivery(stored, owner);
             delivery.qos = delivery.qos.min(subscription.options.qos);

@@ -129,12 +129,19 @@ impl Connection {
         }
     }
 
+    /// What a durable session is sent of retained messages becomes durable for it: while the disk is full that
+    /// waits, however many clients subscribe.
+    pub(super) fn scan_waits_for_disk(&self) -> bool {
+        let is_stored = self.scans.front().is_some_and(|(_, scan)| scan.is_stored_for(&self.slot));
+        is_stored && self.context.broker.store.is_disk_full()
+    }
+
     /// Hands over the next retained messages of a new subscription, once its SUBACK may have left.
     fn send_retained(&mut self, now: UnixMillis) -> Result<bool, End> {
         let broker = &self.context.broker;
         let outbox_bytes = broker.limits().outbox_bytes;
         let ready = self.scans.front().is_some_and(|(safe_at, _)| *safe_at <= self.watermark);
-        if !ready || !self.slot.has_room_for_retained(outbox_bytes) {
+        if !ready || !self.slot.has_room_for_retained(outbox_bytes) || self.scan_waits_for_disk() {
             return Ok(false);
         }
         let Some((safe_at, scan)) = self.scans.pop_front() else { return Ok(false) };

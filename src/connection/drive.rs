@@ -20,6 +20,9 @@ const ROUNDS_MAX: usize = 4;
 /// How long a connection that has to leave goes on reading.
 const LAST_LOOK: Duration = Duration::from_millis(2);
 
+/// How often a connection looks whether the disk has room, that waits for it.
+const LOOKS_AT_DISK: Duration = Duration::from_secs(1);
+
 impl Connection {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         scratch::with(|scratch| match self.drive(cx, scratch) {
@@ -58,12 +61,21 @@ impl Connection {
     /// arrived until then is read first, and the runtime needs a moment to say that something has: a client
     /// that says DISCONNECT and comes back at once has left no will.
     fn check_eviction(&mut self, now: UnixMillis) -> Result<(), End> {
+        self.check_seat()?;
         let Some(reason) = self.link.eviction() else { return Ok(()) };
         let leaves_at = *self.leaves_at.get_or_insert(now.plus(LAST_LOOK));
         if now < leaves_at {
             return Ok(());
         }
         Err(Close::because(reason, "the connection was told to leave").into())
+    }
+
+    /// Leaves when the seat was taken from it: what the client says here is said for nobody any more.
+    pub(super) fn check_seat(&self) -> Result<(), Close> {
+        if !self.link.is_unseated() {
+            return Ok(());
+        }
+        Err(Close::because(ReasonCode::SessionTakenOver, "another connection has taken the session over"))
     }
 
     /// Leaves when the client has begun a packet and does not finish it.
@@ -78,10 +90,19 @@ impl Connection {
     /// Strikes settled legs from records that still wait, and reports the rest when it is time.
     fn settle(&mut self, now: UnixMillis) -> Result<(), End> {
         self.strike_settled(now);
-        if self.session.must_report(now) {
+        if self.session.must_report(now) || self.is_queue_filling() {
             self.submit_report()?;
         }
         Ok(())
+    }
+
+    /// Whether a queue that this client takes from is more than half full. What it has acknowledged must not
+    /// count there for long.
+    fn is_queue_filling(&self) -> bool {
+        let limits = &self.context.broker.limits().queue;
+        let group = self.settling.last().and_then(|(group, _)| group.durable());
+        let mut queues = self.slot.durable().into_iter().chain(group);
+        queues.any(|queue| limits.is_filling(queue.backlog.count(), queue.backlog.bytes()))
     }
 
     /// A leg that is settled before the writer has taken its record is never written.
@@ -185,7 +206,15 @@ impl Connection {
             return Err(End::Lost);
         }
         let gives_way_until = self.gives_way.as_ref().map(|(_, until)| *until);
-        let dues = [self.session.deadline(), self.packet_due(), write, self.leaves_at, gives_way_until];
+        let looks_at_disk = self.scan_waits_for_disk().then(|| now.plus(LOOKS_AT_DISK));
+        let dues = [
+            self.session.deadline(),
+            self.packet_due(),
+            write,
+            self.leaves_at,
+            gives_way_until,
+            looks_at_disk,
+        ];
         let Some(due) = dues.into_iter().flatten().min() else { return Ok(true) };
         let wait = due.since(now).max(Duration::from_millis(1));
         let at = tokio::time::Instant::now() + wait;

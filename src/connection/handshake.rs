@@ -353,6 +353,7 @@ impl Accepted {
             partial,
             partial_since: None,
             unsent: None,
+            unsent_replies: 0,
             blocked_since: None,
             needs_flush: false,
             partial_share,

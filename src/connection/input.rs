@@ -16,7 +16,8 @@ use crate::session::{Close, Incoming, ReplyPacket};
 use crate::topic::TopicName;
 
 /// Replies that may wait for a socket that takes nothing before reading stops, in bytes. Below this a client
-/// that writes before it reads does not lock up with us.
+/// that writes before it reads does not lock up with us. Messages that wait there do not count: it may have
+/// acknowledged none of them yet for the same reason.
 const UNSENT_REPLIES_MAX: usize = 64 * 1024;
 
 /// A packet that is so many bytes short is long, and each piece of it shows that the client is alive.
@@ -83,8 +84,7 @@ impl Connection {
 
     /// Whether the client is read from now. What is not read stays with the kernel, which slows the client.
     pub(super) fn may_read(&self) -> bool {
-        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.len());
-        unsent < UNSENT_REPLIES_MAX
+        self.unsent_replies < UNSENT_REPLIES_MAX
             && self.gives_way.is_none()
             && !self.session.is_behind()
             && !self.is_store_congested()
@@ -146,7 +146,8 @@ impl Connection {
         self.partial_since.map(|since| since.plus(self.context.packet_timeout))
     }
 
-    /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them.
+    /// Handles every whole packet; gives the bytes they had. Whoever is told to leave leaves after them, but for
+    /// one that was too slow to: its session is another connection's by now.
     fn handle_packets(&mut self, bytes: &[u8], now: UnixMillis) -> Result<usize, End> {
         let mut consumed = 0;
         while let Some((packet, len)) =
@@ -155,6 +156,7 @@ impl Connection {
             if consumed == 0 {
                 self.session.heard(now);
             }
+            self.check_seat()?;
             self.inbound.packets += 1;
             self.handle_packet(packet, now)?;
             consumed += len;

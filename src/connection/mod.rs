@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     came_with_connect: bool,
     /// What the socket did not take yet.
     unsent: Option<Box<Outgoing>>,
+    /// Bytes at the end of that which are replies to what was read since.
+    unsent_replies: usize,
     /// Since when the socket has taken nothing.
     blocked_since: Option<UnixMillis>,
     needs_flush: bool,
@@ -179,7 +181,7 @@ impl Connection {
         self.has_left = true;
         let (broker, groups) = (&self.context.broker, self.slot.groups());
         self.slot.quiet(&self.link);
-        broker.release_shared(&self.slot, &groups, &self.session, &mut self.publishing);
+        broker.release_shared(&self.slot, &self.link, &groups, &self.session, &mut self.publishing);
         broker.detach(&self.slot, &self.link, departure);
         broker.settle_ended(&self.slot, &groups);
         self.publishing.wake();

@@ -26,8 +26,11 @@ impl Connection {
         let mut progressed = self.flush(cx)?;
         if let Some(mut unsent) = self.unsent.take() {
             // The socket took not all of it: replies may still be added, messages wait where they are.
+            let before = unsent.len();
             self.write_replies(&mut unsent)?;
+            self.unsent_replies += unsent.len() - before;
             progressed |= self.send(cx, &mut unsent, now)?;
+            self.unsent_replies = self.unsent_replies.min(unsent.len());
             if !unsent.is_empty() {
                 self.unsent = Some(unsent);
                 return Ok(progressed);

@@ -1,20 +1,32 @@
 //! A client on loopback, in front of a real store.
 
+mod clients;
+mod pressure;
+mod rules;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::auth::Authenticator;
+use crate::broker::BrokerLimits;
 use crate::broker::tests::{LIMITS, STORE};
-use crate::config::Config;
+use crate::config::{Config, RouteConfig};
 use crate::store::tests::{Disk, open_on};
 use crate::store::{Recovered, Store};
 use crate::telemetry::Metrics;
 
 /// A broker on `store` that accepts on loopback until the test ends.
-async fn broker_on((store, recovered): (Store, Recovered)) -> (Arc<Broker>, SocketAddr) {
+async fn broker_on(store: (Store, Recovered)) -> (Arc<Broker>, SocketAddr) {
+    broker_with(LIMITS, store).await
+}
+
+async fn broker_with(
+    limits: BrokerLimits,
+    (store, recovered): (Store, Recovered),
+) -> (Arc<Broker>, SocketAddr) {
     let auth = Arc::new(Authenticator::load(Config::default().auth).unwrap());
-    let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+    let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let context = context(&broker, address);
@@ -42,7 +54,7 @@ async fn ask(client: &mut TcpStream, bytes: &[u8], answer: &[u8]) {
     client.write_all(bytes).await.unwrap();
     let mut read = vec![0; answer.len()];
     let answered = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut read)).await;
-    answered.unwrap().unwrap();
+    answered.unwrap_or_else(|_| panic!("no {answer:02x?}")).unwrap();
     assert_eq!(read, answer);
 }
 

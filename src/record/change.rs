@@ -108,7 +108,8 @@ pub enum Change {
     Unsubscribed(RecipientNo, Box<str>),
     /// What a connection reports about its own session.
     Progress(Box<SessionDelta>),
-    /// A group or a route has no further claim to these messages.
+    /// A group or a route has no further claim to these messages; a session that has none to them because they
+    /// were given up.
     Settled(RecipientNo, Vec<Lsn>),
     /// The will that this connection left is gone from the session: it was published. That of a later one
     /// stays.
@@ -126,6 +127,8 @@ pub enum Change {
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
+    /// It is so late now, and nothing else says so: the next start knows how long the broker was gone.
+    TimePassed(UnixMillis),
 }
 
 impl Change {

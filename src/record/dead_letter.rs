@@ -111,12 +111,14 @@ reasons! {
     Expired = 3, "expired";
     /// The target answered with a status that says "never".
     Rejected = 4, "rejected";
-    /// The queue it should have entered held its most messages.
+    /// The queue it was in, or should have entered, held its most messages.
     QueueFull = 5, "queue_full";
-    /// The queue it should have entered held its most bytes.
+    /// The queue it was in, or should have entered, held its most bytes.
     QueueBytesFull = 6, "queue_bytes_full";
     /// Its route or target is no longer configured.
     TargetRemoved = 7, "target_removed";
+    /// It waited in its queue for longer than that allows.
+    QueueAge = 8, "queue_age";
 }
 
 /// Why stored bytes are no dead letter.

@@ -116,6 +116,12 @@ impl Message {
         Some(Self(ThinArc::from_header_and_slice(head, bytes)))
     }
 
+    /// The same message with other times.
+    pub fn at(&self, published_at: UnixMillis, expires_at: UnixMillis) -> Self {
+        let head = MessageHead { published_at, expires_at, ..self.head().clone() };
+        Self(ThinArc::from_header_and_slice(head, &self.0.slice))
+    }
+
     /// The lengths of topic, properties and publisher, in this order.
     pub fn lengths(&self) -> [u32; 3] {
         let head = self.head();

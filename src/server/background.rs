@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{StartError, disk_watch};
+use super::{StartError, budget, disk_watch};
 use crate::admin::{self, AdminState};
 use crate::config::Config;
 use crate::telemetry;
@@ -28,15 +28,18 @@ impl Background {
             Self { tasks: JoinSet::new(), stopping: watch::channel(false).0, admin: None, admin_task: None };
         let broker = Arc::clone(&state.broker);
         background.tasks.spawn(async move { broker.run_timers().await });
+        background.tasks.spawn(Arc::clone(&state.broker).run_give_up());
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }
-        let store = state.broker.store.clone();
-        background.tasks.spawn(disk_watch::watch(
-            store,
-            config.store.path.clone(),
-            config.store.free_space_min,
-        ));
+        let broker = Arc::clone(&state.broker);
+        background.tasks.spawn(async move { broker.run_clock().await });
+        let (broker, data) = (Arc::clone(&state.broker), config.store.path.clone());
+        background.tasks.spawn(disk_watch::watch(broker, data, config.store.free_space_min));
+        if let Some(size_max) = config.store.size_max {
+            let broker = Arc::clone(&state.broker);
+            background.tasks.spawn(budget::watch(broker, config.store.path.clone(), size_max));
+        }
         background.tasks.spawn(telemetry::upkeep(state.metrics.clone()));
         if config.admin.enabled {
             background.start_admin(config.admin.address, state, spare).await?;

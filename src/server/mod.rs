@@ -3,6 +3,7 @@
 mod accept;
 mod background;
 mod banner;
+mod budget;
 mod disk_watch;
 mod reload;
 mod settings;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{AdminState, Phase, Readiness};
 use crate::auth::Authenticator;
@@ -64,6 +65,7 @@ pub fn run(config: Config, file: Option<PathBuf>, spare: bool) -> Exit {
         Err(error) => return cannot_start(&error),
     };
     let exit = runtime.block_on(async {
+        let _ignored = ignore_file_size_signal();
         match Server::start(config, file, metrics, spare).await {
             Ok(server) => server.serve(descriptors).await,
             Err(error) => cannot_start(&*error),
@@ -71,6 +73,13 @@ pub fn run(config: Config, file: Option<PathBuf>, spare: bool) -> Exit {
     });
     runtime.shutdown_background();
     exit
+}
+
+/// A limit on the length of files makes a write fail, which is said and ends the process in order; without a
+/// handler the signal that comes with it would end it without a word. It is handled for as long as the process
+/// lives.
+fn ignore_file_size_signal() -> std::io::Result<Signal> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
 }
 
 fn cannot_start(error: &dyn std::error::Error) -> Exit {
@@ -120,6 +129,7 @@ impl Server {
             metrics: recorder,
             readiness: Arc::clone(&readiness),
             data: config.store.path.clone(),
+            free_space_min: config.store.free_space_min,
         };
         let background = Background::start(&config, admin, spare).await?;
         let reloader = Reloader { auth, tls, broker: Arc::clone(&broker), file };
@@ -164,6 +174,7 @@ impl Server {
         tokio::join!(self.acceptors.stop(within), self.bridge.shutdown(within));
         self.background.stop().await;
         if exit != Exit::StoreFailed {
+            self.broker.store_time();
             let store = self.broker.store.clone();
             // Fails only when the writer has panicked, which was said.
             let _ = tokio::task::spawn_blocking(move || store.close()).await;

@@ -13,6 +13,7 @@ pub(super) fn store(config: &Config) -> StoreSettings {
         commit_interval: config.store.commit_interval,
         batch_bytes_max: bytes(config.store.batch_bytes_max),
         queue_bytes_max: bytes(config.store.queue_bytes_max),
+        compact_at_start: config.store.compact_at_start,
         recent_max: StoreSettings::RECENT_MAX,
     }
 }
@@ -33,9 +34,8 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         },
         memory: bytes(limits.memory),
         outbox_bytes: bytes(limits.outbox_bytes),
-        queued_messages: limits.queued_messages,
+        queue: limits.queue,
         merge_overlapping: config.mqtt.merge_overlapping,
-        queued_bytes: limits.queued_bytes,
         sessions: limits.sessions.into(),
         subscriptions_per_session: limits.subscriptions_per_session as usize,
         retained_messages: limits.retained_messages,
@@ -45,6 +45,7 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         takeover_timeout: limits.takeover_timeout,
         shared: config.shared.clone(),
         checks_retained_source: config.retain.check_source,
+        clock_grace: config.store.clock_grace,
     }
 }
 

@@ -1,9 +1,8 @@
 //! A bell: how somebody who sleeps is told that there is something to look at.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use atomic_waker::AtomicWaker;
+use super::sync::{AtomicBool, AtomicWaker, Ordering};
 
 /// One sleeper, many who ring. Ringing a bell that was rung and not yet heard costs one atomic operation,
 /// so that a batch of rings wakes its sleeper once.
@@ -37,37 +36,5 @@ impl Bell {
             },
         )
         .await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn many_rings_wake_once_and_none_is_lost() {
-        let (bell, woken) = (Bell::default(), Arc::new(Woken::default()));
-        let waker = Waker::from(Arc::clone(&woken));
-        bell.ring();
-        assert!(bell.poll_heard(&waker), "rung before anybody listened");
-        assert!(!bell.poll_heard(&waker), "heard once");
-        (0..5).for_each(|_| bell.ring());
-        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-        assert!(bell.poll_heard(&waker));
-        bell.ring();
-        assert!(bell.poll_heard(&waker));
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with the store.
 
+use std::io;
 use std::path::PathBuf;
 
 /// The store could not be opened or read.
@@ -44,6 +45,19 @@ pub enum SubmitError {
     /// The disk is nearly full; settlements and resumes still go through.
     #[error("the disk is nearly full: make room, or lower store.free_space_min")]
     Full,
+    /// The database has nearly reached its largest size; settlements and resumes still go through.
+    #[error("the database is nearly as large as it may be: let clients drain it, or raise store.size_max")]
+    OverBudget,
+}
+
+impl StoreError {
+    /// What is wrong, without what to do about it.
+    pub(super) fn brief(self) -> String {
+        match self {
+            Self::Damaged(what) => what,
+            other => other.to_string(),
+        }
+    }
 }
 
 macro_rules! failed_from {
@@ -62,7 +76,13 @@ impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Corrupted(what) => Self::Damaged(what),
+            redb::Error::Io(error) if is_damage(&error) => Self::Damaged(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }
+}
+
+/// Whether it is the content that is wrong, and not the disk: it is no database, or it ends too early.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }

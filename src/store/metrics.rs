@@ -9,6 +9,8 @@ use metrics::{Counter, Histogram, counter, histogram};
 pub(super) struct StoreMetrics {
     /// Records of which nothing was left to write.
     pub(super) skipped: Counter,
+    /// Messages that somebody is owed and that are nowhere.
+    pub(super) missing: Counter,
     commits: Counter,
     seconds: Histogram,
     records: Histogram,
@@ -18,6 +20,7 @@ impl StoreMetrics {
     pub(super) fn new() -> Self {
         Self {
             skipped: counter!("causeway_store_records_skipped_total"),
+            missing: counter!("causeway_store_messages_missing_total"),
             commits: counter!("causeway_store_commits_total"),
             seconds: histogram!("causeway_store_commit_seconds"),
             records: histogram!("causeway_store_commit_records"),

@@ -6,24 +6,34 @@
 //!
 //! Invariant: no redb type leaves this room, and nothing is acknowledged after a write has failed.
 
+mod backup;
 mod bell;
 mod beside;
 mod bytes;
+mod check;
+mod check_rows;
+mod compact;
 mod error;
 mod index;
 mod indexing;
 mod metrics;
+mod notices;
+mod overlay;
 mod pending;
 mod queue;
 mod read;
 mod recover;
+mod restore;
+mod room;
 mod rows;
 mod runs;
 mod shared_rows;
 mod state;
+pub(crate) mod sync;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timeline;
 mod watermark;
 mod writer;
 
@@ -38,18 +48,27 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use backup::{BackupProgress, backup};
 pub use bell::Bell;
 pub(crate) use beside::beside;
 #[cfg(test)]
 pub(crate) use beside::simulated::set_delay;
+pub use check::{Amount, CheckReport, Pin, PinKind, Space, check, check_file};
+pub use compact::{Compacted, compact};
 pub use error::{StoreError, SubmitError};
+pub use notices::{Notices, Watch};
 pub use pending::Backlog;
 pub use queue::{Entry, Strike};
 pub use read::{Page, Stored, StoredDeadLetter};
 pub use recover::Recovered;
+pub use restore::{RestoreError, Restored, restore};
 pub use rows::{Progress, SessionRow};
+pub use timeline::Timeline;
 
 use crate::record::{Lsn, RecipientNo, Record};
+
+/// The name of the database in its folder.
+pub const FILE: &str = "causeway.redb";
 
 /// How the store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +81,8 @@ pub struct StoreSettings {
     pub batch_bytes_max: usize,
     /// Bytes of records that may wait before readers are slowed.
     pub queue_bytes_max: usize,
+    /// Whether a file of which more than half is free is compacted.
+    pub compact_at_start: bool,
     /// Deliveries that are known in memory before they go into the index on disk; a start reads as many.
     pub recent_max: u64,
 }
@@ -78,9 +99,17 @@ pub struct Store {
     shared: Arc<Shared>,
     database: Arc<redb::Database>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-    store_id: u64,
+    ids: StoreIds,
     secret: Secret,
     queue_bytes_max: usize,
+}
+
+/// The ids of this database, each for the numbers that were given out while it had it.
+#[derive(Clone, Debug)]
+struct StoreIds {
+    current: u64,
+    /// Rising: the numbers below belong to the id, those from there on to the next one.
+    former: Arc<[(u64, u64)]>,
 }
 
 /// Random bytes that no log shows.
@@ -100,9 +129,10 @@ struct Shared {
     watermark: watermark::Watermark,
     registry: Registry,
     metrics: metrics::StoreMetrics,
-    failed: AtomicBool,
     failure: watch::Sender<Option<String>>,
-    disk_full: AtomicBool,
+    room: room::Room,
+    timeline: Timeline,
+    over_budget: AtomicBool,
 }
 
 /// Recipients by number, for those outside the writer.
@@ -129,11 +159,16 @@ impl Store {
     /// When another process has it, a later version wrote it, it is damaged, or the disk says no. Nothing
     /// is changed then.
     pub fn open(directory: &Path, settings: &StoreSettings) -> Result<(Self, Recovered), StoreError> {
-        let path = directory.join("causeway.redb");
+        let path = directory.join(FILE);
         let registry = Registry::default();
         let opened = recover::guarded(|| {
             let database = recover::open(&path, settings.cache_size)?;
-            recover::load(database, &path, &registry)
+            let mut opened = recover::load(database, &path, &registry)?;
+            if let Some(database) = Arc::get_mut(&mut opened.database).filter(|_| settings.compact_at_start) {
+                let stored = opened.state.stored.get().1 + registry.dead_letters.get().1;
+                compact::at_start(database, &path, stored)?;
+            }
+            Ok(opened)
         })?;
         Self::start(opened, registry, settings)
     }
@@ -164,9 +199,10 @@ impl Store {
             watermark: watermark::Watermark::starting_at(Lsn(opened.first.0 - 1)),
             registry,
             metrics: metrics::StoreMetrics::new(),
-            failed: AtomicBool::new(false),
             failure: watch::Sender::default(),
-            disk_full: AtomicBool::new(false),
+            room: room::Room::default(),
+            timeline: Timeline::new(opened.times),
+            over_budget: AtomicBool::new(false),
         });
         let writer = writer::Writer {
             database: Arc::clone(&opened.database),
@@ -180,16 +216,17 @@ impl Store {
             shared,
             database: opened.database,
             writer: Arc::default(),
-            store_id: opened.store_id,
+            ids: opened.ids,
             secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
         (store, writer, opened.recovered)
     }
 
-    /// Drawn when the database was made: with a message number it names a message for ever.
-    pub fn id(&self) -> u64 {
-        self.store_id
+    /// Drawn when the database was made, and again when it is restored from a backup: with a message number it
+    /// names a message for ever.
+    pub fn id_of(&self, number: Lsn) -> u64 {
+        self.ids.of(number)
     }
 
     /// Drawn once for this database, and told to nobody: what is derived from it stays the same over restarts.
@@ -213,21 +250,55 @@ impl Store {
     /// Whether a publish that needs the disk may be accepted.
     ///
     /// # Errors
-    /// When the store has failed or the disk is nearly full. Settlements, releases and resumes go through
-    /// a full disk all the same.
+    /// When the store has failed, the disk is nearly full, or the database is nearly as large as it may be.
+    /// Settlements, releases and resumes go through all the same.
     pub fn admits_publish(&self) -> Result<(), SubmitError> {
-        if self.shared.failed.load(Ordering::Relaxed) {
+        if self.has_failed() {
             return Err(SubmitError::Failed);
         }
-        if self.shared.disk_full.load(Ordering::Relaxed) {
+        if !self.shared.room.is_left(self.shared.queue.bytes_ever()) {
             return Err(SubmitError::Full);
+        }
+        if self.shared.over_budget.load(Ordering::Relaxed) {
+            return Err(SubmitError::OverBudget);
         }
         Ok(())
     }
 
     /// Says whether the disk has room, from whoever looks at it.
     pub fn set_disk_full(&self, full: bool) {
-        self.shared.disk_full.store(full, Ordering::Relaxed);
+        self.shared.room.set_full(full);
+    }
+
+    /// Whether publishes are refused: somebody has said that the disk is full, or more was taken since than
+    /// there was room for.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.room.is_full()
+    }
+
+    /// Waits until half of the room is used that was seen last: time to look again.
+    pub async fn room_shrinks(&self) {
+        self.shared.room.bell.heard().await;
+    }
+
+    /// Says how many bytes may be written before the disk counts as full, and how many with what is kept free
+    /// for commits, from whoever looks at it. Until it is said again, publishes are admitted as long as they fit
+    /// in.
+    pub fn set_room(&self, bytes: u64, for_commits: u64) {
+        self.shared.room.set_for_commits(for_commits);
+        // In this order: a record that comes in between counts as waiting.
+        let ever = self.shared.queue.bytes_ever();
+        self.shared.room.set_left(bytes, ever, self.shared.queue.bytes() as u64);
+    }
+
+    /// What the times that are stored count for.
+    pub fn timeline(&self) -> &Timeline {
+        &self.shared.timeline
+    }
+
+    /// Says whether the database is nearly as large as it may be, from whoever looks at it.
+    pub fn set_over_budget(&self, over: bool) {
+        self.shared.over_budget.store(over, Ordering::Relaxed);
     }
 
     /// Every number up to this one is durable, or was skipped as completed.
@@ -238,9 +309,6 @@ impl Store {
     /// Rings `bell` once when the watermark has reached `lsn`, or when the store fails.
     pub fn ring_at(&self, lsn: Lsn, bell: &Arc<Bell>) {
         self.shared.watermark.ring_at(lsn, bell);
-        if self.has_failed() {
-            bell.ring();
-        }
     }
 
     /// Waits until `lsn` is durable.
@@ -288,7 +356,7 @@ impl Store {
 
     /// Whether a write has failed. From then on nothing is acknowledged.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        self.shared.watermark.has_given_up()
     }
 
     /// Waits for the store to fail and says why.
@@ -311,11 +379,17 @@ impl Store {
     }
 }
 
+impl StoreIds {
+    fn of(&self, Lsn(number): Lsn) -> u64 {
+        let former = self.former.iter().find(|(below, _)| number < *below);
+        former.map_or(self.current, |(_, id)| *id)
+    }
+}
+
 impl Shared {
     /// Poisons the store: a failed fsync may have dropped pages, so that no later one can be trusted.
     fn fail(&self, error: &StoreError) {
         self.queue.fail();
-        self.failed.store(true, Ordering::Release);
         self.watermark.give_up();
         self.failure.send_replace(Some(error.to_string()));
     }

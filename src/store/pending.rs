@@ -1,9 +1,11 @@
 //! The numbers a recipient is still owed, and the running count of what they occupy.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Watch;
 use super::runs::PendingList;
 use crate::record::Lsn;
 
@@ -17,6 +19,7 @@ pub struct Backlog {
     numbers: Mutex<Numbers>,
     count: AtomicU64,
     bytes: AtomicU64,
+    watch: OnceLock<Box<Watch>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +46,16 @@ impl Backlog {
     pub fn may_have(&self, cursor: Lsn, durable: Lsn) -> bool {
         let numbers = self.numbers.lock();
         cursor < numbers.indexed_to || numbers.recent.range(cursor, durable).next().is_some()
+    }
+
+    /// Has somebody told when it grows, from now on. The first watch stays.
+    pub fn watch(&self, watch: Watch) {
+        self.watch.get_or_init(|| Box::new(watch)).grown(self.count(), self.bytes());
+    }
+
+    /// The watch, when there is one.
+    pub fn watched(&self) -> Option<&Watch> {
+        self.watch.get().map(|watch| &**watch)
     }
 
     /// What a reader has to know: up to which number the index tells, and the numbers above that after
@@ -76,8 +89,11 @@ impl Backlog {
 
     pub(super) fn add(&self, lsn: Lsn, bytes: u64) {
         self.numbers.lock().recent.push(lsn);
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(watch) = self.watch.get() {
+            watch.grown(count, bytes);
+        }
     }
 
     /// Strikes out a number that is not in the index; false when it was not owed.

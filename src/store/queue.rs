@@ -1,12 +1,11 @@
 //! The writer's queue: records that wait for the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
+use super::sync::{AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::{Bell, SubmitError};
 use crate::record::{Leg, Lsn, RecipientNo, Record};
 
@@ -53,10 +52,15 @@ impl Strike {
 }
 
 impl Entry {
-    fn new(lsn: Lsn, mut record: Record) -> Self {
+    fn new(mut record: Record) -> Self {
         let size = record.size();
         let open = record.publication.as_mut().map(|p| std::mem::take(&mut p.legs)).unwrap_or_default();
-        Self { lsn, record, size, legs: Mutex::new(Legs { taken: false, open, complete: false, bell: None }) }
+        Self {
+            lsn: Lsn::ZERO,
+            record,
+            size,
+            legs: Mutex::new(Legs { taken: false, open, complete: false, bell: None }),
+        }
     }
 
     /// Strikes out the leg of a recipient that has completed it.
@@ -116,6 +120,8 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     /// A copy of the bytes in there, for those who only look: every connection does, before each read.
     bytes: AtomicUsize,
+    /// Bytes of all records that ever entered, for the same.
+    bytes_ever: AtomicU64,
     arrived: Condvar,
 }
 
@@ -143,18 +149,29 @@ impl Queue {
             closed: false,
             failed: false,
         };
-        Self { inner: Mutex::new(inner), bytes: AtomicUsize::new(0), arrived: Condvar::new() }
+        Self {
+            inner: Mutex::new(inner),
+            bytes: AtomicUsize::new(0),
+            bytes_ever: AtomicU64::new(0),
+            arrived: Condvar::new(),
+        }
     }
 
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
+        // Before the lock, which every publisher takes for every message.
+        let mut entry = Arc::new(Entry::new(record));
         let mut inner = self.inner.lock();
         if inner.failed || inner.closed || inner.next >= inner.reserved {
             return Err(SubmitError::Failed);
         }
-        let entry = Arc::new(Entry::new(Lsn(inner.next), record));
+        // Nobody else has it yet.
+        if let Some(entry) = Arc::get_mut(&mut entry) {
+            entry.lsn = Lsn(inner.next);
+        }
         inner.next += 1;
         inner.bytes += entry.size;
         self.bytes.store(inner.bytes, Ordering::Relaxed);
+        self.bytes_ever.fetch_add(entry.size as u64, Ordering::Relaxed);
         inner.entries.push(Arc::clone(&entry));
         if inner.bytes >= inner.wake_at {
             inner.wake_at = NOBODY;
@@ -171,6 +188,11 @@ impl Queue {
     /// Bytes that wait for the writer.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records that entered since the start.
+    pub(super) fn bytes_ever(&self) -> u64 {
+        self.bytes_ever.load(Ordering::Relaxed)
     }
 
     /// Waits until there is something to write, and takes it in order up to `bytes_max` (one record at
@@ -254,29 +276,5 @@ impl Inner {
         let taken = std::mem::replace(&mut self.entries, rest);
         self.bytes -= taken.iter().map(|entry| entry.size).sum::<usize>();
         taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_hours(1);
-
-    #[test]
-    fn what_comes_during_the_patience_has_its_own_and_a_close_ends_it() {
-        let queue = Queue::new(Lsn(1), Lsn(100));
-        queue.submit(Record::default()).unwrap();
-        let last = queue.patience(Duration::ZERO);
-        queue.submit(Record::default()).unwrap();
-        let batch = queue.take(usize::MAX, last, false).unwrap();
-        assert_eq!((batch.entries.len(), batch.last), (1, Lsn(1)));
-
-        queue.close();
-        let last = queue.patience(LONG);
-        assert_eq!(queue.take(usize::MAX, last, false).unwrap().last, Lsn(2), "nothing is left behind");
-        let last = queue.patience(LONG);
-        assert_eq!(last, Lsn::ZERO);
-        assert!(queue.take(usize::MAX, last, false).is_none(), "that was all");
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
 
-use super::rows::{self, Progress};
+use super::rows::{self, MessageRow, Progress};
 use super::tables::{DEAD_LETTERS, INDEX, MESSAGES, PROGRESS};
 use super::{Store, StoreError, index};
 use crate::record::{Leg, Lsn, Message, RecipientNo, UnixMillis};
@@ -23,6 +23,8 @@ pub struct Stored {
     pub leg: Leg,
     /// The number it had before, when it was a dead letter and was replayed.
     pub origin: Option<Lsn>,
+    /// Bytes that it occupies on disk.
+    pub bytes: u64,
 }
 
 /// A page of a backlog.
@@ -32,6 +34,8 @@ pub struct Page {
     pub messages: Vec<Stored>,
     /// How far was looked: what is not in the page and is not above this is not owed, or was to be skipped.
     pub cursor: Lsn,
+    /// Whether there was nothing more when it was read.
+    pub is_last: bool,
     /// Whether all that was asked for is here, but for what is not owed any more; otherwise the rest is for
     /// another page.
     pub is_whole: bool,
@@ -78,6 +82,7 @@ impl Store {
         // One that had room for more has everything there is.
         if page.is_whole && numbers.len() < max {
             page.cursor = durable;
+            page.is_last = true;
         }
         page.cursor = page.cursor.max(cursor);
         Ok(page)
@@ -113,8 +118,9 @@ impl Store {
     /// When the database cannot be read.
     pub fn oldest_published_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
-        let row = table.first()?;
-        row.map(|(_, row)| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
+        let Some((_, row)) = table.first()? else { return Ok(None) };
+        let message = self.timeline().current(rows::message(row.value(), drop)?.message);
+        Ok(Some(message.head().published_at))
     }
 
     /// How far a session is with its exchanges, as of the last commit. Blocks on the disk.
@@ -134,7 +140,8 @@ impl Store {
     pub fn published_at(&self, lsn: Lsn) -> Result<Option<UnixMillis>, StoreError> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         let row = table.get(lsn.0)?;
-        row.map(|row| Ok(rows::message(row.value(), drop)?.message.head().published_at)).transpose()
+        let stored = row.map(|row| rows::message(row.value(), drop)).transpose()?;
+        Ok(stored.map(|row| self.timeline().current(row.message).head().published_at))
     }
 
     /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter
@@ -171,18 +178,19 @@ impl Snapshot {
 
     fn read(&self, store: &Store, recipient: RecipientNo, numbers: &[Lsn]) -> Result<Page, StoreError> {
         let messages = Vec::with_capacity(numbers.len());
-        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_whole: true }, 0);
+        let (mut page, mut bytes) = (Page { messages, cursor: Lsn::ZERO, is_last: false, is_whole: true }, 0);
         for lsn in numbers {
             let before = std::mem::replace(&mut page.cursor, *lsn);
             let Some(row) = self.messages.get(lsn.0)? else {
                 // The writer strikes a number out of memory before the row goes, and of the index with the row.
                 if store.backlog(recipient).has_recent(*lsn) || index::contains(&self.index, recipient, *lsn)?
                 {
-                    return Err(missing(*lsn, recipient));
+                    return Err(store.missing(*lsn, recipient));
                 }
                 continue;
             };
-            bytes += row.value().len();
+            let size = row.value().len();
+            bytes += size;
             if bytes > PAGE_BYTES_MAX && !page.messages.is_empty() {
                 return Ok(Page { cursor: before, is_whole: false, ..page });
             }
@@ -192,13 +200,19 @@ impl Snapshot {
                     own = Some(leg);
                 }
             })?;
-            let leg = own.ok_or_else(|| missing(*lsn, recipient))?;
-            page.messages.push(Stored { lsn: *lsn, message: row.message, leg, origin: row.origin });
+            let leg = own.ok_or_else(|| store.missing(*lsn, recipient))?;
+            let MessageRow { message, origin } = row;
+            let message = store.timeline().current(message);
+            page.messages.push(Stored { lsn: *lsn, message, leg, origin, bytes: size as u64 });
         }
         Ok(page)
     }
 }
 
-fn missing(lsn: Lsn, recipient: RecipientNo) -> StoreError {
-    StoreError::Damaged(format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0))
+impl Store {
+    fn missing(&self, lsn: Lsn, recipient: RecipientNo) -> StoreError {
+        self.shared.metrics.missing.increment(1);
+        let what = format!("message {} that is owed to recipient {} is not there", lsn.0, recipient.0);
+        StoreError::Damaged(what)
+    }
 }

@@ -8,14 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableTable as _, ReadableTableMetadata as _};
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
+use super::check_rows::schema_of;
+use super::error::is_damage;
 use super::rows::{self, SessionRow};
 use super::shared_rows::SharedRow;
 use super::state::{State, Sweep};
 use super::tables::{SCHEMA, Tables, key};
+use super::timeline::Times;
 use super::writer::NUMBERS_RESERVED;
-use super::{Backlog, Registry, Secret, StoreError, index};
+use super::{Backlog, Registry, Secret, StoreError, StoreIds, index, overlay};
 use crate::record::{Lsn, Message, RecipientNo, SubscriptionRow};
 
 /// What was found on disk.
@@ -38,11 +41,12 @@ pub(super) struct Opened {
     pub(super) database: Arc<Database>,
     pub(super) state: State,
     pub(super) recovered: Recovered,
-    pub(super) store_id: u64,
+    pub(super) ids: StoreIds,
     pub(super) secret: Secret,
     /// The first number of this start.
     pub(super) first: Lsn,
     pub(super) reserved: Lsn,
+    pub(super) times: Times,
 }
 
 /// Turns a panic into an error: redb trusts a file that was closed in order, and panics on one that somebody
@@ -55,10 +59,19 @@ pub(super) fn guarded<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result
     })
 }
 
+/// Files up to this size are verified whole before they are opened, which takes well under a second. redb itself
+/// trusts what it finds, so that it opens in no time: damage to a larger file is found by `store check`, or where
+/// it is read.
+const VERIFIED_MAX: u64 = 64 << 20;
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let database = make(path).and_then(|()| Database::builder().set_cache_size(cache_size).open(path));
-    database.map_err(|e| explain(path, e))
+    let length = make(path).and_then(|()| Ok(fs::metadata(path)?.len())).map_err(|e| explain(path, e))?;
+    if length <= VERIFIED_MAX {
+        let looked_at = overlay::open(path)?;
+        schema_of(&looked_at.begin_read()?, path)?;
+    }
+    Database::builder().set_cache_size(cache_size).open(path).map_err(|e| explain(path, e))
 }
 
 /// Makes an empty database when there is none. It gets its name when it is whole: one that was begun when the
@@ -90,12 +103,13 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
     let mut txn = database.begin_write()?;
     txn.set_quick_repair(true);
     let (mut state, mut recovered) = (State::default(), Recovered::default());
-    let (store_id, secret, first, reserved);
+    let (ids, secret, first, reserved, times);
     {
         let mut tables = Tables::open(&txn)?;
         check_schema(path, &mut tables)?;
-        store_id = store_id_of(&mut tables)?;
+        ids = ids_of(&mut tables)?;
         secret = secret_of(&mut tables)?;
+        times = tables.meta.get(key::CLOCK)?.map(|row| Times::from_row(row.value())).transpose()?;
         first = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or(1));
         reserved = Lsn(first.0.saturating_add(NUMBERS_RESERVED));
         if first == Lsn::ZERO {
@@ -112,14 +126,15 @@ pub(super) fn load(database: Database, path: &Path, registry: &Registry) -> Resu
         dead_letters(&tables, registry)?;
     }
     txn.commit()?;
-    Ok(Opened { database: Arc::new(database), state, recovered, store_id, secret, first, reserved })
+    let times = times.unwrap_or_default();
+    Ok(Opened { database: Arc::new(database), state, recovered, ids, secret, first, reserved, times })
 }
 
-fn explain(path: &Path, error: DatabaseError) -> StoreError {
+pub(super) fn explain(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => StoreError::Damaged(what),
-        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+        DatabaseError::Storage(redb::StorageError::Io(error)) if is_damage(&error) => {
             StoreError::Damaged(format!("{}: {error}", path.display()))
         }
         other => StoreError::Failed(format!("{}: {other}", path.display())),
@@ -137,13 +152,28 @@ fn check_schema(path: &Path, tables: &mut Tables<'_>) -> Result<(), StoreError> 
     }
 }
 
-fn store_id_of(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
-    if let Some(id) = tables.meta_number(key::STORE_ID)? {
-        return Ok(id);
+fn ids_of(tables: &mut Tables<'_>) -> Result<StoreIds, StoreError> {
+    let former = former_ids(tables)?.into();
+    if let Some(current) = tables.meta_number(key::STORE_ID)? {
+        return Ok(StoreIds { current, former });
     }
-    let id = rand::random();
-    tables.set_meta_number(key::STORE_ID, id)?;
-    Ok(id)
+    let current = rand::random();
+    tables.set_meta_number(key::STORE_ID, current)?;
+    Ok(StoreIds { current, former })
+}
+
+/// The ids before each time that the database was restored, with the end of their numbers.
+pub(super) fn former_ids(tables: &Tables<'_>) -> Result<Vec<(u64, u64)>, StoreError> {
+    let Some(bytes) = tables.meta.get(key::FORMER_IDS)? else { return Ok(Vec::new()) };
+    let (pairs, rest) = bytes.value().as_chunks::<16>();
+    if !rest.is_empty() {
+        return Err(StoreError::Damaged("\"former_ids\" in meta is cut".into()));
+    }
+    let pair = |pair: &[u8; 16]| {
+        let pair = u128::from_be_bytes(*pair);
+        ((pair >> 64) as u64, pair as u64)
+    };
+    Ok(pairs.iter().map(pair).collect())
 }
 
 fn secret_of(tables: &mut Tables<'_>) -> Result<Secret, StoreError> {

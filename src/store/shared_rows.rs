@@ -10,7 +10,7 @@ use super::tables::Tables;
 use crate::record::Lsn;
 
 /// A message that is kept until the last of several recipients has settled it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SharedRow {
     pub(super) open: u32,
     pub(super) bytes: u32,
@@ -104,7 +104,7 @@ impl SharedRow {
         u64::from(self.open) << 32 | u64::from(self.bytes)
     }
 
-    fn unpack(packed: u64) -> Self {
+    pub(super) fn unpack(packed: u64) -> Self {
         Self { open: (packed >> 32) as u32, bytes: packed as u32 }
     }
 }

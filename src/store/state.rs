@@ -266,7 +266,7 @@ impl State {
                 rows::put_subscription(&mut self.row, row.options, row.id);
                 tables.subscriptions.insert((recipient.0, &*row.filter), self.row.as_slice())?;
             }
-            Change::Subscribed(..) => {}
+            Change::Subscribed(..) | Change::TimePassed(_) => {}
             Change::Unsubscribed(recipient, filter) => {
                 tables.subscriptions.remove((recipient.0, &**filter))?;
             }

@@ -99,6 +99,8 @@ pub(super) mod key {
     pub(in crate::store) const SCHEMA: &str = "schema";
     /// Random, drawn when the file is made; part of every idempotency key.
     pub(in crate::store) const STORE_ID: &str = "store_id";
+    /// Store ids before each restore, and the end of their numbers: pairs of end and id, rising.
+    pub(in crate::store) const FORMER_IDS: &str = "former_ids";
     /// Random, drawn once, and told to nobody.
     pub(in crate::store) const SECRET: &str = "secret";
     /// Record numbers below this one may have been given out.
@@ -111,4 +113,6 @@ pub(super) mod key {
     pub(in crate::store) const DEAD_LETTER_BYTES: &str = "dead_letter_bytes";
     /// Recipient numbers below this one may have been given out.
     pub(in crate::store) const RECIPIENTS: &str = "recipients";
+    /// The newest time that is stored, and when clocks were behind: [`crate::store::timeline`].
+    pub(in crate::store) const CLOCK: &str = "clock";
 }

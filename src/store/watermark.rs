@@ -1,11 +1,9 @@
 //! The durable watermark: every number up to it is on disk, or was skipped as completed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::Bell;
+use super::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::record::Lsn;
 
 /// The watermark and who waits for it.
@@ -14,13 +12,15 @@ use crate::record::Lsn;
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
     durable: AtomicU64,
+    /// It rises no more: the store has failed.
+    given_up: AtomicBool,
     waiting: Mutex<Vec<(Lsn, Arc<Bell>)>>,
 }
 
 impl Watermark {
     /// Starts at a number that is durable already.
     pub(super) fn starting_at(lsn: Lsn) -> Self {
-        Self { durable: AtomicU64::new(lsn.0), waiting: Mutex::default() }
+        Self { durable: AtomicU64::new(lsn.0), ..Self::default() }
     }
 
     pub(super) fn get(&self) -> Lsn {
@@ -37,17 +37,23 @@ impl Watermark {
         due.iter().for_each(|bell| bell.ring());
     }
 
-    /// Rings for everyone: the store has failed and no number will pass any more.
+    /// Rings for everyone, and for whoever comes later: the store has failed and no number will pass any more.
     pub(super) fn give_up(&self) {
+        // Before the lock: who enters the list after it was emptied sees it.
+        self.given_up.store(true, Ordering::Release);
         let all = extract(&mut self.waiting.lock(), |_| true);
         all.iter().for_each(|bell| bell.ring());
     }
 
-    /// Rings once when the watermark reaches `lsn`; at once when it has already.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Rings once when the watermark reaches `lsn`; at once when it has already, or never will.
     pub(super) fn ring_at(&self, lsn: Lsn, bell: &Arc<Bell>) {
         {
             let mut waiting = self.waiting.lock();
-            if self.get() < lsn {
+            if self.get() < lsn && !self.has_given_up() {
                 return waiting.push((lsn, Arc::clone(bell)));
             }
         }

@@ -73,8 +73,9 @@ impl Writer {
         // Up to here records were waited for.
         let mut waited = Lsn::ZERO;
         loop {
+            let bytes_max = self.batch_bytes_max.min(self.shared.room.batch_bytes_max());
             if !self.commit_interval.is_zero() {
-                self.shared.queue.linger(last_commit + self.commit_interval, self.batch_bytes_max);
+                self.shared.queue.linger(last_commit + self.commit_interval, bytes_max);
             }
             let has_work = self.state.has_work();
             let is_waiting = is_patient && !has_work;
@@ -82,7 +83,7 @@ impl Writer {
                 waited = self.shared.queue.patience(PATIENCE);
             }
             let last = if is_waiting { waited } else { LAST };
-            let Some(batch) = self.shared.queue.take(self.batch_bytes_max, last, has_work) else { return };
+            let Some(batch) = self.shared.queue.take(bytes_max, last, has_work) else { return };
             last_commit = Instant::now();
             match self.begin(&batch).and_then(|commit| self.finish(commit)) {
                 Ok(committed) => {
@@ -152,9 +153,13 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let mut tables = Tables::open(txn)?;
         for Taken { entry, legs } in taken {
+            self.shared.timeline.saw(entry.record());
             self.state.apply(&mut tables, &self.shared.registry, entry.lsn, entry.record(), legs)?;
         }
         self.state.finish(&mut tables, &self.shared.registry, last)?;
+        if let Some(row) = self.shared.timeline.due_row() {
+            tables.meta.insert(key::CLOCK, row.as_slice())?;
+        }
         if let Some(reserved) = reserve {
             tables.set_meta_number(key::RESERVED, reserved.0)?;
         }

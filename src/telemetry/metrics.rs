@@ -31,6 +31,8 @@ pub struct Metrics {
     pub outbound: Traffic,
     /// What was dropped, by reason.
     pub dropped: Dropped,
+    /// Publishes that were refused on every leg, by reason.
+    pub refused: Refused,
     retained_messages: Gauge,
     retained_bytes: Gauge,
     dead_letters: Vec<(DeadLetterReason, Counter)>,
@@ -81,12 +83,24 @@ pub struct Dropped {
     pub dead_letters_full: Tally,
 }
 
+/// Publishes that nobody got because of one who had no room, by reason.
+#[derive(Debug)]
+pub struct Refused {
+    /// A queue that refuses held its most messages.
+    pub queue_full: Counter,
+    /// A queue that refuses held its most bytes.
+    pub queue_bytes_full: Counter,
+    /// Something would have to be given up, and there are too many dead letters.
+    pub dead_letters_full: Counter,
+}
+
 impl Metrics {
     /// Makes the handles with the recorder that is installed.
     pub fn new() -> Self {
         describe();
         let dropped =
             |reason: &'static str| Tally::of(counter!("causeway_messages_dropped_total", "reason" => reason));
+        let refused = |reason: &'static str| counter!("causeway_publishes_refused_total", "reason" => reason);
         Self {
             connections: Level::of(gauge!("causeway_connections")),
             subscriptions: Level::of(gauge!("causeway_subscriptions")),
@@ -106,6 +120,11 @@ impl Metrics {
                 expired: dropped("expired"),
                 too_large: dropped("too_large"),
                 dead_letters_full: dropped("dead_letters_full"),
+            },
+            refused: Refused {
+                queue_full: refused("queue_full"),
+                queue_bytes_full: refused("queue_bytes_full"),
+                dead_letters_full: refused("dead_letters_full"),
             },
             retained_messages: gauge!("causeway_retained_messages"),
             retained_bytes: gauge!("causeway_retained_bytes"),
@@ -217,11 +236,16 @@ fn describe() {
     describe_counter!("causeway_messages_total", "Messages by direction and QoS");
     describe_counter!("causeway_bytes_total", "Bytes of MQTT packets by direction");
     describe_counter!("causeway_messages_dropped_total", "Messages not delivered to somebody, by reason");
+    describe_counter!("causeway_publishes_refused_total", "Publishes refused for want of room, by reason");
     describe_gauge!("causeway_retained_messages", "Retained messages");
     describe_gauge!("causeway_retained_bytes", "Bytes of retained messages");
     describe_counter!("causeway_dead_letters_total", "Messages that became dead letters, by reason");
     describe_counter!("causeway_store_commits_total", "Commits of the store");
     describe_counter!("causeway_store_records_skipped_total", "Records of which nothing was left to write");
+    describe_counter!(
+        "causeway_store_messages_missing_total",
+        "Times that a message which somebody is owed was not there: damage"
+    );
     describe_histogram!("causeway_store_commit_seconds", "Time of a commit, fsync included");
     describe_histogram!("causeway_store_commit_records", "Records in one commit");
 }

@@ -11,6 +11,6 @@ mod tally;
 pub use log::init as init_log;
 pub use metrics::{ByQos, Dropped, Metrics, Traffic};
 pub use recorder::{install_metrics, upkeep};
-pub use resources::{DiskSpace, disk_space, free_space, open_files, resident_bytes};
+pub use resources::{DiskSpace, disk_space, free_space, occupied, open_files, resident_bytes};
 pub use sys::{Both, SysSample, SysTree};
 pub use tally::{Level, Tally};

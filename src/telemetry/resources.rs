@@ -9,6 +9,8 @@ pub struct DiskSpace {
     pub used: u64,
     /// What an ordinary user may still write on its filesystem.
     pub free: u64,
+    /// The size of its filesystem.
+    pub total: u64,
 }
 
 /// Measures a folder whose files lie in it directly, as the store's do.
@@ -21,7 +23,9 @@ pub fn disk_space(folder: &Path) -> io::Result<DiskSpace> {
         // A file that has just gone occupies nothing.
         used += entry?.metadata().map_or(0, |metadata| occupied(&metadata));
     }
-    Ok(DiskSpace { used, free: free_space(folder)? })
+    let found = rustix::fs::statvfs(folder)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(DiskSpace { used, free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
 }
 
 /// Bytes that an ordinary user may still write on the filesystem of this path.
@@ -52,15 +56,16 @@ fn resident_in(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// A file of the database can be sparse, so that its length says too much.
+/// What a file occupies of the disk, in bytes. One of the database can be sparse, so that its length says too much.
 #[cfg(unix)]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     metadata.blocks() * 512
 }
 
+/// What a file occupies of the disk, in bytes.
 #[cfg(not(unix))]
-fn occupied(metadata: &fs::Metadata) -> u64 {
+pub fn occupied(metadata: &fs::Metadata) -> u64 {
     metadata.len()
 }
 
@@ -73,7 +78,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let empty = disk_space(folder.path()).unwrap();
         assert_eq!(empty.used, 0);
-        assert!(empty.free > 0);
+        assert!(empty.free > 0 && empty.free <= empty.total);
         let file = fs::File::create(folder.path().join("a")).unwrap();
         io::Write::write_all(&mut &file, &[1; 100_000]).unwrap();
         file.sync_all().unwrap();

@@ -191,7 +191,13 @@ pub fn config(target: TargetConfig) -> Config {
 }
 
 pub fn route(name: &str, topic: &str, target: &str) -> RouteConfig {
-    RouteConfig { name: name.into(), topics: vec![topic.into()], exclude: Vec::new(), target: target.into() }
+    RouteConfig {
+        name: name.into(),
+        topics: vec![topic.into()],
+        exclude: Vec::new(),
+        target: target.into(),
+        queue: Default::default(),
+    }
 }
 
 /// A broker with its bridge, and a client that publishes.
@@ -314,6 +320,7 @@ fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
         commit_interval: Duration::ZERO,
         batch_bytes_max: 1 << 20,
         queue_bytes_max: 1 << 20,
+        compact_at_start: false,
         recent_max: StoreSettings::RECENT_MAX,
     };
     let (store, recovered) = Store::open(folder, &settings).unwrap();
@@ -340,8 +347,7 @@ fn limits(config: &Config) -> BrokerLimits {
         },
         memory: 1 << 30,
         outbox_bytes: 1 << 20,
-        queued_messages: limits.queued_messages,
-        queued_bytes: limits.queued_bytes,
+        queue: limits.queue,
         sessions: 100,
         subscriptions_per_session: 100,
         retained_messages: 100,
@@ -351,5 +357,6 @@ fn limits(config: &Config) -> BrokerLimits {
         takeover_timeout: Duration::from_secs(1),
         shared: Default::default(),
         checks_retained_source: false,
+        clock_grace: Duration::from_secs(3600),
     }
 }

@@ -30,6 +30,7 @@ mod keepalive;
 mod malformed;
 mod obligations;
 mod offer;
+mod overflow;
 mod parser;
 mod properties;
 mod publish;

@@ -38,6 +38,12 @@ impl Broker {
         self.kills += 1;
     }
 
+    /// After a kill: everything in the database can be read and fits together, as `causeway store check` sees it.
+    pub fn check_database(&self) {
+        let report = causeway::store::check(&self.folder.path().join("data")).unwrap();
+        assert!(report.is_good(), "after {} kills: {:#?}", self.kills, report.problems);
+    }
+
     /// Starts it again on the same folder.
     pub fn restart(&mut self) {
         (self.child, self.address) = start(self.folder.path());
@@ -45,6 +51,7 @@ impl Broker {
 
     pub fn kill_and_restart(&mut self) {
         self.kill();
+        self.check_database();
         self.restart();
     }
 

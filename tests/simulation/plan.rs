@@ -4,6 +4,7 @@
 use super::history::SHARE;
 use crate::broker::BrokerLimits;
 use crate::broker::tests::{LIMITS, STORE};
+use crate::config::QueueConfig;
 use crate::session::SessionLimits;
 use crate::store::StoreSettings;
 use crate::store::tests::Dice;
@@ -86,7 +87,7 @@ impl Plan {
                 session_expiry: DAY,
                 ..LIMITS.session
             },
-            queued_messages: [LONG_QUEUE, LONG_QUEUE, 3][dice.roll(3)],
+            queue: QueueConfig { messages: [LONG_QUEUE, LONG_QUEUE, 3][dice.roll(3)], ..LIMITS.queue },
             outbox_bytes: [1, 300, 4096, 1 << 20][dice.roll(4)],
             ..LIMITS
         };
@@ -120,7 +121,7 @@ impl Plan {
 impl Plan {
     /// Whether queues may be full.
     pub fn has_short_queues(&self) -> bool {
-        self.limits.queued_messages < LONG_QUEUE
+        self.limits.queue.messages < LONG_QUEUE
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::history::{History, Verdict};
 use super::packets::Publish;
 use crate::broker::{Broker, Route};
+use crate::config::RouteConfig;
 use crate::record::{Change, Lsn, RecipientNo, Record};
 use crate::store::Recovered;
 use crate::topic::TopicFilter;
@@ -29,8 +30,14 @@ impl Target {
 
     pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
         let filter = TopicFilter::parse("t/#", 10).expect("a filter");
-        let route =
-            broker.add_route(NAME, "target", &[filter], Vec::new(), known).expect("the store is open");
+        let config = RouteConfig {
+            name: NAME.into(),
+            topics: vec!["t/#".into()],
+            exclude: Vec::new(),
+            target: "target".into(),
+            queue: broker.limits().queue,
+        };
+        let route = broker.add_route(&config, &[filter], Vec::new(), known).expect("the store is open");
         Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
     }
 

@@ -62,6 +62,7 @@ impl Admin {
             metrics,
             readiness: Arc::clone(&readiness),
             data: folder.path().to_owned(),
+            free_space_min: 0,
         };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(listener, state, async { drop(stopped.await) }));

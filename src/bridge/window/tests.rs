@@ -36,7 +36,7 @@ fn stored(lsn: Lsn, published_at: UnixMillis) -> Stored {
         retain: false,
         subscription_ids: SubscriptionIds::new(),
     };
-    Stored { lsn, message: Message::new(&parts, &mut Vec::new()), leg, origin: None }
+    Stored { lsn, message: Message::new(&parts, &mut Vec::new()), leg, origin: None, bytes: 0 }
 }
 
 fn history(answer: &str) -> Box<History> {
@@ -57,7 +57,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(concurrency: u32, last: u64) -> Self {
-        Self { window: Window::new(&target(concurrency)), last }
+        Self { window: Window::new(&target(concurrency), None), last }
     }
 
     /// Reads one page, of which the first `max` messages arrive. Gives the numbers asked for.
@@ -70,7 +70,7 @@ impl Fixture {
         let messages: Vec<_> = numbers.iter().take(max).map(|lsn| stored(Lsn(*lsn), NOW)).collect();
         let cursor = messages.last().map_or(after, |last| last.lsn);
         let is_whole = messages.len() == numbers.len();
-        self.window.arrived(now, wanted, Page { messages, cursor, is_whole });
+        self.window.arrived(now, wanted, Page { messages, cursor, is_last: false, is_whole });
         numbers
     }
 
@@ -125,6 +125,7 @@ fn only_so_many_are_looked_at_past_the_oldest_that_is_not_settled() {
     while !fixture.read(NOW, usize::MAX).is_empty() {
         while let Some(lsn) = fixture.start() {
             started.push(lsn);
+            assert!(started.len() <= SPAN_MAX, "one more is looked at");
             if lsn > 1 {
                 fixture.window.settled(Lsn(lsn));
             }
@@ -183,7 +184,7 @@ fn what_is_too_old_is_taken_out_wherever_it_stands() {
     let mut fixture = Fixture::new(2, 0);
     let wanted = Wanted::New { after: Lsn::ZERO, max: 9 };
     let messages = [(1, 1000), (2, 500), (3, 1000)].map(|(lsn, at)| stored(Lsn(lsn), UnixMillis(at)));
-    let page = Page { messages: messages.into(), cursor: Lsn(3), is_whole: true };
+    let page = Page { messages: messages.into(), cursor: Lsn(3), is_last: false, is_whole: true };
     fixture.window.arrived(NOW, wanted, page);
     assert_eq!(fixture.window.ready_until(), UnixMillis(500 + MAX_AGE));
     assert!(fixture.window.overdue(UnixMillis(499 + MAX_AGE)).is_empty());

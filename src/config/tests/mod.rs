@@ -199,6 +199,39 @@ fn values_arrive_where_they_belong() {
 }
 
 #[test]
+fn a_route_has_the_queue_of_limits_where_it_says_nothing_else() {
+    let text = r#"
+        [[routes]]
+        name = "own"
+        topics = ["a"]
+        target = "a"
+        overflow = "drop_oldest"
+        queued_age = "0s"
+        queued_bytes = "2 MiB"
+        [[routes]]
+        name = "same"
+        topics = ["a"]
+        target = "a"
+        [targets.a]
+        url = "http://h"
+        [limits]
+        overflow = "refuse"
+        queued_messages = 7
+        queued_age = "1m"
+    "#;
+    let config = Config::parse(text, "a.toml").unwrap_or_else(|error| panic!("{error}"));
+    let queue = QueueConfig {
+        messages: 7,
+        age: Some(Duration::from_mins(1)),
+        overflow: Overflow::Refuse,
+        ..QueueConfig::default()
+    };
+    let own = QueueConfig { bytes: 2 << 20, age: None, overflow: Overflow::DropOldest, ..queue };
+    let queues = config.routes.iter().map(|route| route.queue).chain([config.limits.queue]);
+    assert_eq!(queues.collect::<Vec<_>>(), [own, queue, queue]);
+}
+
+#[test]
 fn who_may_connect_without_a_user_name() {
     let [inside, outside] = ["127.0.0.1:1883", "192.0.2.1:1883"].map(|text| text.parse().unwrap());
     let auth = |anonymous, file: Option<&str>| AuthConfig {

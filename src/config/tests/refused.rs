@@ -40,6 +40,26 @@ fn syntax_and_unknown_keys() {
 }
 
 #[test]
+fn queues() {
+    let route =
+        "[targets.a]\nurl = \"http://h\"\n[[routes]]\nname = \"r\"\ntopics = [\"a\"]\ntarget = \"a\"\n";
+    assert_refused(&[
+        (
+            "[limits]\noverflow = \"dropoldest\"",
+            &["2:12: limits.overflow must be one of drop_newest, drop_oldest, refuse", "\"drop_oldest\"?"],
+        ),
+        ("[limits]\noverflow = true", &["2:12: limits.overflow must be one of drop_newest", "not true"]),
+        ("[limits]\nqueued_age = \"5ms\"", &["2:14: limits.queued_age must be at least 1s", "for no limit"]),
+        (&format!("{route}overflow = \"drop\""), &["7:12: routes.overflow must be one of drop_newest"]),
+        (
+            &format!("{route}queued_bytes = \"4 KiB\""),
+            &["7:16: routes.queued_bytes has room for 4.0 KiB, less than one packet of limits.packet_size"],
+        ),
+        (&format!("{route}queued_messages = 0"), &["7:19: routes.queued_messages must be between 1 and"]),
+    ]);
+}
+
+#[test]
 fn sharing_retained_messages_and_sys() {
     assert_refused(&[
         ("[sys]\ninterval = \"100ms\"", &["2:12: sys.interval must be at least 1s", "\"0s\", for never"]),

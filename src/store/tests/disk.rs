@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
@@ -17,6 +18,8 @@ pub(crate) enum Fault {
     Crash,
     /// This one fails; the ones after it work.
     Once,
+    /// This write and all after it fail, syncs work: the disk is full.
+    Full,
     /// The program has a bug.
     Panic,
 }
@@ -81,13 +84,26 @@ impl Disk {
 
     /// Waits until there is a sync that does not return.
     pub(crate) fn wait_until_held(&self) {
-        self.1.wait_while(&mut self.0.lock(), |medium| !medium.is_held);
+        let patience = Duration::from_secs(60);
+        let waited = self.1.wait_while_for(&mut self.0.lock(), |medium| !medium.is_held, patience);
+        assert!(!waited.timed_out(), "nobody has synced");
     }
 
     /// Lets syncs return again.
     pub(crate) fn release_syncs(&self) {
         self.0.lock().holds = false;
         self.1.notify_all();
+    }
+
+    /// From the n-th sync on, counted from one, nothing reaches the disk.
+    pub(crate) fn crash_at_sync(&self, n: u64) {
+        self.count_syncs_only();
+        self.fail_at(n, Fault::Crash);
+    }
+
+    /// The disk as it is found after a loss of power at this moment that keeps what was synced and nothing else.
+    pub(crate) fn after_power_loss(&self) -> Self {
+        Self::with(self.0.lock().synced.clone())
     }
 
     /// Writes and syncs so far.
@@ -135,6 +151,10 @@ impl Medium {
         }
         self.count += 1;
         match self.fault {
+            Some((at, Fault::Full)) => {
+                let fails = self.count >= at && !is_sync;
+                if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            }
             Some((at, fault)) if at == self.count => {
                 assert!(fault != Fault::Panic, "injected");
                 self.crashed = fault == Fault::Crash;

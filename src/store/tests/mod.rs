@@ -1,11 +1,17 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
+mod bell;
 mod by_hand;
+mod checked;
+mod compacted;
 mod crash;
 mod disk;
+mod full;
 mod index;
+pub(crate) mod interleavings;
 mod model;
 mod open;
+mod queue;
 mod restart;
 mod row_forms;
 mod rules;
@@ -31,6 +37,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     commit_interval: Duration::ZERO,
     batch_bytes_max: 1 << 20,
     queue_bytes_max: 1 << 20,
+    compact_at_start: false,
     // So few that what a test writes goes through the index.
     recent_max: 12,
 };
@@ -144,7 +151,8 @@ fn session(store: &Store) -> RecipientNo {
     number
 }
 
-fn owed(store: &Store, recipient: RecipientNo) -> Vec<Lsn> {
+/// The numbers of what a recipient is owed, up to the watermark.
+pub(crate) fn owed(store: &Store, recipient: RecipientNo) -> Vec<Lsn> {
     stored_for(store, recipient).into_iter().map(|stored| stored.lsn).collect()
 }
 

@@ -13,11 +13,11 @@ fn a_directory_has_one_store_at_a_time() {
     let (store, _) = open_in(directory.path());
     let second = Store::open(directory.path(), &SETTINGS).unwrap_err();
     assert!(matches!(&second, StoreError::InUse(path) if *path == file(directory.path())), "{second}");
-    let id = store.id();
+    let id = store.id_of(Lsn(1));
     store.close();
     drop(store);
     let (store, _) = open_in(directory.path());
-    assert_eq!(store.id(), id, "the id is drawn once");
+    assert_eq!(store.id_of(Lsn(1)), id, "the id is drawn once");
     store.close();
 }
 

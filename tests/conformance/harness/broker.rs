@@ -37,6 +37,7 @@ struct Running {
     address: SocketAddr,
     process: u32,
     websocket: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
 }
 
 /// The broker that most tests share: default settings, but for a plain listener only.
@@ -102,6 +103,24 @@ impl Broker {
         self.running.websocket.expect("there is no WebSocket listener")
     }
 
+    /// What a subcommand prints as JSON that asks the running broker, with an `[admin]` in its configuration.
+    pub fn ask(&self, command: &[&str]) -> serde_json::Value {
+        let admin = self.running.admin.expect("there is no admin listener").to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_causeway"))
+            .args(command)
+            .args(["--json", "--admin", &admin])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(STDERR)).unwrap_or_default()
+    }
+
     /// A connection that has sent nothing yet.
     pub fn open(&self) -> Client {
         Client::open(self.address())
@@ -143,10 +162,10 @@ impl Drop for Running {
 
 fn configure(folder: &TempDir, config: &str) {
     let data = folder.path().join("data");
-    let text = format!(
-        "[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\nenabled = false\n\
-         [log]\nlevel = \"error\"\n{config}\n"
-    );
+    let admin = if config.contains("[admin]") { "" } else { "[admin]\nenabled = false\n" };
+    let log = if config.contains("[log]") { "" } else { "[log]\nlevel = \"error\"\n" };
+    let text =
+        format!("[store]\npath = {data:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{admin}{log}{config}\n");
     std::fs::write(folder.path().join("causeway.toml"), text).unwrap();
 }
 
@@ -161,7 +180,8 @@ fn run(folder: &TempDir) -> Running {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-    let (mut process, mut address, mut websocket, mut is_complete) = (None, None, None, false);
+    let (mut process, mut address, mut websocket, mut admin) = (None, None, None, None);
+    let mut is_complete = false;
     while process.is_none() || !is_complete {
         let Some(line) = lines.next() else {
             panic!(
@@ -173,11 +193,17 @@ fn run(folder: &TempDir) -> Running {
         let value = |name| line.trim().strip_prefix(name).map(str::trim);
         process = process.or(value("pid").and_then(|process| process.parse().ok()));
         address = address.or(value("MQTT").and_then(|address| address.parse().ok()));
+        admin = admin.or(value("admin").and_then(admin_address));
         let host = line.split_once("://").and_then(|(_, rest)| rest.split('/').next());
         websocket = websocket.or(host.and_then(|host| host.parse().ok()));
         // It comes after all addresses.
         is_complete |= value("data ").is_some();
     }
     let (process, address) = (process.unwrap(), address.expect("the broker says where it listens"));
-    Running { watch: shell.stdin.take(), lines, shell, address, websocket, process }
+    Running { watch: shell.stdin.take(), lines, shell, address, websocket, admin, process }
+}
+
+/// The address in `http://127.0.0.1:9883  (healthz, ...)`.
+fn admin_address(line: &str) -> Option<SocketAddr> {
+    line.strip_prefix("http://")?.split_whitespace().next()?.parse().ok()
 }
