@@ -215,7 +215,9 @@ impl History {
 
     /// That a will was cancelled was not on disk when the process ended.
     pub fn will_may_come(&mut self, number: usize) {
-        self.messages[number].is_void = false;
+        let will = &mut self.messages[number];
+        // The session is as it was before, until somebody begins anew.
+        (will.is_void, will.not_before) = (false, 0);
     }
 
     /// The disk has no room, or has again.
@@ -223,6 +225,10 @@ impl History {
         self.is_disk_full = is_full;
         let open = self.messages.iter_mut().filter(|message| is_full && message.safe_since.is_none());
         open.for_each(|message| message.may_be_refused = true);
+    }
+
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full
     }
 
     /// The process has ended, and what it published was not on disk.

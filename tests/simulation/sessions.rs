@@ -209,7 +209,8 @@ impl Sessions {
             // One that begins anew may wait already, and publishes it at once.
             let is_followed = self.connections.values().any(|known| known.client == client && known.is_clean);
             history.will_not_before(will.number, if is_followed { now } else { now + will.waits });
-            if said_goodbye && pipe.was_read() {
+            // Where there is no room a 3.1.1 client may be closed for what it has published before its DISCONNECT.
+            if said_goodbye && pipe.was_read() && !history.is_disk_full() {
                 self.fates.push((last, will.number, Fate::Cancelled));
                 history.will_is_void(will.number)?;
             } else if expiry == 0 && will.is_certain {
@@ -266,7 +267,10 @@ impl Sessions {
         for (_, number, fate) in std::mem::take(&mut self.fates) {
             match fate {
                 Fate::Published => history.will_may_come_again(number),
-                Fate::Cancelled => history.will_may_come(number),
+                Fate::Cancelled => {
+                    history.will_may_come(number);
+                    self.unknown.push(number);
+                }
             }
         }
         // Of some it is not known whether they were published.
