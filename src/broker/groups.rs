@@ -56,6 +56,8 @@ struct Members {
     behind: bool,
     /// What the queue has up to this number is in somebody's hand.
     fetched_to: Lsn,
+    /// The lowest number that was given back while one of them reads: what is read does not have it.
+    given_back: Option<Lsn>,
     /// The slot of the member that reads what comes after it: one at a time.
     fetcher: Option<u64>,
     last_pushed: Lsn,
@@ -114,6 +116,7 @@ impl Group {
             settling: VecDeque::new(),
             behind: false,
             fetched_to: Lsn::ZERO,
+            given_back: None,
             fetcher: None,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
@@ -238,6 +241,7 @@ impl Group {
         let after = members.fetched_to;
         if queue.backlog.may_have(after, durable) {
             members.fetcher = Some(slot.id);
+            members.given_back = None;
             let in_hand = members.in_hand.keys().copied().filter(|lsn| *lsn > after).collect();
             return Fetch::Read { recipient: queue.recipient, after, in_hand };
         }
@@ -249,16 +253,15 @@ impl Group {
         Fetch::Nothing
     }
 
-    /// What was read after a number goes into the hand of `slot`, with the subscription it has. `None` when it
+    /// What was read goes into the hand of `slot`, with the subscription it has. `None` when it
     /// is a member no more: then it is for the others.
-    pub fn end_fetch(&self, slot: &Slot, after: Lsn, page: Page) -> Option<(Subscription, Vec<Stored>)> {
+    pub fn end_fetch(&self, slot: &Slot, page: Page) -> Option<(Subscription, Vec<Stored>)> {
         let (mut members, mut touched) = (self.members.lock(), Touched::default());
         members.fetcher.take_if(|fetcher| *fetcher == slot.id)?;
         let subscription = members.list.iter().find(|member| member.slot.id == slot.id)?.subscription;
-        // Unless something was given back meanwhile that comes before.
-        if members.fetched_to == after {
-            members.fetched_to = page.cursor;
-        }
+        // But for what was given back meanwhile: it was in somebody's hand when the reading began.
+        let given_back = members.given_back.take().map_or(page.cursor, |lsn| Lsn(lsn.0 - 1));
+        members.fetched_to = page.cursor.min(given_back);
         let mut taken = page.messages;
         taken.retain(|stored| !members.in_hand.contains_key(&stored.lsn));
         members.in_hand.extend(taken.iter().map(|stored| (stored.lsn, slot.id)));
@@ -336,6 +339,7 @@ impl Group {
         if let Some(first) = gone.map(|(lsn, _)| lsn).min() {
             members.behind = true;
             members.fetched_to = members.fetched_to.min(Lsn(first.0 - 1));
+            members.given_back = Some(members.given_back.map_or(first, |known| known.min(first)));
         }
         if members.behind {
             members.ring_all(touched);
