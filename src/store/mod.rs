@@ -18,6 +18,7 @@ mod indexing;
 mod metrics;
 mod notices;
 mod overlay;
+mod patience;
 mod pending;
 mod queue;
 mod read;
