@@ -392,6 +392,14 @@ impl Group {
         members.unstored.has(slot.id) || members.in_hand.values().any(|holder| *holder == slot.id)
     }
 
+    /// Whether there is something to let go of.
+    pub(super) fn has_left_behind(&self, slot: &Slot, keeps: &[Lsn]) -> bool {
+        let members = self.members.lock();
+        let mut in_hand = members.in_hand.iter();
+        let is_left = |(lsn, holder): (&Lsn, &u64)| *holder == slot.id && !keeps.contains(lsn);
+        members.fetcher == Some(slot.id) || in_hand.any(is_left)
+    }
+
     pub(super) fn is_owner(&self, owner: RecipientNo) -> bool {
         match self.durable.get() {
             Some(durable) if durable.recipient == owner => true,

@@ -107,7 +107,9 @@ impl Broker {
             let begun = progress.exchanges.values().filter(|exchange| exchange.owner == owner);
             let begun = begun.filter(|exchange| exchange.state != ExchangeState::AwaitingPuback);
             let keeps: Vec<_> = begun.map(|exchange| exchange.lsn).collect();
-            group.let_go(slot, &keeps, &mut touched);
+            if group.has_left_behind(slot, &keeps) {
+                group.let_go(slot, &keeps, &mut touched);
+            }
         }
         touched.ring();
     }
