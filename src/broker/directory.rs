@@ -105,7 +105,10 @@ impl Broker {
             slot: Arc::clone(&slot),
         };
         match self.open(&attachment, &request, opened).await {
-            Ok(progress) => Ok(Attachment { progress, ..attachment }),
+            Ok(progress) => {
+                progress.iter().for_each(|progress| self.release_left_behind(&slot, progress));
+                Ok(Attachment { progress, ..attachment })
+            }
             Err(reason) => {
                 let departure = Departure { torn: attachment.torn, ..Departure::default() };
                 self.detach(&slot, &request.link, departure);

@@ -276,8 +276,8 @@ impl Queue for Slot {
     ) -> Result<(), SubmitError> {
         let Some(last) = given_up.last().map(|last| last.lsn) else { return Ok(()) };
         let submit_all = |above| {
-            let untouched = given_up.into_iter().filter(|given_up| given_up.lsn > above);
-            untouched.map(submit).try_for_each(|submitted| submitted.map(drop))
+            let mut untouched = given_up.into_iter().filter(|given_up| given_up.lsn > above);
+            untouched.try_fold(Lsn::ZERO, |_, given_up| submit(given_up))
         };
         self.let_go_above(seen, last, submit_all).unwrap_or(Ok(()))
     }

@@ -56,10 +56,14 @@ struct Members {
     behind: bool,
     /// What the queue has up to this number is in somebody's hand.
     fetched_to: Lsn,
-    /// The lowest number that was given back while one of them reads: what is read does not have it.
-    given_back: Option<Lsn>,
     /// The slot of the member that reads what comes after it: one at a time.
     fetcher: Option<u64>,
+    /// That member cannot take anything for now: another one may read instead.
+    fetcher_yields: bool,
+    /// Those who came to read meanwhile: slots.
+    turned_away: Vec<u64>,
+    /// Below everything that was given back while somebody reads: it may not be in what is read.
+    given_back: Lsn,
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
@@ -116,8 +120,10 @@ impl Group {
             settling: VecDeque::new(),
             behind: false,
             fetched_to: Lsn::ZERO,
-            given_back: None,
             fetcher: None,
+            fetcher_yields: false,
+            turned_away: Vec::new(),
+            given_back: Lsn::ZERO,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
             gone: Lsn::ZERO,
@@ -228,20 +234,26 @@ impl Group {
         }
     }
 
-    /// Begins to read what nobody has in hand, for `slot`, oldest first. It ends with [`Group::end_fetch`], or
-    /// with the member. When there is nothing to read the group is no longer behind, unless something is still
+    /// Begins to read what nobody has in hand, for `slot`, oldest first. It ends with [`Group::end_fetch`], with
+    /// the member, or when another one begins after [`Group::yield_fetch`]. When there is nothing to read the group is no longer behind, unless something is still
     /// on its way to the disk.
     pub fn begin_fetch(&self, slot: &Slot, durable: Lsn) -> Fetch {
         let Some(queue) = self.durable.get() else { return Fetch::Nothing };
         let mut members = self.members.lock();
         members.forget_settled(durable);
-        if !members.behind || members.fetcher.is_some() || !members.has(slot) {
+        if !members.behind || !members.has(slot) {
+            return Fetch::Nothing;
+        }
+        if members.fetcher.is_some() && !members.fetcher_yields {
+            if !members.turned_away.contains(&slot.id) {
+                members.turned_away.push(slot.id);
+            }
             return Fetch::Nothing;
         }
         let after = members.fetched_to;
         if queue.backlog.may_have(after, durable) {
-            members.fetcher = Some(slot.id);
-            members.given_back = None;
+            (members.fetcher, members.fetcher_yields) = (Some(slot.id), false);
+            members.given_back = Lsn(u64::MAX);
             let in_hand = members.in_hand.keys().copied().filter(|lsn| *lsn > after).collect();
             return Fetch::Read { recipient: queue.recipient, after, in_hand };
         }
@@ -249,27 +261,41 @@ impl Group {
             return Fetch::WaitFor(members.last_pushed);
         }
         members.behind = false;
-        members.floor = durable;
+        // Another member may have read with a later watermark.
+        members.floor = members.floor.max(durable);
         Fetch::Nothing
     }
 
-    /// What was read goes into the hand of `slot`, with the subscription it has. `None` when it
-    /// is a member no more: then it is for the others.
+    /// What was read goes into the hand of `slot`, with the subscription it has. `None` when it is a member no
+    /// more, or another one reads instead: then it is for the others.
     pub fn end_fetch(&self, slot: &Slot, page: Page) -> Option<(Subscription, Vec<Stored>)> {
         let (mut members, mut touched) = (self.members.lock(), Touched::default());
         members.fetcher.take_if(|fetcher| *fetcher == slot.id)?;
         let subscription = members.list.iter().find(|member| member.slot.id == slot.id)?.subscription;
-        // But for what was given back meanwhile: it was in somebody's hand when the reading began.
-        let given_back = members.given_back.take().map_or(page.cursor, |lsn| Lsn(lsn.0 - 1));
-        members.fetched_to = page.cursor.min(given_back);
+        // What was given back meanwhile comes again.
+        members.fetched_to = page.cursor.min(members.given_back);
+        members.floor = members.floor.max(page.cursor);
         let mut taken = page.messages;
         taken.retain(|stored| !members.in_hand.contains_key(&stored.lsn));
         members.in_hand.extend(taken.iter().map(|stored| (stored.lsn, slot.id)));
-        // Others may have come for the rest while this one was reading.
-        members.ring_one(&mut touched);
+        // The rest is for those who came while this one was reading.
+        if !members.ring_turned_away(&mut touched) {
+            members.ring_one(&mut touched);
+        }
         drop(members);
         touched.ring();
         Some((subscription, taken))
+    }
+
+    /// A member that has begun to read cannot take anything for now: until it does, another one may read instead.
+    pub fn yield_fetch(&self, slot: &Slot) {
+        let (mut members, mut touched) = (self.members.lock(), Touched::default());
+        if members.fetcher == Some(slot.id) && !members.fetcher_yields {
+            members.fetcher_yields = true;
+            members.ring_turned_away(&mut touched);
+        }
+        drop(members);
+        touched.ring();
     }
 
     /// The numbers that somebody has in hand, for whoever reads the rest to give it up. What is settled is not
@@ -337,9 +363,10 @@ impl Group {
         members.fetcher.take_if(|fetcher| *fetcher == slot.id);
         let gone = members.in_hand.extract_if(|lsn, holder| *holder == slot.id && !keeps.contains(lsn));
         if let Some(first) = gone.map(|(lsn, _)| lsn).min() {
+            let before = Lsn(first.0 - 1);
             members.behind = true;
-            members.fetched_to = members.fetched_to.min(Lsn(first.0 - 1));
-            members.given_back = Some(members.given_back.map_or(first, |known| known.min(first)));
+            members.fetched_to = members.fetched_to.min(before);
+            members.given_back = members.given_back.min(before);
         }
         if members.behind {
             members.ring_all(touched);
@@ -361,6 +388,14 @@ impl Group {
     pub(super) fn has_in_hand(&self, slot: &Slot) -> bool {
         let members = self.members.lock();
         members.unstored.has(slot.id) || members.in_hand.values().any(|holder| *holder == slot.id)
+    }
+
+    /// Whether there is something to let go of.
+    pub(super) fn has_left_behind(&self, slot: &Slot, keeps: &[Lsn]) -> bool {
+        let members = self.members.lock();
+        let mut in_hand = members.in_hand.iter();
+        let is_left = |(lsn, holder): (&Lsn, &u64)| *holder == slot.id && !keeps.contains(lsn);
+        members.fetcher == Some(slot.id) || in_hand.any(is_left)
     }
 
     pub(super) fn is_owner(&self, owner: RecipientNo) -> bool {
@@ -465,6 +500,14 @@ impl Members {
     /// Wakes everyone who is online: one that is woken alone may be one that cannot take anything.
     fn ring_all(&self, touched: &mut Touched) {
         touched.links.extend(self.list.iter().filter_map(|member| member.slot.link()));
+    }
+
+    /// Wakes everyone who came to read while somebody else did. False when nobody has.
+    fn ring_turned_away(&mut self, touched: &mut Touched) -> bool {
+        let came = std::mem::take(&mut self.turned_away);
+        let members = self.list.iter().filter(|member| came.contains(&member.slot.id));
+        touched.links.extend(members.filter_map(|member| member.slot.link()));
+        !came.is_empty()
     }
 
     /// Wakes a member that is online, so that it fetches.

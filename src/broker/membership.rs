@@ -10,9 +10,9 @@ use super::publish::Routed;
 use super::slot::Touched;
 use super::unstored::{self, Held};
 use super::{Broker, Link, Mode, PublishContext, Slot, Subscription};
-use crate::record::{Change, Lsn, Message, RecipientNo, SubscriptionIds};
+use crate::record::{Change, ExchangeState, Lsn, Message, RecipientNo, SubscriptionIds};
 use crate::session::{Claim, Session};
-use crate::store::SubmitError;
+use crate::store::{Progress, SubmitError};
 
 impl Broker {
     /// The group of this name, which is made when there is none.
@@ -95,6 +95,23 @@ impl Broker {
                 slot.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
             }
         }
+    }
+
+    /// A connection has taken a session up, and has nothing in hand yet. One before it that was too slow to leave
+    /// has given nothing back: what the session has in hand of its groups goes to other members, but for QoS 2 that
+    /// has begun and goes on with `progress`.
+    pub(super) fn release_left_behind(&self, slot: &Slot, progress: &Progress) {
+        let mut touched = Touched::default();
+        for group in slot.groups() {
+            let Some(owner) = group.durable().map(|durable| durable.recipient) else { continue };
+            let begun = progress.exchanges.values().filter(|exchange| exchange.owner == owner);
+            let begun = begun.filter(|exchange| exchange.state != ExchangeState::AwaitingPuback);
+            let keeps: Vec<_> = begun.map(|exchange| exchange.lsn).collect();
+            if group.has_left_behind(slot, &keeps) {
+                group.let_go(slot, &keeps, &mut touched);
+            }
+        }
+        touched.ring();
     }
 
     /// A connection has given its seat back. QoS 2 that it had begun stays with a session that goes on, and goes

@@ -89,6 +89,8 @@ pub(super) struct SlotInner {
     hand: Lsn,
     /// What is owed up to here, and was not in hand, was given up.
     gone: Lsn,
+    /// With this number that is durable: until then it can be read.
+    gone_at: Lsn,
     /// With this number everything that a connection which has left had to say is durable.
     told_at: Lsn,
     /// Up to here everything was read from the store: what is pushed later with such a number was seen.
@@ -226,6 +228,7 @@ impl Slot {
             framed: Lsn::ZERO,
             hand: Lsn::ZERO,
             gone: Lsn::ZERO,
+            gone_at: Lsn::ZERO,
             told_at: Lsn::ZERO,
             floor: Lsn::ZERO,
             parked: false,
@@ -266,7 +269,7 @@ impl Slot {
         // A claim of a shared group is the group's to look after.
         let number = delivery.claim.as_ref().filter(|claim| Some(claim.owner) == own).map(|claim| claim.lsn);
         let pushed = match (inner.mode, number) {
-            (Mode::Live, Some(lsn)) if lsn <= inner.floor => return Pushed::Kept,
+            (Mode::Live, Some(lsn)) if lsn <= inner.floor.max(inner.gone) => return Pushed::Kept,
             (Mode::Live, _) | (Mode::Backlog, None) => {
                 inner.push_frame(delivery, bytes_max, number.is_some())
             }
@@ -333,14 +336,14 @@ impl Slot {
     }
 
     /// Gives up what is owed up to `last` and is not in hand, by records that `submit` submits: it is told
-    /// above which number that is. Frames that were not taken yet are read back from the store, without what is
+    /// above which number that is, and gives the last record. Frames that were not taken yet are read back from the store, without what is
     /// given up. Does nothing when the connection is another one by now.
-    pub(super) fn let_go_above<R>(
+    pub(super) fn let_go_above<E>(
         &self,
         seen: &Untouched,
         last: Lsn,
-        submit: impl FnOnce(Lsn) -> R,
-    ) -> Option<R> {
+        submit: impl FnOnce(Lsn) -> Result<Lsn, E>,
+    ) -> Option<Result<(), E>> {
         let mut inner = self.inner.lock();
         let is_same = inner.epoch == seen.epoch && inner.link.is_some() == seen.online;
         let above = if seen.online { inner.hand } else { Lsn::ZERO };
@@ -349,7 +352,7 @@ impl Slot {
         }
         inner.retreat(self.durable.as_ref()?.recipient);
         inner.gone = inner.gone.max(last);
-        let submitted = submit(above);
+        let submitted = submit(above).map(|record| inner.gone_at = inner.gone_at.max(record));
         let link = inner.link.clone();
         drop(inner);
         link.into_iter().for_each(|link| link.bell.ring());
@@ -379,15 +382,16 @@ impl Slot {
         inner.parked
     }
 
-    /// Goes live when the connection has read everything up to `durable` from the store, and nothing later
-    /// was put here meanwhile. Otherwise gives the number to wait for.
+    /// Goes live when the connection has read everything up to `durable` from the store, nothing later was put
+    /// here meanwhile, and what was given up cannot be read any more. Otherwise gives the number to wait for.
     pub fn go_live(&self, durable: Lsn) -> Result<(), Lsn> {
         let mut inner = self.inner.lock();
         if inner.mode != Mode::Backlog {
             return Ok(());
         }
-        if inner.last_pushed > durable {
-            return Err(inner.last_pushed);
+        let awaited = inner.last_pushed.max(inner.gone_at);
+        if awaited > durable {
+            return Err(awaited);
         }
         inner.mode = Mode::Live;
         inner.floor = durable;

@@ -1,5 +1,6 @@
 //! Interleavings that were broken once, played step by step.
 
+mod fetching;
 mod give_up;
 mod interleavings;
 mod rules;

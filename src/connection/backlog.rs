@@ -206,6 +206,14 @@ impl Connection {
         Ok(false)
     }
 
+    /// While messages wait here for the client or the socket, no page is taken: those who could take what is being
+    /// read of a group must not wait with them.
+    pub(super) fn let_others_fetch(&self) {
+        if let Some(PendingPage { purpose: Purpose::Shared(group, ..), .. }) = &self.backlog.page {
+            group.yield_fetch(&self.slot);
+        }
+    }
+
     /// Takes what was fetched, unless the client has unsubscribed meanwhile.
     fn take_shared(&mut self, group: &Group, owner: RecipientNo, page: Page) {
         let Some((subscription, taken)) = group.end_fetch(&self.slot, page) else { return };

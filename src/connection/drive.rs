@@ -173,7 +173,9 @@ impl Connection {
         if let Some(entry) = self.session.reply_waits_with() {
             entry.ring_when_complete(&self.link.bell);
         }
-        if self.takes_frames() && !self.slot.park() {
+        if !self.takes_frames() {
+            self.let_others_fetch();
+        } else if !self.slot.park() {
             return Ok(false);
         }
         self.poll_timer(cx, now)

@@ -377,8 +377,9 @@ impl State {
         registry: &Registry,
         number: RecipientNo,
     ) -> Result<(), StoreError> {
-        let Some(recipient) = self.recipients.remove(&number) else { return Ok(()) };
+        // Also of one that was never opened.
         registry.forget(number);
+        let Some(recipient) = self.recipients.remove(&number) else { return Ok(()) };
         tables.sessions.remove(number.0)?;
         tables.progress.remove(number.0)?;
         let range = (number.0, "")..(number.0 + 1, "");
@@ -386,6 +387,10 @@ impl State {
         if let Some(name) = &recipient.name {
             remove_if(&mut tables.groups, name, number)?;
             remove_if(&mut tables.routes, name, number)?;
+        }
+        // It may be long until the sweep comes to it.
+        if recipient.indexed != recipient.counted {
+            self.chunks.write_counts(tables, number, recipient.indexed)?;
         }
         self.sweeps.push_back(Sweep {
             recipient: number,

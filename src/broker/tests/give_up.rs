@@ -5,7 +5,7 @@ use crate::broker::give_up::Queue;
 use crate::codec::PacketId as Id;
 use crate::record::{Exchange, ExchangeState, Record, SessionDelta};
 use crate::session::Durable;
-use crate::store::Page;
+use crate::store::{Page, SubmitError};
 
 /// The oldest go when there are more than two.
 fn drops_oldest() -> World {
@@ -58,6 +58,11 @@ impl Client {
     }
 }
 
+/// Stands in for records.
+fn submitted(above: Lsn) -> Result<Lsn, SubmitError> {
+    Ok(above)
+}
+
 fn numbers(page: &Page) -> Vec<Lsn> {
     page.messages.iter().map(|stored| stored.lsn).collect()
 }
@@ -106,11 +111,15 @@ async fn what_a_connection_takes_meanwhile_is_its_own_and_the_rest_is_not() {
     let mut first = Page { cursor: two, ..page };
     first.messages.truncate(2);
     slot.take_in_hand(&mut first);
-    let given_up_above = slot.let_go_above(&seen, three, |above| above);
+    let mut above_what = Lsn::ZERO;
+    let given_up = slot.let_go_above(&seen, three, |above| {
+        above_what = above;
+        submitted(above)
+    });
     slot.take_in_hand(&mut second);
     let taken = (numbers(&first), numbers(&second));
-    assert_eq!((taken, given_up_above), ((vec![one, two], vec![four]), Some(two)));
-    assert_eq!(slot.let_go_above(&seen, four, |above| above), None, "it has taken everything");
+    assert_eq!((taken, given_up, above_what), ((vec![one, two], vec![four]), Some(Ok(())), two));
+    assert_eq!(slot.let_go_above(&seen, four, submitted), None, "it has taken everything");
 }
 
 #[tokio::test]
@@ -124,11 +133,11 @@ async fn what_was_seen_before_another_connection_came_is_looked_at_again() {
     let seen = slot.untouched(durable).unwrap();
     world.leave(&here, Departure::default());
     assert!(slot.untouched(durable).is_none(), "what it had to say last is not durable");
-    assert_eq!(slot.let_go_above(&seen, one, |_| ()), None);
+    assert_eq!(slot.let_go_above(&seen, one, submitted), None);
     world.settle().await;
     let seen = slot.untouched(world.broker.store.watermark()).unwrap();
     let back = world.attach("here").await;
-    assert_eq!(back.attachment.slot.let_go_above(&seen, one, |_| ()), None);
+    assert_eq!(back.attachment.slot.let_go_above(&seen, one, submitted), None);
 }
 
 #[tokio::test]

@@ -167,3 +167,31 @@ fn what_does_not_fit_together_is_told() {
     HARMS.iter().for_each(|(harm, expected)| assert_found(1 << 20, *harm, expected));
     INDEX_HARMS.iter().for_each(|(harm, expected)| assert_found(1, *harm, expected));
 }
+
+/// What is written down of somebody who is gone is right also while the sweep is busy with another: a backup that
+/// is made then has to be one that can be restored.
+#[test]
+fn counts_are_right_while_what_the_gone_were_owed_is_let_go() {
+    let settings = StoreSettings { commit_interval: Duration::from_hours(1), ..SETTINGS };
+    // Commits when it comes.
+    let filler = || publication(&vec![0; settings.batch_bytes_max], &[]);
+    let (store, _) = open_on(&Disk::default(), &settings).unwrap();
+    let (one, other) = (store.new_recipient().0, store.new_recipient().0);
+    submit(&store, Record::of([opened(one, 1), opened(other, 1)]));
+    let first = submit(&store, publication(b"x", &[one, other]));
+    (0..9_000).for_each(|_| {
+        submit(&store, publication(b"x", &[one, other]));
+    });
+    (0..8).for_each(|_| {
+        write(&store, filler());
+    });
+    assert_eq!(problems(&store.database), [""; 0]);
+    let settled = Change::Settled(other, vec![first]);
+    submit(&store, Record::of([settled, Change::Discarded(one), Change::Discarded(other)]));
+    for _ in 0..8 {
+        write(&store, filler());
+        assert_eq!(problems(&store.database), [""; 0]);
+    }
+    assert_eq!(store.messages(), (0, 0));
+    store.close();
+}
