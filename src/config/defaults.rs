@@ -48,7 +48,7 @@ impl Default for StoreConfig {
             path: PathBuf::from("data"),
             commit_interval: Duration::ZERO,
             cache_size: 64 * MIB,
-            batch_bytes_max: MIB,
+            batch_bytes_max: 4 * MIB,
             queue_bytes_max: 64 * MIB,
             free_space_min: 256 * MIB,
             clock_grace: Duration::from_hours(1),

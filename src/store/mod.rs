@@ -19,6 +19,7 @@ mod indexing;
 mod metrics;
 mod notices;
 mod overlay;
+mod patience;
 mod pending;
 mod queue;
 mod read;

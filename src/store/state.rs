@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) stored: Arc<Occupancy>,
     /// Whose progress the batch has changed.
     dirty: Vec<RecipientNo>,
+    /// Recent deliveries that were settled.
+    settled: usize,
     /// Whether the batch has changed the dead letters.
     letters_changed: bool,
     /// The row in the making: one buffer for all.
@@ -110,6 +112,11 @@ impl State {
             tables.set_meta_number(key::DEAD_LETTER_BYTES, registry.dead_letters.get().1)?;
         }
         self.write_progress(tables)
+    }
+
+    /// How many recent deliveries were settled since the last call.
+    pub(super) fn take_settled(&mut self) -> usize {
+        std::mem::take(&mut self.settled)
     }
 
     /// Whether there is something to do without new records.
@@ -418,6 +425,7 @@ impl State {
         if !recipient.backlog.remove_recent(lsn) {
             return Ok(());
         }
+        self.settled += 1;
         let backlog = Arc::clone(&recipient.backlog);
         // With the row of a message for one, its settlement is told. While ranges stand they are kept whole.
         if self.shared.has_recent(lsn) || !recipient.progress.settled.is_empty() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, WriteTransaction};
 use smallvec::SmallVec;
 
+use super::patience::{PATIENCE, Patience};
 use super::queue::{Batch, Entry};
 use super::state::State;
 use super::tables::{Tables, key};
@@ -19,11 +20,6 @@ use crate::record::{Leg, Lsn};
 /// Record numbers are reserved on disk this many at a time. Each start begins a new block, so that a number
 /// is never used twice, whatever a crash has forgotten.
 pub(super) const NUMBERS_RESERVED: u64 = 1 << 24;
-
-/// How long records may wait to be struck out, while most of them are. Whoever is acknowledged by that does not
-/// wait so long; whoever is not waits a little longer than for a busy commit. Under load a message is some
-/// milliseconds on its way to a subscriber and back.
-const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Above every number.
 const LAST: Lsn = Lsn(u64::MAX);
@@ -69,7 +65,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _guard = PanicGuard(Arc::clone(&self.shared));
         let mut last_commit = Instant::now();
-        let mut is_patient = false;
+        let mut patience = Patience::default();
         // Up to here records were waited for.
         let mut waited = Lsn::ZERO;
         loop {
@@ -78,7 +74,7 @@ impl Writer {
                 self.shared.queue.linger(last_commit + self.commit_interval, bytes_max);
             }
             let has_work = self.state.has_work();
-            let is_waiting = is_patient && !has_work;
+            let is_waiting = patience.is_on() && !has_work;
             if is_waiting && waited <= self.shared.watermark.get() {
                 waited = self.shared.queue.patience(PATIENCE);
             }
@@ -87,7 +83,7 @@ impl Writer {
             last_commit = Instant::now();
             match self.begin(&batch).and_then(|commit| self.finish(commit)) {
                 Ok(committed) => {
-                    is_patient = committed.skipped * 2 > batch.entries.len();
+                    patience.judge(batch.entries.len(), committed.skipped, self.state.take_settled());
                     self.announce(&committed);
                 }
                 Err(error) => return self.shared.fail(&error),
