@@ -227,10 +227,6 @@ impl History {
         open.for_each(|message| message.may_be_refused = true);
     }
 
-    pub fn is_disk_full(&self) -> bool {
-        self.is_disk_full
-    }
-
     /// The process has ended, and what it published was not on disk.
     pub fn will_may_come_again(&mut self, number: usize) {
         self.messages[number].sends += 1;

@@ -48,8 +48,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Seeds that every run plays, unless it is told otherwise.
 const SEEDS: u64 = 300;
 
-/// Seeds that have failed once.
-const FAILED_ONCE: &[u64] = &[];
+/// Seeds that have failed once: a publisher was told 0x95 when the store had failed; a retained message that did not
+/// fit closed its subscriber; a group forgot what was given back while another member read.
+const FAILED_ONCE: &[u64] = &[37, 173, 101_020];
 
 /// So many are told of at most.
 const FAILURES_MAX: usize = 10;

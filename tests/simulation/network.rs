@@ -37,6 +37,8 @@ struct Wires {
     end: Option<End>,
     /// The broker has closed its end, or is gone.
     is_left: bool,
+    /// It was the broker that ended the connection, and not the client.
+    is_shut: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -67,10 +69,12 @@ impl Pipe {
         !wires.rising.is_empty() || !wires.falling.is_empty()
     }
 
-    /// Whether the broker has seen everything that was sent.
-    pub fn was_read(&self) -> bool {
+    /// Whether the broker has heard everything that was sent. What comes after it has ended the connection itself it
+    /// throws away.
+    pub fn was_heard(&self) -> bool {
         let wires = self.0.lock();
-        wires.rising.is_empty() && wires.risen.is_empty() && wires.end != Some(End::Reset)
+        let was_read = wires.rising.is_empty() && wires.risen.is_empty() && wires.end != Some(End::Reset);
+        was_read && !wires.is_shut
     }
 
     /// Lets bytes arrive at the broker, so many at most; gives how many.
@@ -173,7 +177,8 @@ impl AsyncWrite for BrokerEnd {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().is_left = true;
+        let mut wires = self.0.lock();
+        (wires.is_left, wires.is_shut) = (true, true);
         Poll::Ready(Ok(()))
     }
 }

@@ -83,9 +83,9 @@ const UNKNOWN: u64 = u64::MAX;
 impl Connection {
     /// It has ended and was never seen to have the session.
     fn judge_unseated(&self, now: u64, history: &mut History) -> Verdict {
-        let Some(will) = self.will.filter(|_| !self.is_accepted) else { return Ok(()) };
-        if self.expiry == 0 {
-            // It may have come and gone within one turn.
+        let Some(will) = self.will else { return Ok(()) };
+        if self.expiry == 0 || self.is_accepted {
+            // It may have come and gone within one turn, or after one that had not left in time.
             history.will_not_before(will.number, now);
             return Ok(());
         }
@@ -209,8 +209,7 @@ impl Sessions {
             // One that begins anew may wait already, and publishes it at once.
             let is_followed = self.connections.values().any(|known| known.client == client && known.is_clean);
             history.will_not_before(will.number, if is_followed { now } else { now + will.waits });
-            // Where there is no room a 3.1.1 client may be closed for what it has published before its DISCONNECT.
-            if said_goodbye && pipe.was_read() && !history.is_disk_full() {
+            if said_goodbye && pipe.was_heard() {
                 self.fates.push((last, will.number, Fate::Cancelled));
                 history.will_is_void(will.number)?;
             } else if expiry == 0 && will.is_certain {
