@@ -208,7 +208,10 @@ async fn a_queue_that_cannot_give_up_fast_enough_drops_the_newest() {
     let owed = away.queue().backlog.count();
     assert!((4098..4198).contains(&owed), "{owed}");
     assert_eq!(world.broker.store.dead_letters().0, 4200 - owed);
-    world.look_at(away.queue()).await;
+    // As the task does: a look ends where what it reads is not on disk yet.
+    while world.broker.look_at(away.queue().recipient).is_some() {
+        world.settle().await;
+    }
     assert_eq!((away.queue().backlog.count(), world.broker.store.dead_letters().0), (2, 4198));
 }
 
