@@ -30,3 +30,8 @@ pub mod transport;
 // Floor 6: what a person starts.
 pub mod cli;
 pub mod server;
+
+/// Tests of everything together, on a machine that is simulated.
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;

@@ -1,7 +1,9 @@
 //! The one clock: it begins with the wall time of the start and goes on with elapsed time, so that it never
 //! jumps. And the judgement whether that wall time can be right.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::record::UnixMillis;
 
@@ -41,6 +43,10 @@ impl Clock {
 
 /// What the machine's wall clock says.
 pub fn wall_time() -> UnixMillis {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::WALL_TIME.get() {
+        return simulated;
+    }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
 }
@@ -95,6 +101,19 @@ impl Beginning {
             },
             doubt => Self { at: newest.plus(UNWRITTEN), last_behind: behind, behind, doubt },
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod simulated {
+    //! The wall clock of a simulated machine; each thread has its own.
+
+    use std::cell::Cell;
+
+    use crate::record::UnixMillis;
+
+    thread_local! {
+        pub(crate) static WALL_TIME: Cell<Option<UnixMillis>> = const { Cell::new(None) };
     }
 }
 

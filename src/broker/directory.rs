@@ -15,7 +15,7 @@ use super::{Broker, DurableSlot, Link, Mode, Slot};
 use crate::codec::ReasonCode;
 use crate::record::{Change, Epoch, Record, SessionOpened, UnixMillis, WillRecord};
 use crate::session::{Durable, Terms};
-use crate::store::{Progress, SubmitError};
+use crate::store::{Progress, SubmitError, beside};
 
 /// What a connection asks for after its CONNECT was accepted.
 #[derive(Debug)]
@@ -357,7 +357,7 @@ impl Broker {
             return Ok(None);
         }
         let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.progress(recipient)).await;
+        let read = beside(move || store.progress(recipient)).await;
         match read {
             Ok(Ok(progress)) => Ok(Some(progress)),
             Ok(Err(error)) => {

@@ -47,6 +47,8 @@ use parking_lot::Mutex;
 
 pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
+#[cfg(test)]
+pub(crate) use clock::simulated::WALL_TIME;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};

@@ -156,6 +156,8 @@ impl Broker {
         let (mut outcome, mut expired) = (Ok(()), Vec::new());
         let bytes_max = self.limits.outbox_bytes;
         let mut authors = Authors { broker: self, last: None };
+        // What does not fit is visited again, behind the topic before it.
+        let (mut before, mut waits) = (scan.cursor.clone().unwrap_or_default(), false);
         let cursor = self.retained.scan(&scan.filter, scan.cursor.as_deref(), CHUNK, |topic, retained| {
             let message = &retained.message;
             let allowed = TopicName::parse(topic, u16::MAX)
@@ -163,6 +165,10 @@ impl Broker {
             if self.is_expired(message, now) {
                 expired.push(topic.to_owned());
             } else if allowed {
+                waits = !slot.has_room_for(message, scan.subscription.options.qos, bytes_max);
+                if waits {
+                    return false;
+                }
                 match self.push_retained(
                     slot,
                     &self.store.timeline().current(message.clone()),
@@ -173,10 +179,16 @@ impl Broker {
                     Err(error) => outcome = Err(error),
                 }
             }
+            before.clear();
+            before.push_str(topic);
             outcome.is_ok() && slot.has_room_for_retained(bytes_max)
         });
         outcome?;
         self.remove_expired(&expired, now)?;
+        if waits {
+            scan.cursor = Some(before).filter(|topic| !topic.is_empty());
+            return Ok(Some(scan));
+        }
         scan.cursor = cursor;
         Ok(Some(scan).filter(|scan| scan.cursor.is_some()))
     }

@@ -14,7 +14,7 @@ use super::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering};
 use super::turn::Room;
 use super::{Bell, Group, Memory, MemoryShare};
 use crate::codec::{Qos, ReasonCode, SubscribeOptions};
-use crate::record::{Addressee, Epoch, Lsn, RecipientNo, UnixMillis, WillRecord};
+use crate::record::{Addressee, Epoch, Lsn, Message, RecipientNo, UnixMillis, WillRecord};
 use crate::session::Delivery;
 use crate::store::{Backlog, Page};
 use crate::topic::SubscriptionFilter;
@@ -419,9 +419,24 @@ impl Slot {
         inner.outbox_bytes <= bytes_max / 2 && (inner.mode == Mode::Live || owed < RETAINED_OWED_MAX)
     }
 
+    /// Whether a retained message can be handed over without being lost: it fits into the outbox, or the store owes
+    /// it to the session.
+    pub(super) fn has_room_for(&self, message: &Message, qos: Qos, bytes_max: usize) -> bool {
+        let is_owed = self.durable.is_some() && qos.min(message.head().qos) > Qos::AtMostOnce;
+        let inner = self.inner.lock();
+        is_owed || inner.outbox.is_empty() || inner.outbox_bytes + Delivery::size_of(message) <= bytes_max
+    }
+
     /// The shared groups that the session takes part in.
     pub fn groups(&self) -> Vec<Arc<Group>> {
         self.inner.lock().groups.clone()
+    }
+
+    /// Messages in the outbox, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.outbox.len(), inner.outbox_bytes)
     }
 
     /// How the connection is reached, when there is one.

@@ -183,7 +183,7 @@ impl World {
         };
         let skip = |lsn: Lsn| in_hand.contains(&lsn);
         let page = self.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
-        let (_, taken) = group.end_fetch(slot, after, page).unwrap();
+        let (_, taken) = group.end_fetch(slot, page).unwrap();
         taken.into_iter().map(|stored| stored.lsn).collect()
     }
 }
@@ -225,6 +225,29 @@ async fn one_member_reads_at_a_time_and_what_it_does_not_take_goes_to_another() 
     assert_eq!(world.fetch(&group, &other), [], "one reads it already");
     group.let_go(slot, &[first], &mut touched);
     assert_eq!(world.fetch(&group, &other), [second]);
+}
+
+/// It was left out when the reading began, and a cursor that did not move said nothing of it.
+#[tokio::test]
+async fn what_is_given_back_while_another_member_reads_is_read_again() {
+    let world = World::new();
+    let (one, other) = (world.attach("one").await, world.attach("other").await);
+    [&one, &other].into_iter().for_each(|client| world.subscribe(client, "$share/g/a"));
+    let first = world.publish(&one, b"1").await;
+    let group = world.broker.group("$share/g/a");
+    // In the hand of one, from before a restart.
+    group.holds(&one.attachment.slot, first);
+    let second = world.publish(&one, b"2").await;
+    let durable = world.broker.store.watermark();
+    let Fetch::Read { recipient, after, in_hand } = group.begin_fetch(&other.attachment.slot, durable) else {
+        panic!("there is something to read")
+    };
+    let skip = |lsn: Lsn| in_hand.contains(&lsn);
+    let page = world.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
+    group.let_go(&one.attachment.slot, &[], &mut Touched::default());
+    let (_, taken) = group.end_fetch(&other.attachment.slot, page).unwrap();
+    assert!(taken.iter().map(|stored| stored.lsn).eq([second]));
+    assert_eq!(world.fetch(&group, &other), [first]);
 }
 
 #[tokio::test]

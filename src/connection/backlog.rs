@@ -18,10 +18,10 @@ use crate::broker::{Fetch, Group, Mode};
 use crate::codec::ReasonCode;
 use crate::record::{Exchange, Lsn, RecipientNo, UnixMillis};
 use crate::session::{Claim, Close, Delivery, Outgoing};
-use crate::store::{Page, Store, StoreError, Stored};
+use crate::store::{Page, Store, StoreError, Stored, beside};
 
-/// Messages that one page holds at most.
-const PAGE_MAX: usize = 256;
+/// Messages that one page holds at most; few in tests, so that pages end everywhere.
+const PAGE_MAX: usize = if cfg!(test) { 3 } else { 256 };
 
 /// Where the reading of the backlog is.
 #[derive(Debug, Default)]
@@ -57,8 +57,8 @@ enum Purpose {
     Resend(Exchange),
     /// The session's own backlog.
     Own(RecipientNo),
-    /// A shared group's, after a number.
-    Shared(Arc<Group>, RecipientNo, Lsn),
+    /// A shared group's.
+    Shared(Arc<Group>, RecipientNo),
 }
 
 impl BacklogReader {
@@ -140,7 +140,7 @@ impl Connection {
                 }
                 self.frames.extend(page.messages.into_iter().map(|stored| delivery(stored, owner)));
             }
-            Purpose::Shared(group, owner, after) => self.take_shared(&group, owner, after, page),
+            Purpose::Shared(group, owner) => self.take_shared(&group, owner, page),
         }
         Ok(true)
     }
@@ -196,7 +196,7 @@ impl Connection {
                     self.backlog.waits_for = Some(waits_for);
                 }
                 Fetch::Read { recipient, after, in_hand } => {
-                    self.read_page(Purpose::Shared(group, recipient, after), move |store| {
+                    self.read_page(Purpose::Shared(group, recipient), move |store| {
                         store.read_after(recipient, (after, watermark), max, |lsn| in_hand.contains(&lsn))
                     });
                     return Ok(true);
@@ -215,8 +215,8 @@ impl Connection {
     }
 
     /// Takes what was fetched, unless the client has unsubscribed meanwhile.
-    fn take_shared(&mut self, group: &Group, owner: RecipientNo, after: Lsn, page: Page) {
-        let Some((subscription, taken)) = group.end_fetch(&self.slot, after, page) else { return };
+    fn take_shared(&mut self, group: &Group, owner: RecipientNo, page: Page) {
+        let Some((subscription, taken)) = group.end_fetch(&self.slot, page) else { return };
         for stored in taken {
             let mut delivery = delivery(stored, owner);
             delivery.qos = delivery.qos.min(subscription.options.qos);
@@ -232,7 +232,7 @@ impl Connection {
         read: impl FnOnce(&Store) -> Result<Page, StoreError> + Send + 'static,
     ) {
         let store = self.context.broker.store.clone();
-        let read = tokio::task::spawn_blocking(move || read(&store));
+        let read = beside(move || read(&store));
         self.backlog.page = Some(PendingPage { purpose, read });
     }
 }

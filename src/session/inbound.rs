@@ -182,6 +182,11 @@ impl Session {
     /// [MQTT-3.3.5-2]; anything else would be a promise that is not kept, so the connection ends.
     fn refusal(&self, qos: Qos, reason: ReasonCode) -> Result<ReasonCode, Close> {
         match (self.version, reason) {
+            // The store has failed. That is for the next connection to try again, and no acknowledgement may say
+            // otherwise: none has a reason code for it.
+            (_, ReasonCode::ServerUnavailable) if qos > Qos::AtMostOnce => {
+                Err(Close::because(reason, "the store has failed"))
+            }
             (Version::V5, _) | (_, ReasonCode::NotAuthorized) => Ok(reason),
             _ if qos == Qos::AtMostOnce => Ok(reason),
             _ => Err(Close::because(reason, "the message was refused")),

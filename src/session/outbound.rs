@@ -36,7 +36,12 @@ pub struct Delivery {
 impl Delivery {
     /// Bytes that the delivery occupies while it waits, its share of the message included.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.message.size()
+        Self::size_of(&self.message)
+    }
+
+    /// As [`Delivery::size`], for a message that is to become one.
+    pub fn size_of(message: &Message) -> usize {
+        size_of::<Self>() + message.size()
     }
 }
 
@@ -83,8 +88,8 @@ pub(super) struct Outbound {
     held: VecDeque<Held>,
     /// Exchanges an earlier connection began and this one has to repeat.
     resends: VecDeque<Exchange>,
-    /// What was published before this may have been sent by a connection that did not end in order.
-    doubtful_before: UnixMillis,
+    /// Messages with lower numbers may have been sent by a connection that did not end in order.
+    doubtful_before: Lsn,
     aliases: OutboundAliases,
     /// PUBRELs that released nothing, and whose PUBCOMP has not come.
     pub(super) extra_releases: u16,
@@ -131,7 +136,7 @@ impl Outbound {
             window: terms.send_window,
             held: VecDeque::new(),
             resends: VecDeque::new(),
-            doubtful_before: UnixMillis::default(),
+            doubtful_before: Lsn::ZERO,
             aliases: OutboundAliases::new(terms.topic_alias_out),
             extra_releases: 0,
             settled: Vec::new(),
@@ -225,8 +230,8 @@ impl Outbound {
 
     /// A message that was read back may have been sent by a connection that did not end in order.
     fn is_doubtful(&self, delivery: &Delivery) -> bool {
-        let read_back = delivery.claim.as_ref().is_some_and(|claim| claim.entry.is_none());
-        read_back && delivery.message.head().published_at < self.doubtful_before
+        let read_back = delivery.claim.as_ref().filter(|claim| claim.entry.is_none());
+        read_back.is_some_and(|claim| claim.lsn < self.doubtful_before)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod backup;
 mod bell;
+mod beside;
 mod bytes;
 mod check;
 mod check_rows;
@@ -50,6 +51,9 @@ use tokio::sync::watch;
 
 pub use backup::{BackupProgress, backup};
 pub use bell::Bell;
+pub(crate) use beside::beside;
+#[cfg(test)]
+pub(crate) use beside::simulated::set_delay;
 pub use check::{Amount, CheckReport, Pin, PinKind, Space, check, check_file};
 pub use compact::{Compacted, compact};
 pub use error::{StoreError, SubmitError};
@@ -171,10 +175,23 @@ impl Store {
     }
 
     fn start(
+        opened: recover::Opened,
+        registry: Registry,
+        settings: &StoreSettings,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let (store, writer, recovered) = Self::assemble(opened, registry, settings);
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|e| StoreError::Failed(format!("no thread for the writer: {e}")))?;
+        *store.writer.lock() = Some(thread);
+        Ok((store, recovered))
+    }
+
+    /// A store, and its writer, which does not run yet.
+    fn assemble(
         mut opened: recover::Opened,
         mut registry: Registry,
         settings: &StoreSettings,
-    ) -> Result<(Self, Recovered), StoreError> {
+    ) -> (Self, writer::Writer, Recovered) {
         opened.state.recent_max = settings.recent_max;
         registry.messages = Arc::clone(&opened.state.stored);
         registry.next_recipient.store(opened.state.next_recipient, Ordering::Relaxed);
@@ -196,17 +213,15 @@ impl Store {
             commit_interval: settings.commit_interval,
             batch_bytes_max: settings.batch_bytes_max,
         };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run());
-        let thread = thread.map_err(|e| StoreError::Failed(format!("no thread for the writer: {e}")))?;
         let store = Self {
             shared,
             database: opened.database,
-            writer: Arc::new(Mutex::new(Some(thread))),
+            writer: Arc::default(),
             ids: opened.ids,
             secret: opened.secret,
             queue_bytes_max: settings.queue_bytes_max,
         };
-        Ok((store, opened.recovered))
+        (store, writer, opened.recovered)
     }
 
     /// Drawn when the database was made, and again when it is restored from a backup: with a message number it

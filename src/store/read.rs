@@ -130,9 +130,7 @@ impl Store {
     pub fn progress(&self, recipient: RecipientNo) -> Result<Progress, StoreError> {
         let table = self.database.begin_read()?.open_table(PROGRESS)?;
         let row = table.get(recipient.0)?;
-        let mut progress = row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))?;
-        progress.doubtful_before = self.timeline().counts_as(progress.doubtful_before);
-        Ok(progress)
+        row.map_or_else(|| Ok(Progress::default()), |row| rows::progress(row.value()))
     }
 
     /// When a message that is still owed was published. Blocks on the disk.

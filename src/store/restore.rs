@@ -11,7 +11,7 @@ use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use redb::{Database, ReadableTable as _, WriteTransaction};
 
@@ -20,7 +20,7 @@ use super::check::{CheckReport, check_file};
 use super::rows::{self, Progress};
 use super::tables::{Tables, key};
 use super::{FILE, Store, StoreError, StoreSettings, recover};
-use crate::record::{RecipientNo, UnixMillis};
+use crate::record::{Lsn, RecipientNo};
 
 /// Where the copy is made ready, in the data folder.
 const WORKSHOP: &str = "restore.new";
@@ -137,8 +137,8 @@ fn prepare(file: &Path, workshop: &Path) -> Result<PathBuf, StoreError> {
 fn mark(txn: &WriteTransaction) -> Result<(), StoreError> {
     let mut tables = Tables::open(txn)?;
     renew_id(&mut tables)?;
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let now = UnixMillis::default().plus(now);
+    // Every number that was given out until now.
+    let doubtful_before = Lsn(tables.meta_number(key::RESERVED)?.unwrap_or_default());
     let mut sessions = Vec::new();
     for row in tables.sessions.iter()? {
         let (number, row) = row?;
@@ -150,7 +150,7 @@ fn mark(txn: &WriteTransaction) -> Result<(), StoreError> {
         let known = tables.progress.get(number)?.map(|row| rows::progress(row.value())).transpose()?;
         let mut progress: Progress = known.unwrap_or_default();
         progress.inbound.clear();
-        progress.doubtful_before = now;
+        progress.doubtful_before = doubtful_before;
         let (mut session_row, mut progress_row) = (Vec::new(), Vec::new());
         rows::put_session(&mut session_row, &session);
         rows::put_progress(&mut progress_row, &progress);

@@ -70,9 +70,9 @@ pub struct Progress {
     pub exchanges: BTreeMap<u16, Exchange>,
     /// The packet identifier to continue with; 0 when none was used yet.
     pub next_packet_id: u16,
-    /// What was published before this may have been sent by a connection that did not end in order, without
-    /// a trace of it in here.
-    pub doubtful_before: UnixMillis,
+    /// Messages with lower numbers may have been sent by a connection that did not end in order, without a trace
+    /// of it in here. By number and not by time: the next start may have another clock.
+    pub doubtful_before: Lsn,
 }
 
 impl Progress {
@@ -246,7 +246,7 @@ pub(super) fn progress(bytes: &[u8]) -> Result<Progress, StoreError> {
         previous = last;
     }
     progress.next_packet_id = row.u16()?;
-    progress.doubtful_before = UnixMillis(row.varint()?);
+    progress.doubtful_before = Lsn(row.varint()?);
     for _ in 0..row.varint()? {
         progress.inbound.insert(row.u16()?);
     }

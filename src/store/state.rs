@@ -266,7 +266,7 @@ impl State {
                 recipient.session = Some(SessionRow::of((**opened).clone()));
                 self.write_session(tables, opened.recipient)?;
             }
-            Change::SessionClosed { .. } => self.close_session(tables, change)?,
+            Change::SessionClosed { .. } => self.close_session(tables, lsn, change)?,
             Change::Discarded(recipient) => self.discard(tables, registry, *recipient)?,
             Change::Subscribed(recipient, row) if self.recipients.contains_key(recipient) => {
                 self.row.clear();
@@ -331,14 +331,19 @@ impl State {
     }
 
     /// The connection of a session has ended, as a [`Change::SessionClosed`] says.
-    fn close_session(&mut self, tables: &mut Tables<'_>, change: &Change) -> Result<(), StoreError> {
-        let Change::SessionClosed { recipient, epoch, at, torn, .. } = change else { return Ok(()) };
+    fn close_session(
+        &mut self,
+        tables: &mut Tables<'_>,
+        lsn: Lsn,
+        change: &Change,
+    ) -> Result<(), StoreError> {
+        let Change::SessionClosed { recipient, epoch, torn, .. } = change else { return Ok(()) };
         let known = self.recipients.get_mut(recipient).filter(|known| known.epoch == *epoch);
         let Some(session) = known.and_then(|known| known.session.as_mut()) else { return Ok(()) };
         session.close(change);
         self.write_session(tables, *recipient)?;
         if *torn {
-            self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = *at);
+            self.with_session(*recipient, *epoch, |progress| progress.doubtful_before = lsn);
         }
         Ok(())
     }

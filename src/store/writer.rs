@@ -40,6 +40,26 @@ struct Taken<'a> {
     legs: SmallVec<[Leg; 1]>,
 }
 
+/// A commit in the making.
+pub(super) struct Commit {
+    /// `None` when there is nothing to write.
+    txn: Option<WriteTransaction>,
+    last: Lsn,
+    records: usize,
+    skipped: usize,
+    /// The end of the block of numbers that is reserved with it.
+    reserve: Option<Lsn>,
+    started: Instant,
+}
+
+/// What is on disk.
+pub(super) struct Committed {
+    /// Every number up to this one. Zero when there was nothing but other work.
+    last: Lsn,
+    /// Records of which nothing was left to write.
+    skipped: usize,
+}
+
 impl Writer {
     /// Writes until the queue is closed and empty, or until something fails.
     pub(super) fn run(mut self) {
@@ -61,18 +81,18 @@ impl Writer {
             let last = if is_waiting { waited } else { LAST };
             let Some(batch) = self.shared.queue.take(bytes_max, last, has_work) else { return };
             last_commit = Instant::now();
-            match self.write(&batch) {
-                Ok(skipped) => {
-                    patience.judge(batch.entries.len(), skipped, self.state.take_settled());
-                    self.shared.watermark.advance(batch.last.max(self.shared.watermark.get()));
+            match self.begin(&batch).and_then(|commit| self.finish(commit)) {
+                Ok(committed) => {
+                    patience.judge(batch.entries.len(), committed.skipped, self.state.take_settled());
+                    self.announce(&committed);
                 }
                 Err(error) => return self.shared.fail(&error),
             }
         }
     }
 
-    /// Writes what is left of the batch, and says how many of its records were skipped.
-    fn write(&mut self, batch: &Batch) -> Result<usize, StoreError> {
+    /// Takes what is left of the batch, and applies it in a transaction. Nothing of it is durable yet.
+    pub(super) fn begin(&mut self, batch: &Batch) -> Result<Commit, StoreError> {
         let taken: Vec<_> = batch
             .entries
             .iter()
@@ -83,22 +103,35 @@ impl Writer {
         self.shared.metrics.skipped.increment(skipped as u64);
         // Skipped records use up numbers, too.
         let reserve = self.next_reservation(batch.last);
+        let (last, records, started) = (batch.last, taken.len(), Instant::now());
         if taken.is_empty() && !self.state.has_work() && reserve.is_none() {
-            return Ok(skipped);
+            return Ok(Commit { txn: None, last, records, skipped, reserve, started });
         }
-        let (records, started) = (taken.len(), Instant::now());
         let mut txn = self.database.begin_write()?;
         txn.set_quick_repair(true);
-        self.fill(&txn, taken, batch.last.max(self.shared.watermark.get()), reserve)?;
-        txn.commit()?;
-        self.state.indexing.committed();
-        // Not before the commit: a number that is given out is reserved for ever.
-        if let Some(reserved) = reserve {
-            self.shared.queue.reserve(reserved);
-            self.reserved = reserved;
+        self.fill(&txn, taken, last.max(self.shared.watermark.get()), reserve)?;
+        Ok(Commit { txn: Some(txn), last, records, skipped, reserve, started })
+    }
+
+    /// Makes it durable.
+    pub(super) fn finish(&mut self, commit: Commit) -> Result<Committed, StoreError> {
+        let Commit { txn, last, records, skipped, reserve, started } = commit;
+        if let Some(txn) = txn {
+            txn.commit()?;
+            self.state.indexing.committed();
+            // Not before the commit: a number that is given out is reserved for ever.
+            if let Some(reserved) = reserve {
+                self.shared.queue.reserve(reserved);
+                self.reserved = reserved;
+            }
+            self.shared.metrics.committed(records, started.elapsed());
         }
-        self.shared.metrics.committed(records, started.elapsed());
-        Ok(skipped)
+        Ok(Committed { last, skipped })
+    }
+
+    /// Moves the watermark, and rings for those who wait for it.
+    pub(super) fn announce(&self, committed: &Committed) {
+        self.shared.watermark.advance(committed.last.max(self.shared.watermark.get()));
     }
 
     /// The end of the next block of numbers, when half of this one is used.

@@ -13,5 +13,7 @@ pub mod websocket;
 
 pub use limits::{ConnectionLimit, ConnectionPermit, raise_nofile};
 pub use listener::{Accepted, BindError, Listener};
+#[cfg(test)]
+pub use stream::Simulated;
 pub use stream::{Farewell, HandshakeError, Layers, Stream, handshake};
 pub use tls::{Application, TlsError, TlsSettings};

@@ -36,7 +36,14 @@ pub enum Stream {
     WebSocket(Box<WebSocket<TcpStream>>),
     /// WebSocket over TLS.
     SecureWebSocket(Box<WebSocket<TlsStream<TcpStream>>>),
+    /// What a test makes of it.
+    #[cfg(test)]
+    Simulated(Box<dyn Simulated>),
 }
+
+/// A connection that exists in a test only.
+#[cfg(test)]
+pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
 
 /// What a listener speaks before MQTT.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +118,8 @@ macro_rules! each {
             Self::Tls($io) => $do,
             Self::WebSocket($io) => $do,
             Self::SecureWebSocket($io) => $do,
+            #[cfg(test)]
+            Self::Simulated($io) => $do,
         }
     };
 }
@@ -154,6 +163,8 @@ impl Stream {
             Self::WebSocket(io) => io.set_farewell(farewell),
             Self::SecureWebSocket(io) => io.set_farewell(farewell),
             Self::Tcp(_) | Self::Tls(_) => {}
+            #[cfg(test)]
+            Self::Simulated(_) => {}
         }
         each!(self, io => linger(io).await);
     }
@@ -168,6 +179,10 @@ impl Stream {
 
     /// Whether it is TCP and nothing else: what is written is not held back, and the end needs no words.
     pub fn is_plain(&self) -> bool {
+        #[cfg(test)]
+        if matches!(self, Self::Simulated(_)) {
+            return true;
+        }
         matches!(self, Self::Tcp(_))
     }
 }

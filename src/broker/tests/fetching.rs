@@ -7,27 +7,20 @@ use crate::broker::publish::Routed;
 use crate::session::Claim;
 use crate::store::Page;
 
-/// A read that a member has begun.
-struct Read {
-    after: Lsn,
-    page: Page,
-}
-
 impl World {
-    fn begin(&self, group: &Group, client: &Client) -> Option<Read> {
+    fn begin(&self, group: &Group, client: &Client) -> Option<Page> {
         let durable = self.broker.store.watermark();
         let Fetch::Read { recipient, after, in_hand } = group.begin_fetch(&client.attachment.slot, durable)
         else {
             return None;
         };
         let skip = |lsn: Lsn| in_hand.contains(&lsn);
-        let page = self.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap();
-        Some(Read { after, page })
+        Some(self.broker.store.read_after(recipient, (after, durable), 10, skip).unwrap())
     }
 }
 
-fn end(group: &Group, client: &Client, read: Read) -> Option<Vec<Lsn>> {
-    let (_, taken) = group.end_fetch(&client.attachment.slot, read.after, read.page)?;
+fn end(group: &Group, client: &Client, page: Page) -> Option<Vec<Lsn>> {
+    let (_, taken) = group.end_fetch(&client.attachment.slot, page)?;
     Some(taken.iter().map(|stored| stored.lsn).collect())
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::codec::{Subscribe, SubscribeFilter, SubscribeOptions};
 
 use Qos::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use ReasonCode::{NotAuthorized, PacketIdentifierNotFound, QuotaExceeded, Success};
+use ReasonCode::{NotAuthorized, PacketIdentifierNotFound, QuotaExceeded, ServerUnavailable, Success};
 
 fn alias(number: u16, topic: &'static str) -> Publish<'static> {
     let mut publish = publish(AtMostOnce, 0, "");
@@ -80,6 +80,19 @@ fn refused_messages_leave_no_exchange() {
     }
     // [MQTT-4.3.3-9]
     assert!(peer.route(&publish(ExactlyOnce, 1, "b"), 0));
+}
+
+/// A refusal would be the last word about the message.
+#[test]
+fn a_store_that_has_failed_is_no_reason_to_refuse() {
+    let mut peer = Peer::durable();
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let publish = publish(qos, 1, "a");
+        peer.session.handle_publish(&publish).unwrap();
+        let published = peer.session.published(&publish, Receipt::Refused(ServerUnavailable));
+        assert_eq!(published.unwrap_err().reason, ServerUnavailable);
+    }
+    assert_eq!(peer.seen(), []);
 }
 
 #[test]

@@ -257,7 +257,7 @@ fn cut_at(cut: usize, how: Cut, lag: usize) -> usize {
         store.epoch += 1;
         now = UnixMillis(now.0 + 1000);
         if torn {
-            store.progress.doubtful_before = now;
+            store.progress.doubtful_before = Lsn(u64::MAX);
         }
         // Cut again in the middle of what is left, then no more.
         budget = if connection == 0 { 60 } else { 1_000_000 };

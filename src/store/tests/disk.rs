@@ -13,7 +13,7 @@ const SECTOR: usize = 512;
 
 /// What happens at a numbered write or sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// This one and everything after it fails: the power is gone.
     Crash,
     /// This one fails; the ones after it work.
@@ -26,7 +26,7 @@ pub(super) enum Fault {
 
 /// What a crash leaves of that which was written and not synced.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Unsynced {
+pub(crate) enum Unsynced {
     Lost,
     Kept,
     /// Each write wholly, in part or not at all.
@@ -43,6 +43,8 @@ struct Medium {
     synced: Vec<u8>,
     unsynced: Vec<Operation>,
     count: u64,
+    /// Where everything was written, in order, as one number.
+    trace: u64,
     fault: Option<(u64, Fault)>,
     syncs_only: bool,
     crashed: bool,
@@ -59,19 +61,19 @@ enum Operation {
 }
 
 impl Disk {
-    pub(super) fn with(content: Vec<u8>) -> Self {
+    pub(crate) fn with(content: Vec<u8>) -> Self {
         let medium = Medium { synced: content.clone(), content, ..Medium::default() };
         Self(Arc::new(Mutex::new(medium)), Arc::default())
     }
 
     /// Arms a fault for the n-th operation from now on, counted from one.
-    pub(super) fn fail_at(&self, n: u64, fault: Fault) {
+    pub(crate) fn fail_at(&self, n: u64, fault: Fault) {
         let mut medium = self.0.lock();
         medium.fault = Some((medium.count + n, fault));
     }
 
     /// Counts and fails syncs only.
-    pub(super) fn count_syncs_only(&self) {
+    pub(crate) fn count_syncs_only(&self) {
         self.0.lock().syncs_only = true;
     }
 
@@ -105,12 +107,27 @@ impl Disk {
     }
 
     /// Writes and syncs so far.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.lock().count
     }
 
+    /// Whether the power is gone.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.0.lock().crashed
+    }
+
+    /// What is found when only the process was gone.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        self.0.lock().content.clone()
+    }
+
+    /// Where everything was written so far, and how much, as one number: the same for the same run.
+    pub(crate) fn trace(&self) -> u64 {
+        self.0.lock().trace
+    }
+
     /// What is found after the power comes back.
-    pub(super) fn after_crash(&self, unsynced: Unsynced, dice: &mut Dice) -> Vec<u8> {
+    pub(crate) fn after_crash(&self, unsynced: Unsynced, dice: &mut Dice) -> Vec<u8> {
         let medium = self.0.lock();
         let mut image = medium.synced.clone();
         for operation in &medium.unsynced {
@@ -148,6 +165,13 @@ impl Medium {
     }
 
     fn keep(&mut self, operation: Operation) {
+        let (offset, len) = match &operation {
+            Operation::Write(offset, data) => (*offset, data.len() as u64),
+            Operation::SetLen(len) => (u64::MAX, *len),
+        };
+        for number in [offset, len] {
+            self.trace = (self.trace ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
         apply(&mut self.content, &operation);
         self.unsynced.push(operation);
     }

@@ -1,6 +1,7 @@
 //! The store against a model of it, against crashes, and rule by rule.
 
 mod bell;
+mod by_hand;
 mod checked;
 mod compacted;
 mod crash;
@@ -28,7 +29,8 @@ use crate::codec::Qos;
 use crate::record::{
     Change, Epoch, Leg, Message, MessageParts, Publication, SessionOpened, SubscriptionIds, UnixMillis,
 };
-pub(crate) use disk::Disk;
+pub(crate) use by_hand::{ByHand, Step};
+pub(crate) use disk::{Disk, Fault, Unsynced};
 
 const SETTINGS: StoreSettings = StoreSettings {
     cache_size: 1 << 20,
@@ -41,11 +43,11 @@ const SETTINGS: StoreSettings = StoreSettings {
 };
 
 /// Numbers that nobody can guess and everybody can draw again.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     /// Below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut drawn = self.0;
         drawn = (drawn ^ (drawn >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -53,11 +55,11 @@ impl Dice {
         ((drawn ^ (drawn >> 31)) % sides.max(1) as u64) as usize
     }
 
-    fn one_in(&mut self, sides: usize) -> bool {
+    pub(crate) fn one_in(&mut self, sides: usize) -> bool {
         self.roll(sides) == 0
     }
 
-    fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         all.get(self.roll(all.len()))
     }
 }

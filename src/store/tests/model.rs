@@ -21,7 +21,7 @@ pub(super) struct Party {
     inbound: BTreeSet<u16>,
     exchanges: BTreeMap<u16, Exchange>,
     next_packet_id: u16,
-    doubtful_before: UnixMillis,
+    doubtful_before: Lsn,
 }
 
 /// Everything a store holds.
@@ -75,7 +75,7 @@ impl Model {
                     && let Some(row) = &mut party.session
                 {
                     if *torn {
-                        party.doubtful_before = *at;
+                        party.doubtful_before = lsn;
                     }
                     row.closed_at = Some(*at);
                     row.torn = *torn;

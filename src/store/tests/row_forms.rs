@@ -96,7 +96,7 @@ prop_compose! {
             (id, Exchange { packet_id, lsn: Lsn(lsn), owner, state: states[state] })
         };
         let exchanges = exchanges.into_iter().map(exchange).collect();
-        Progress { cursor: Lsn(cursor), settled, inbound, exchanges, next_packet_id, doubtful_before: UnixMillis(doubtful_before) }
+        Progress { cursor: Lsn(cursor), settled, inbound, exchanges, next_packet_id, doubtful_before: Lsn(doubtful_before) }
     }
 }
 

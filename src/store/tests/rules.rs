@@ -341,19 +341,19 @@ fn what_a_torn_connection_left_in_doubt_stays_so() {
         torn,
     };
     let doubtful_before = |store: &Store| store.progress(number).unwrap().doubtful_before;
-    write(&store, Record::of([opened(number, 2), closed(2, 5, true)]));
-    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    let torn = write(&store, Record::of([opened(number, 2), closed(2, 5, true)]));
+    assert_eq!(doubtful_before(&store), torn);
     write(&store, Record::of([opened(number, 3), closed(3, 7, false)]));
-    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    assert_eq!(doubtful_before(&store), torn);
     store.close();
     drop(store);
 
     let (store, recovered) = open_in(directory.path());
-    assert_eq!(doubtful_before(&store), UnixMillis(5));
+    assert_eq!(doubtful_before(&store), torn);
     let row = &recovered.sessions[0].0;
     assert_eq!((row.closed_at, row.torn), (Some(UnixMillis(7)), false));
-    write(&store, Record::of([opened(number, 4), closed(4, 8, true)]));
-    assert_eq!(doubtful_before(&store), UnixMillis(8));
+    let torn = write(&store, Record::of([opened(number, 4), closed(4, 8, true)]));
+    assert_eq!(doubtful_before(&store), torn);
     store.close();
 }
 

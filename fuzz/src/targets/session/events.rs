@@ -96,7 +96,7 @@ impl World {
             Outcome::Dropped(_) => self.give_up(&item),
             Outcome::Taken if is_held => self.model.held.push_back(Held { item, report: None }),
             Outcome::Taken => {
-                let doubtful = item.published_at < self.store.progress.doubtful_before && self.setup.durable;
+                let doubtful = Lsn(item.number) < self.store.progress.doubtful_before && self.setup.durable;
                 let dup = item.qos == Qos::AtLeastOnce && item.owner.is_some() && doubtful;
                 return self.take_publish(packets, &item, dup);
             }

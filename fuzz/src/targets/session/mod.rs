@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use causeway::codec::{Connect, Decoder, MAX_PACKET_SIZE, Qos, Version};
-use causeway::record::UnixMillis;
+use causeway::record::{Lsn, UnixMillis};
 use causeway::session::{Durable, Offer, Outgoing, Session, SessionLimits, Terms};
 
 use super::Input;
@@ -160,7 +160,7 @@ impl World {
         self.now = UnixMillis(self.now.0 + 1000);
         let torn = end != End::Orderly;
         if torn {
-            self.store.progress.doubtful_before = self.now;
+            self.store.progress.doubtful_before = Lsn(self.store.number());
         }
         (self.session, self.model) = begin(&self.setup, &self.terms, &self.store, torn, self.now);
         (self.out, self.over) = (Outgoing::default(), false);

@@ -1,0 +1,65 @@
+//! What stands for a route and its HTTP target: it reads what the route is owed, as committed, takes each message once
+//! or more often, and settles it some time later.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::history::{History, Verdict};
+use super::packets::Publish;
+use crate::broker::{Broker, Route};
+use crate::config::RouteConfig;
+use crate::record::{Change, Lsn, RecipientNo, Record};
+use crate::store::Recovered;
+use crate::topic::TopicFilter;
+
+pub struct Target {
+    route: Arc<Route>,
+    /// Everything up to here was looked at.
+    cursor: Lsn,
+    /// Posted, and not settled.
+    posted: VecDeque<Lsn>,
+}
+
+const NAME: &str = "route";
+
+impl Target {
+    /// The number that the route had before the start.
+    pub fn known(recovered: &Recovered) -> Option<RecipientNo> {
+        recovered.routes.iter().find(|(name, _)| **name == *NAME).map(|(_, number)| *number)
+    }
+
+    pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
+        let filter = TopicFilter::parse("t/#", 10).expect("a filter");
+        let config = RouteConfig {
+            name: NAME.into(),
+            topics: vec!["t/#".into()],
+            exclude: Vec::new(),
+            target: "target".into(),
+            queue: broker.limits().queue,
+        };
+        let route = broker.add_route(&config, &[filter], Vec::new(), known).expect("the store is open");
+        Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
+    }
+
+    /// Posts the next message, or settles the oldest.
+    pub fn act(&mut self, broker: &Broker, settles: bool, history: &mut History) -> Result<bool, String> {
+        if settles && let Some(lsn) = self.posted.pop_front() {
+            let settled = Change::Settled(self.route.recipient, vec![lsn]);
+            return Ok(broker.store.submit(Record::of([settled])).is_ok());
+        }
+        let from = (self.cursor, broker.store.watermark());
+        let page = broker.store.read_after(self.route.recipient, from, 1, |_| false);
+        let page = page.map_err(|error| format!("the route cannot read after {:?}: {error}", self.cursor))?;
+        self.cursor = page.cursor;
+        for stored in &page.messages {
+            let payload = String::from_utf8_lossy(stored.message.payload()).into_owned();
+            self.post(stored.lsn, stored.message.topic(), payload, history)?;
+            self.posted.push_back(stored.lsn);
+        }
+        Ok(!page.messages.is_empty())
+    }
+
+    fn post(&self, lsn: Lsn, topic: &str, payload: String, history: &mut History) -> Verdict {
+        history.routed(lsn.0, &Publish { topic: topic.to_owned(), payload, ..Publish::default() })
+    }
+}
