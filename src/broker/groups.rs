@@ -56,14 +56,14 @@ struct Members {
     behind: bool,
     /// What the queue has up to this number is in somebody's hand.
     fetched_to: Lsn,
+    /// The lowest number that was given back while one of them reads: what is read does not have it.
+    given_back: Option<Lsn>,
     /// The slot of the member that reads what comes after it: one at a time.
     fetcher: Option<u64>,
     /// That member cannot take anything for now: another one may read instead.
     fetcher_yields: bool,
     /// Those who came to read meanwhile: slots.
     turned_away: Vec<u64>,
-    /// Below everything that was given back while somebody reads: it may not be in what is read.
-    given_back: Lsn,
     last_pushed: Lsn,
     /// Up to here everything was fetched: what is pushed later with such a number was seen.
     floor: Lsn,
@@ -120,10 +120,10 @@ impl Group {
             settling: VecDeque::new(),
             behind: false,
             fetched_to: Lsn::ZERO,
+            given_back: None,
             fetcher: None,
             fetcher_yields: false,
             turned_away: Vec::new(),
-            given_back: Lsn::ZERO,
             last_pushed: Lsn::ZERO,
             floor: Lsn::ZERO,
             gone: Lsn::ZERO,
@@ -235,8 +235,8 @@ impl Group {
     }
 
     /// Begins to read what nobody has in hand, for `slot`, oldest first. It ends with [`Group::end_fetch`], with
-    /// the member, or when another one begins after [`Group::yield_fetch`]. When there is nothing to read the group is no longer behind, unless something is still
-    /// on its way to the disk.
+    /// the member, or when another one begins after [`Group::yield_fetch`]. When there is nothing to read the group
+    /// is no longer behind, unless something is still on its way to the disk.
     pub fn begin_fetch(&self, slot: &Slot, durable: Lsn) -> Fetch {
         let Some(queue) = self.durable.get() else { return Fetch::Nothing };
         let mut members = self.members.lock();
@@ -253,7 +253,7 @@ impl Group {
         let after = members.fetched_to;
         if queue.backlog.may_have(after, durable) {
             (members.fetcher, members.fetcher_yields) = (Some(slot.id), false);
-            members.given_back = Lsn(u64::MAX);
+            members.given_back = None;
             let in_hand = members.in_hand.keys().copied().filter(|lsn| *lsn > after).collect();
             return Fetch::Read { recipient: queue.recipient, after, in_hand };
         }
@@ -272,8 +272,9 @@ impl Group {
         let (mut members, mut touched) = (self.members.lock(), Touched::default());
         members.fetcher.take_if(|fetcher| *fetcher == slot.id)?;
         let subscription = members.list.iter().find(|member| member.slot.id == slot.id)?.subscription;
-        // What was given back meanwhile comes again.
-        members.fetched_to = page.cursor.min(members.given_back);
+        // But for what was given back meanwhile: it was in somebody's hand when the reading began.
+        let given_back = members.given_back.take().map_or(page.cursor, |lsn| Lsn(lsn.0 - 1));
+        members.fetched_to = page.cursor.min(given_back);
         members.floor = members.floor.max(page.cursor);
         let mut taken = page.messages;
         taken.retain(|stored| !members.in_hand.contains_key(&stored.lsn));
@@ -363,10 +364,9 @@ impl Group {
         members.fetcher.take_if(|fetcher| *fetcher == slot.id);
         let gone = members.in_hand.extract_if(|lsn, holder| *holder == slot.id && !keeps.contains(lsn));
         if let Some(first) = gone.map(|(lsn, _)| lsn).min() {
-            let before = Lsn(first.0 - 1);
             members.behind = true;
-            members.fetched_to = members.fetched_to.min(before);
-            members.given_back = members.given_back.min(before);
+            members.fetched_to = members.fetched_to.min(Lsn(first.0 - 1));
+            members.given_back = Some(members.given_back.map_or(first, |known| known.min(first)));
         }
         if members.behind {
             members.ring_all(touched);

@@ -19,8 +19,8 @@ impl World {
     }
 }
 
-fn end(group: &Group, client: &Client, read: Page) -> Option<Vec<Lsn>> {
-    let (_, taken) = group.end_fetch(&client.attachment.slot, read)?;
+fn end(group: &Group, client: &Client, page: Page) -> Option<Vec<Lsn>> {
+    let (_, taken) = group.end_fetch(&client.attachment.slot, page)?;
     Some(taken.iter().map(|stored| stored.lsn).collect())
 }
 
