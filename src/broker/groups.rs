@@ -20,7 +20,7 @@ use crate::codec::Qos;
 use crate::config::ShareStrategy;
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::session::{Claim, Delivery, Session};
-use crate::store::{Page, Stored, SubmitError};
+use crate::store::{Backlog, Page, Stored, SubmitError};
 
 /// Stands in for the holder of a number that was settled: slots are numbered from 1.
 const SETTLED: u64 = 0;
@@ -240,7 +240,7 @@ impl Group {
     pub fn begin_fetch(&self, slot: &Slot, durable: Lsn) -> Fetch {
         let Some(queue) = self.durable.get() else { return Fetch::Nothing };
         let mut members = self.members.lock();
-        members.forget_settled(durable);
+        members.forget_settled(&queue.backlog, durable);
         if !members.behind || !members.has(slot) {
             return Fetch::Nothing;
         }
@@ -303,7 +303,9 @@ impl Group {
     /// forgotten until [`Group::end_look`].
     pub(super) fn begin_look(&self, durable: Lsn) -> HashSet<Lsn, RandomState> {
         let mut members = self.members.lock();
-        members.forget_settled(durable);
+        if let Some(queue) = self.durable.get() {
+            members.forget_settled(&queue.backlog, durable);
+        }
         members.is_looked_at = true;
         members.in_hand.keys().copied().collect()
     }
@@ -354,7 +356,9 @@ impl Group {
     pub fn settled_by(&self, report: Lsn, lsn: Lsn, durable: Lsn) {
         let mut members = self.members.lock();
         members.settling.push_back((report, lsn));
-        members.forget_settled(durable);
+        if let Some(queue) = self.durable.get() {
+            members.forget_settled(&queue.backlog, durable);
+        }
     }
 
     /// A member has gone: what it had in hand goes to the others, but for what `keeps` says stays with it,
@@ -434,7 +438,7 @@ impl Members {
     }
 
     /// What is settled on disk is not in the queue any more.
-    fn forget_settled(&mut self, durable: Lsn) {
+    fn forget_settled(&mut self, backlog: &Backlog, durable: Lsn) {
         // What is being read may be older than that.
         if self.fetcher.is_some() || self.is_looked_at {
             return;
@@ -443,7 +447,10 @@ impl Members {
             if self.in_hand.get(&lsn) == Some(&SETTLED) {
                 self.in_hand.remove(&lsn);
                 // It is, if the report was void: that of a connection which had lost its session.
-                self.fetched_to = self.fetched_to.min(Lsn(lsn.0 - 1));
+                if backlog.may_owe(lsn) {
+                    self.fetched_to = self.fetched_to.min(Lsn(lsn.0 - 1));
+                    self.behind = true;
+                }
             }
         }
     }

@@ -58,6 +58,12 @@ impl Backlog {
         self.watch.get().map(|watch| &**watch)
     }
 
+    /// Whether a number may be owed. One that would be in the index is not looked up.
+    pub fn may_owe(&self, lsn: Lsn) -> bool {
+        let numbers = self.numbers.lock();
+        lsn <= numbers.indexed_to || numbers.recent.contains(lsn)
+    }
+
     /// What a reader has to know: up to which number the index tells, and the numbers above that after
     /// `cursor`, not above `durable`, `max` at most, without those to `skip`.
     pub(super) fn look(

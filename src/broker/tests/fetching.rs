@@ -122,3 +122,18 @@ async fn what_a_connection_had_that_did_not_leave_in_time_goes_to_others() {
     let _next = world.attach("one").await;
     assert_eq!(world.fetch(&group, &other), [first, second]);
 }
+
+/// A connection that has lost its session reports what its client had acknowledged, and nobody hears it.
+#[tokio::test]
+async fn what_a_void_report_has_settled_is_given_to_somebody() {
+    let world = World::new();
+    let ([one, other], group) = members(&world, ["one", "other"]).await;
+    let lsn = world.publish(&one, b"1").await;
+    assert_eq!(world.fetch(&group, &one), [lsn]);
+    assert_eq!(world.fetch(&group, &other), [], "the group has caught up");
+    group.settling(lsn);
+    let void = world.broker.store.submit(Record::of([])).unwrap().lsn;
+    world.broker.store.durable(void).await.unwrap();
+    group.settled_by(void, lsn, world.broker.store.watermark());
+    assert_eq!(world.fetch(&group, &other), [lsn]);
+}
