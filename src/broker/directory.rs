@@ -333,7 +333,7 @@ impl Broker {
     }
 
     /// Makes it durable that the session was created or resumed, and reads what it left.
-    async fn open(
+    pub(super) async fn open(
         &self,
         attachment: &Attachment,
         request: &AttachRequest<'_>,
@@ -350,7 +350,14 @@ impl Broker {
             at: self.clock.now(),
         };
         let record = Record::of([Change::SessionOpened(Box::new(opened))]);
-        let submitted = self.store.submit(record).map_err(|_| ReasonCode::ServerUnavailable)?;
+        let submitted = {
+            // Under the lock: an operator may end the session meanwhile, and what is discarded is not opened again.
+            let inner = attachment.slot.lock();
+            if inner.mode == Mode::Ended {
+                return Err(ReasonCode::ServerBusy);
+            }
+            self.store.submit(record).map_err(|_| ReasonCode::ServerUnavailable)?
+        };
         self.store.durable(submitted.lsn).await.map_err(|_| ReasonCode::ServerUnavailable)?;
         attachment.slot.lock().opened = true;
         if !resumed {

@@ -276,6 +276,25 @@ async fn a_member_that_has_just_come_back_gets_what_its_group_does_not_store() {
     assert!(frames.iter().map(|frame| frame.message.payload()).eq([b"now or never"]));
 }
 
+/// An operator ends a session whose next connection is just being let in.
+#[tokio::test]
+async fn what_was_discarded_is_not_opened_again() {
+    let world = World::new();
+    let client = world.attach("one").await;
+    world.broker.end_session(&client.attachment.slot);
+    let connect = Connect { session_expiry: Some(600), ..Connect::new(Version::V5, "one") };
+    let terms = Terms::agree(&connect, &LIMITS.session, String::new).unwrap();
+    let request = AttachRequest { terms: &terms, user_name: None, will: None, link: Arc::default() };
+    let before = world.broker.store.last_submitted();
+    let opened = world.broker.open(&client.attachment, &request, false).await;
+    assert_eq!(opened.unwrap_err(), ReasonCode::ServerBusy);
+    assert_eq!(
+        world.broker.store.last_submitted(),
+        before,
+        "a session row that comes back at the next start"
+    );
+}
+
 /// The seat is given away last: what the next connection has in hand was taken for what the old one left.
 #[tokio::test]
 async fn a_connection_that_gives_back_what_it_has_gets_nothing_more_and_keeps_its_seat() {
