@@ -29,7 +29,7 @@ const PART_OF_DISK: u64 = 10;
 
 /// The least that is kept free on a small disk, unless the configuration asks for less: commits copy pages,
 /// so that settlements, too, need some room.
-const SMALL_DISK_MIN: u64 = 8 << 20;
+const SMALL_DISK_MIN: u64 = 16 << 20;
 
 /// This part of what has to be there has to be free on the disk itself.
 const ON_DISK: u64 = 8;
@@ -240,7 +240,7 @@ mod tests {
     fn a_small_disk_keeps_less_free() {
         let disk = Disk { free_min: 256 * MIB, state: State::Roomy };
         let min = |total: u64| disk.min(total * MIB) / MIB;
-        assert_eq!([min(16), min(64), min(1000), min(2560), min(100_000)], [8, 8, 100, 256, 256]);
+        assert_eq!([min(16), min(64), min(1000), min(2560), min(100_000)], [16, 16, 100, 256, 256]);
         let disk = Disk { free_min: MIB, state: State::Roomy };
         assert_eq!(disk.min(64 * MIB), MIB, "as the operator says");
     }

@@ -14,11 +14,11 @@ use super::Bell;
 const COST: u64 = 2;
 
 /// Bytes of pages that a commit may copy for a byte of its records: a settlement of eight bytes copies a page of
-/// 4 KiB, and the page of before is free only after the next commit.
-const COPIES: u64 = 1024;
+/// 4 KiB, and the page of before is free only after the next commit, or when those who read at the time are done.
+const COPIES: u64 = 4096;
 
 /// Bytes of records that go into one commit, however little room there is.
-const BATCH_MIN: usize = 4096;
+const BATCH_MIN: usize = 1024;
 
 /// The room there is.
 #[derive(Debug)]
