@@ -51,6 +51,8 @@ pub struct Link {
     pub stalled_until: u64,
     /// Identifiers of messages that came on this connection and that the client has not acknowledged.
     unacknowledged: BTreeSet<u16>,
+    /// Identifiers that were acknowledged before their message was repeated: to the broker they are free.
+    acknowledged_before: BTreeSet<u16>,
 }
 
 /// What a CONNACK said.
@@ -113,6 +115,7 @@ impl Link {
             breaks_after,
             stalled_until: 0,
             unacknowledged: BTreeSet::new(),
+            acknowledged_before: BTreeSet::new(),
         }
     }
 }
@@ -232,7 +235,11 @@ impl Client {
         }
         if let Some((ack, id)) = self.answers.pop_front() {
             if matches!(ack, Ack::Puback | Ack::Pubcomp) {
-                link.unacknowledged.remove(&id);
+                if link.unacknowledged.remove(&id) {
+                    link.acknowledged_before.remove(&id);
+                } else {
+                    link.acknowledged_before.insert(id);
+                }
             }
             turn.trace.add(turn.now, format_args!("c{} says {ack:?} {id}", self.number));
             link.pipe.send(&packets::ack(ack, id));
@@ -400,7 +407,7 @@ impl Client {
             V5 => turn.inflight.min(self.profile.receive_maximum.into()),
             _ => turn.inflight,
         };
-        let open = link.unacknowledged.len();
+        let open = link.unacknowledged.difference(&link.acknowledged_before).count();
         if open > window {
             return Err(format!("c{number}: {open} messages at once, {window} at most: {publish:?}"));
         }
