@@ -479,12 +479,13 @@ fn is_expired(message: &Message, now: UnixMillis) -> bool {
 }
 
 /// What is left of the Message Expiry Interval, in seconds; never 0 for a message that is sent
-/// [MQTT-3.3.2-6].
+/// [MQTT-3.3.2-6]. A connection may have looked at the clock just before the message was published: there is not
+/// more left than there was.
 fn seconds_left(message: &Message, now: UnixMillis) -> Option<u32> {
-    let expires_at = message.head().expires_at;
-    if expires_at == UnixMillis::NEVER {
+    let head = message.head();
+    if head.expires_at == UnixMillis::NEVER {
         return None;
     }
-    let seconds = expires_at.since(now).as_millis().div_ceil(1000);
+    let seconds = head.expires_at.since(now.max(head.published_at)).as_millis().div_ceil(1000);
     Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
 }

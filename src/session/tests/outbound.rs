@@ -237,6 +237,11 @@ fn expiry_decrement() {
         let [Seen::Publish { expiry, .. }] = &peer.seen()[..] else { unreachable!("one PUBLISH") };
         assert_eq!(*expiry, Some(want), "{millis} ms are left");
     }
+    // Who delivers has looked at the clock just before.
+    let mut peer = windowed(20);
+    let before = UnixMillis(NOW.0 - 1);
+    assert_eq!(peer.session.deliver(before, expiring(5_000), &mut peer.out), Outcome::Taken);
+    assert!(matches!(peer.seen()[..], [Seen::Publish { expiry: Some(5), .. }]));
     let mut peer = windowed(20);
     assert_eq!(peer.deliver(expiring(0)), Outcome::Dropped(Dropped::Expired));
     assert_eq!(peer.settled(), [Lsn(5)]);
