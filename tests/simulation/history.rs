@@ -259,9 +259,9 @@ impl History {
             Session { is_durable: session.is_durable, is_short: session.is_short, ..Session::default() };
     }
 
-    /// Nobody has come back to a session in time.
-    pub fn session_may_be_gone(&mut self, client: usize) {
-        self.sessions[client].may_be_gone = true;
+    /// Nobody has come back to a session in time; or it was there after all.
+    pub fn session_may_be_gone(&mut self, client: usize, may_be_gone: bool) {
+        self.sessions[client].may_be_gone = may_be_gone;
     }
 
     pub fn subscription(&mut self, client: usize, filter: &str, qos: u8, state: Subscribed) {

@@ -159,7 +159,7 @@ impl Sessions {
         self.timers_looked_at = now;
         for (client, left) in &mut self.left {
             if left.may_have_expired(now) {
-                history.session_may_be_gone(*client);
+                history.session_may_be_gone(*client, true);
             }
             if let Some(will) = left.will.take_if(|will| will.is_certain && now >= left.until + will.waits) {
                 self.fates.push((last, will.number, Fate::Published));
@@ -198,7 +198,7 @@ impl Sessions {
         connection.is_seated = true;
         let Some(left) = self.left.remove(&connection.client) else { return Ok(()) };
         if left.may_have_expired(now) {
-            history.session_may_be_gone(connection.client);
+            history.session_may_be_gone(connection.client, true);
         }
         connection.found =
             Some(Found { left: left.clone(), at: now, timers_looked_at: self.timers_looked_at });
@@ -267,6 +267,9 @@ impl Sessions {
             }
         }
         let Accepted { present, was_known } = accepted;
+        if present {
+            history.session_may_be_gone(client, false);
+        }
         match found {
             None if was_known && !present => Err(format!("c{client}: its session is lost")),
             Some(Found { left, at, .. }) if was_known && !present && !left.may_have_expired(at) => {
