@@ -74,7 +74,8 @@ impl Broker {
         if !routed.goes_through && self.refuses(&plan) {
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
-        // A dead letter has to be durable, too.
+        // A dead letter has to be durable, too, and no later than its message. After a crash in between it is there
+        // for a message that was not acknowledged, and is new when its publisher sends it again.
         let mut dead_letter = None;
         for (_, addressee, reason) in &plan.full {
             match self.give_up_unsent(&message, addressee.clone(), *reason) {

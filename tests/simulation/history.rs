@@ -27,6 +27,8 @@ pub struct Message {
     is_void: bool,
     /// It was on its way while the disk was full.
     may_be_refused: bool,
+    /// The process ended before it was acknowledged: what the broker had made of it may be on disk in part.
+    is_in_doubt: bool,
     /// Nobody gets it before.
     not_before: u64,
 }
@@ -36,6 +38,8 @@ pub struct Message {
 #[derive(Clone, Debug, Default)]
 struct Session {
     is_durable: bool,
+    /// It may have expired, of which its client does not know yet.
+    may_be_gone: bool,
     /// Its queue may be full.
     is_short: bool,
     subscriptions: BTreeMap<String, Subscription>,
@@ -144,6 +148,7 @@ impl History {
             safe_since: None,
             is_void: false,
             may_be_refused: false,
+            is_in_doubt: false,
             not_before: if is_will { u64::MAX } else { 0 },
         });
         for (place, session) in self.sessions.iter_mut().enumerate() {
@@ -182,9 +187,9 @@ impl History {
             return Ok(());
         }
         message.safe_since.get_or_insert(now);
-        // Of a session that is not durable only the broker knows when it ends.
-        let mut durable = self.sessions.iter().filter(|session| session.is_durable);
-        let is_owed = durable.any(|session| session.owed.contains_key(&number));
+        // Of a session that is not durable, or was left long enough, only the broker knows when it ends.
+        let mut present = self.sessions.iter().filter(|session| session.is_durable && !session.may_be_gone);
+        let is_owed = present.any(|session| session.owed.contains_key(&number));
         if reason == 0x10 && is_owed {
             return Err(format!("m{number}: no matching subscribers, and somebody is owed it"));
         }
@@ -194,6 +199,15 @@ impl History {
     /// A will is not published before this time.
     pub fn will_not_before(&mut self, number: usize, at: u64) {
         self.messages[number].not_before = at;
+    }
+
+    /// The process has started again, and a will is not published before this time, unless it was due before: a
+    /// copy may be on its way since then.
+    pub fn will_is_left_again(&mut self, number: usize, now: u64, at: u64) {
+        let not_before = &mut self.messages[number].not_before;
+        if *not_before > now {
+            *not_before = at;
+        }
     }
 
     /// A will was published, or is about to be.
@@ -227,6 +241,12 @@ impl History {
         open.for_each(|message| message.may_be_refused = true);
     }
 
+    /// The process has ended.
+    pub fn process_ended(&mut self) {
+        let open = self.messages.iter_mut().filter(|message| message.safe_since.is_none());
+        open.for_each(|message| message.is_in_doubt = true);
+    }
+
     /// The process has ended, and what it published was not on disk.
     pub fn will_may_come_again(&mut self, number: usize) {
         self.messages[number].sends += 1;
@@ -237,6 +257,11 @@ impl History {
         let session = &mut self.sessions[client];
         *session =
             Session { is_durable: session.is_durable, is_short: session.is_short, ..Session::default() };
+    }
+
+    /// Nobody has come back to a session in time; or it was there after all.
+    pub fn session_may_be_gone(&mut self, client: usize, may_be_gone: bool) {
+        self.sessions[client].may_be_gone = may_be_gone;
     }
 
     pub fn subscription(&mut self, client: usize, filter: &str, qos: u8, state: Subscribed) {
@@ -324,7 +349,11 @@ impl History {
         let Ok(number) = number_of(payload) else { return Ok(()) };
         self.dead.insert((session, number));
         let was_given = self.sessions[session].got.contains_key(&number);
-        if was_given && self.messages[number].originals() == 1 {
+        let message = &self.messages[number];
+        // A dead letter is on disk before its message is. Where the process ends in between nobody was told that the
+        // message is safe, and it is new when it is sent again.
+        let is_another = message.is_in_doubt && message.sends > 1;
+        if was_given && message.originals() == 1 && !is_another {
             return Err(format!("{addressee:?} was given m{number}, which is a dead letter"));
         }
         Ok(())

@@ -46,8 +46,16 @@ struct Connection {
     /// The client has its CONNACK.
     is_accepted: bool,
     said_goodbye: bool,
-    /// How it found the session, and when.
-    found: Option<(Left, u64)>,
+    found: Option<Found>,
+}
+
+/// How a connection found the session.
+#[derive(Clone, Debug)]
+struct Found {
+    left: Left,
+    at: u64,
+    /// When the timers had looked last.
+    timers_looked_at: u64,
 }
 
 /// A session without a connection.
@@ -97,6 +105,10 @@ impl Left {
     fn keeps(&self) -> u64 {
         u64::from(self.expiry) * 1000
     }
+
+    fn may_have_expired(&self, now: u64) -> bool {
+        now >= self.from.saturating_add(self.keeps())
+    }
 }
 
 impl Sessions {
@@ -142,10 +154,13 @@ impl Sessions {
     }
 
     /// The broker's timers have looked, and submitted everything up to this record: who has not come back in time has
-    /// left a will.
-    pub fn timers_looked(&mut self, now: u64, last: Lsn) {
+    /// left a will, and perhaps no session.
+    pub fn timers_looked(&mut self, now: u64, last: Lsn, history: &mut History) {
         self.timers_looked_at = now;
-        for left in self.left.values_mut() {
+        for (client, left) in &mut self.left {
+            if left.may_have_expired(now) {
+                history.session_may_be_gone(*client, true);
+            }
             if let Some(will) = left.will.take_if(|will| will.is_certain && now >= left.until + will.waits) {
                 self.fates.push((last, will.number, Fate::Published));
             }
@@ -182,7 +197,11 @@ impl Sessions {
         let Some(connection) = self.connections.get_mut(&task) else { return Ok(()) };
         connection.is_seated = true;
         let Some(left) = self.left.remove(&connection.client) else { return Ok(()) };
-        connection.found = Some((left.clone(), now));
+        if left.may_have_expired(now) {
+            history.session_may_be_gone(connection.client, true);
+        }
+        connection.found =
+            Some(Found { left: left.clone(), at: now, timers_looked_at: self.timers_looked_at });
         let Some(will) = left.will else { return Ok(()) };
         if !will.is_certain {
             self.unknown.push(will.number);
@@ -202,7 +221,7 @@ impl Sessions {
         let Some(connection) = self.connections.remove(&task) else { return Ok(()) };
         let Connection { client, pipe, will, is_accepted, said_goodbye, expiry, found, .. } = connection;
         // Without a CONNACK the client does not know what the connection has found: it may have been gone.
-        let before = found.filter(|_| !is_accepted).map(|(left, _)| left.from);
+        let before = found.filter(|_| !is_accepted).map(|found| found.left.from);
         let mut left = Left { from: before.unwrap_or(now), until: now, lsn: last, expiry, will: None };
         if let Some(mut will) = will {
             will.is_certain = is_accepted && !said_goodbye;
@@ -248,12 +267,17 @@ impl Sessions {
             }
         }
         let Accepted { present, was_known } = accepted;
+        if present {
+            history.session_may_be_gone(client, false);
+        }
         match found {
             None if was_known && !present => Err(format!("c{client}: its session is lost")),
-            Some((left, at)) if was_known && !present && at < left.from.saturating_add(left.keeps()) => {
+            Some(Found { left, at, .. }) if was_known && !present && !left.may_have_expired(at) => {
                 Err(format!("c{client}: its session is lost at {at}: {left:?}"))
             }
-            Some((left, at)) if present && self.timers_looked_at.min(at) > left.until + left.keeps() => {
+            Some(Found { left, at, timers_looked_at })
+                if present && timers_looked_at > left.until + left.keeps() =>
+            {
                 Err(format!("c{client}: its session should have expired at {at}: {left:?}"))
             }
             _ => Ok(()),
@@ -263,6 +287,7 @@ impl Sessions {
     /// The process has ended, with everything up to this record on disk.
     pub fn crashed(&mut self, durable: Lsn, history: &mut History) {
         self.committed(durable, history);
+        history.process_ended();
         for (_, number, fate) in std::mem::take(&mut self.fates) {
             match fate {
                 Fate::Published => history.will_may_come_again(number),
@@ -287,7 +312,7 @@ impl Sessions {
             let is_certain = is_accepted && !said_goodbye && expiry > 0;
             let will = will.map(|will| LeftWill { is_certain, ..will });
             // Until the record that opens it is durable the session is as it was left before.
-            let before = found.filter(|_| !is_accepted).map(|(left, _)| left.from);
+            let before = found.filter(|_| !is_accepted).map(|found| found.left.from);
             let left = Left { from: before.unwrap_or(UNKNOWN), until: UNKNOWN, lsn: Lsn::ZERO, expiry, will };
             self.left.insert(client, left);
         }
@@ -301,7 +326,7 @@ impl Sessions {
             left.from = left.from.min(now);
             (left.until, left.lsn) = (now, last);
             if let Some(will) = left.will {
-                history.will_not_before(will.number, left.from + will.waits);
+                history.will_is_left_again(will.number, now, left.from + will.waits);
             }
         }
     }

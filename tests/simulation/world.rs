@@ -179,7 +179,8 @@ impl World {
         let has_ended = process.run(task);
         self.trace.add(self.now, format_args!("task {task} ends: {has_ended}"));
         if task == TIMERS {
-            self.sessions.timers_looked(self.now, process.broker.store.last_submitted());
+            let last = process.broker.store.last_submitted();
+            self.sessions.timers_looked(self.now, last, &mut self.history);
         }
         let Some(client) = self.sessions.client_of(task) else { return Ok(()) };
         let is_online = process.is_online(&self.clients[client].profile.name);
