@@ -336,8 +336,8 @@ impl Slot {
     }
 
     /// Gives up what is owed up to `last` and is not in hand, by records that `submit` submits: it is told
-    /// above which number that is, and gives the last record. Frames that were not taken yet are read back from the store, without what is
-    /// given up. Does nothing when the connection is another one by now.
+    /// above which number that is, and gives the last record. Frames that were not taken yet are read back from
+    /// the store, without what is given up. Does nothing when the connection is another one by now.
     pub(super) fn let_go_above<E>(
         &self,
         seen: &Untouched,

@@ -30,6 +30,7 @@ mod rows;
 mod runs;
 mod shared_rows;
 mod state;
+mod sweep;
 pub(crate) mod sync;
 mod tables;
 #[cfg(test)]

@@ -13,15 +13,12 @@ use super::index::OpenChunks;
 use super::indexing::Indexing;
 use super::rows::Indexed;
 use super::shared_rows::{SharedRow, SharedRows};
+use super::sweep::Sweep;
 use super::tables::{Tables, key};
 use super::{Backlog, Occupancy, Progress, Registry, SessionRow, StoreError, rows};
 use crate::record::{
     Change, Epoch, ExchangeState, InboundExchange, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta,
 };
-
-/// How many messages of a discarded recipient are let go in one batch, so that a large backlog does not hold
-/// up those who wait for their acknowledgement.
-const SWEEP_MAX: usize = 4096;
 
 /// The writer's memory.
 #[derive(Debug, Default)]
@@ -47,15 +44,6 @@ pub(super) struct State {
     letters_changed: bool,
     /// The row in the making: one buffer for all.
     row: Vec<u8>,
-}
-
-/// What somebody was owed who is gone.
-#[derive(Debug)]
-pub(super) struct Sweep {
-    pub(super) recipient: RecipientNo,
-    pub(super) backlog: Arc<Backlog>,
-    /// How much of it is in the index.
-    pub(super) indexed: Indexed,
 }
 
 /// A session, group or route, as the writer sees it.
@@ -138,49 +126,6 @@ impl State {
             }
         }
         Ok(())
-    }
-
-    /// Lets go of some of what discarded recipients were owed; more when `sweeps` is not empty after it.
-    fn sweep(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
-        let mut room = SWEEP_MAX;
-        while room > 0
-            && let Some(sweep) = self.sweeps.pop_front()
-        {
-            // The recent ones first: a pass of the index cannot end before.
-            let (_, recent) = sweep.backlog.look(Lsn::ZERO, Lsn(u64::MAX), room, |_| false);
-            room -= recent.len();
-            for lsn in &recent {
-                sweep.backlog.remove_recent(*lsn);
-                sweep.backlog.freed(self.let_go(tables, *lsn)?);
-            }
-            let is_done = recent.is_empty() && sweep.indexed.count == 0;
-            let sweep = if recent.is_empty() { self.sweep_index(tables, sweep, &mut room)? } else { sweep };
-            if !is_done {
-                self.sweeps.push_front(sweep);
-            }
-        }
-        Ok(())
-    }
-
-    fn sweep_index(
-        &mut self,
-        tables: &mut Tables<'_>,
-        mut sweep: Sweep,
-        room: &mut usize,
-    ) -> Result<Sweep, StoreError> {
-        let numbers = self.chunks.drain(tables, sweep.recipient, *room)?;
-        *room -= numbers.len();
-        for lsn in &numbers {
-            let bytes = self.let_go(tables, *lsn)?;
-            sweep.backlog.removed_indexed();
-            sweep.backlog.freed(bytes);
-            sweep.indexed.settled(bytes);
-        }
-        if numbers.is_empty() {
-            sweep.indexed = Indexed::default();
-        }
-        self.chunks.write_counts(tables, sweep.recipient, sweep.indexed)?;
-        Ok(sweep)
     }
 
     /// The recipient with this number, which is made when it is new.
@@ -465,7 +410,7 @@ impl State {
     }
 
     /// One leg less; with the last one the message goes. Gives the bytes that the message occupies.
-    fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
+    pub(super) fn let_go(&mut self, tables: &mut Tables<'_>, lsn: Lsn) -> Result<u64, StoreError> {
         match self.shared.release(tables, lsn)? {
             Some(SharedRow { open: 1.., bytes }) => Ok(bytes.into()),
             _ => self.remove_message(tables, lsn),
