@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
-use super::breaker::State;
 use super::client::ClientError;
-use super::monitor::{Monitor, RouteState};
-use super::target::Target;
-use super::worker::{Stop, Worker};
+use super::delivery::target::Target;
+use super::delivery::worker::{Stop, Worker};
+use super::delivery::{Monitor, RouteState};
+use super::policy::breaker::State;
+use super::request::Shape;
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
 use crate::record::RecipientNo;
@@ -109,8 +110,9 @@ impl Bridge {
         let (stop, stopped) = watch::channel(None);
         let lines = Arc::new(lines);
         let mut tasks = JoinSet::new();
-        for Line { route, target, monitor } in lines.iter() {
-            tasks.spawn(Worker::new(broker, route, target, monitor, stopped.clone()).run());
+        for (Line { route, target, monitor }, config) in lines.iter().zip(&config.routes) {
+            let shape = Shape::new(config, &target.config);
+            tasks.spawn(Worker::new(broker, route, (target, shape), monitor, stopped.clone()).run());
         }
         tasks.spawn(measure(Arc::clone(&lines), stopped));
         Ok(Self { store: broker.store.clone(), lines, stop, tasks: Mutex::new(tasks) })

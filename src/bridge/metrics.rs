@@ -7,7 +7,7 @@ use metrics::{
     histogram,
 };
 
-use super::status::Class;
+use super::policy::status::Class;
 
 /// Handles of one target.
 pub(super) struct TargetMetrics {

@@ -135,11 +135,11 @@ mod tests {
     use crate::{
         bridge::{
             client::Client,
-            request::{Delivery, RequestTemplate},
-            status::Outcome,
+            policy::status::Outcome,
+            request::{Delivery, Item, Shape},
         },
         codec::Qos,
-        config::TargetConfig,
+        config::{RouteConfig, TargetConfig},
         record::{Lsn, Message, MessageParts, UnixMillis},
     };
 
@@ -190,7 +190,8 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router(args("demo --fail 1"))).await });
 
         let config = TargetConfig::new(url.parse().unwrap());
-        let (client, template) = (Client::new(&config).unwrap(), RequestTemplate::new(&config));
+        let (client, shape) =
+            (Client::new(&config).unwrap(), Shape::new(&RouteConfig::new("r", "#", "t"), &config));
         let parts = MessageParts {
             qos: Qos::AtLeastOnce,
             retain: false,
@@ -204,7 +205,8 @@ mod tests {
         let message = Message::new(&parts, &mut Vec::new());
         for (attempt, status) in [(1, 503), (2, 200)] {
             let delivery = Delivery { store_id: 1, number: Some(Lsn(1)), attempt };
-            let result = client.post(template.build(&message, delivery)).await;
+            let request = shape.build(&[Item { message: &message, delivery }]).unwrap();
+            let result = client.post(request).await;
             assert_eq!(result.outcome, Outcome::Status(status));
         }
     }

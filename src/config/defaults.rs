@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Uri};
-
 use super::{
-    AdminConfig, AuthConfig, BreakerConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig,
-    Overflow, QueueConfig, RetainConfig, RetryConfig, SharedConfig, StatusRules, StoreConfig, SysConfig,
-    TargetConfig, TlsConfig, WebSocketConfig,
+    AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig, Overflow,
+    QueueConfig, RetainConfig, SharedConfig, StoreConfig, SysConfig, TlsConfig, WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -124,45 +121,6 @@ impl Default for Limits {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self { messages: 10_000_000, bytes: 4 * GIB, age: None, overflow: Overflow::DropNewest }
-    }
-}
-
-impl TargetConfig {
-    /// A target at this URL with every default.
-    pub fn new(url: Uri) -> Self {
-        Self {
-            url,
-            timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(5),
-            headers: HeaderMap::new(),
-            ca_file: None,
-            concurrency: 16,
-            retry: RetryConfig::default(),
-            status: StatusRules::default(),
-            breaker: BreakerConfig::default(),
-        }
-    }
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            attempts: 10,
-            initial: Duration::from_secs(1),
-            max: Duration::from_mins(5),
-            max_age: Duration::from_hours(24),
-            retry_after_max: Duration::from_hours(1),
-        }
-    }
-}
-
-impl Default for BreakerConfig {
-    fn default() -> Self {
-        Self {
-            failures: 5,
-            probe_interval: Duration::from_secs(1),
-            probe_interval_max: Duration::from_secs(30),
-        }
     }
 }
 

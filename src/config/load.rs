@@ -17,9 +17,9 @@ use super::{
     error::{ConfigError, Mistake},
     files, mqtt, queue,
     report::{Report, Span, Wrong},
-    routes,
+    route,
     section::Section,
-    shared, targets,
+    shared, target,
     values::{self, AGE, TIMEOUT},
 };
 
@@ -109,8 +109,8 @@ fn read_config(root: &mut Section<'_>) -> Config {
     let listeners = read_listeners(root, &auth, &mut bound);
     let admin = root.section("admin", |section| read_admin(section, &mut bound));
     check_addresses(root.report(), &bound);
-    let (names, targets): (Vec<_>, Vec<_>) = targets::read_targets(root).into_iter().unzip();
-    let routes = routes::read_routes(root, &names, &limits);
+    let (names, targets): (Vec<_>, Vec<_>) = target::read_targets(root).into_iter().unzip();
+    let routes = route::read_routes(root, &names, &limits);
     let targets = names.into_iter().zip(targets).filter_map(|(name, target)| Some((name, target?)));
     let targets: BTreeMap<_, _> = targets.collect();
     let shared = root.section("shared", shared::read_shared);

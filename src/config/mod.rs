@@ -9,8 +9,6 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::{HeaderMap, Uri};
-
 use crate::codec::Qos;
 
 mod defaults;
@@ -20,12 +18,11 @@ mod load;
 mod mqtt;
 mod queue;
 mod report;
-mod routes;
+mod route;
 mod secret;
 mod section;
 mod shared;
-mod status;
-mod targets;
+mod target;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -33,7 +30,8 @@ mod values;
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use status::{StatusClass, StatusRules};
+pub use route::RouteConfig;
+pub use target::{BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -217,70 +215,6 @@ pub struct Limits {
     pub dead_letters: u64,
     /// Most bytes of dead letters.
     pub dead_letter_bytes: u64,
-}
-
-/// One of `[targets.NAME]`: a service that takes messages over HTTP.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TargetConfig {
-    /// Where messages are posted: `http` or `https`, with a host and without user, password or fragment.
-    pub url: Uri,
-    /// How long one attempt may take from the first byte of the request to the end of the answer.
-    pub timeout: Duration,
-    /// How long connecting, TLS included, may take.
-    pub connect_timeout: Duration,
-    /// Headers of every request. Each value is marked sensitive: `Debug` does not print it.
-    pub headers: HeaderMap,
-    /// Certificate authorities (PEM) to trust instead of those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Most requests in flight at once; 1 keeps the order of messages.
-    pub concurrency: u32,
-    /// When a message is tried again, and when it is given up.
-    pub retry: RetryConfig,
-    /// What each HTTP status means for a message.
-    pub status: StatusRules,
-    /// When the target counts as down.
-    pub breaker: BreakerConfig,
-}
-
-/// `[targets.NAME.retry]`: exponential backoff with full jitter, and its ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryConfig {
-    /// Most attempts for one message, the first one included.
-    pub attempts: u32,
-    /// Upper bound of the delay before the second attempt; it doubles with each one.
-    pub initial: Duration,
-    /// Where the doubling ends.
-    pub max: Duration,
-    /// A message older than this is given up, however few attempts it had.
-    pub max_age: Duration,
-    /// Longest delay that a Retry-After header can ask for.
-    pub retry_after_max: Duration,
-}
-
-/// `[targets.NAME.breaker]`: when to stop trying messages and probe the target instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BreakerConfig {
-    /// Failures of the target in a row after which only probes are sent.
-    pub failures: u32,
-    /// Delay before the first probe; it doubles with each one that fails.
-    pub probe_interval: Duration,
-    /// Where the doubling ends.
-    pub probe_interval_max: Duration,
-}
-
-/// One of `[[routes]]`: messages whose topic matches go to a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteConfig {
-    /// Its name in the store, in metrics and on the command line; unique.
-    pub name: String,
-    /// Topic filters; a message that matches one of them is taken. At least one.
-    pub topics: Vec<String>,
-    /// Topic filters; a message that matches one of them is not taken after all.
-    pub exclude: Vec<String>,
-    /// The name of a target in [`Config::targets`].
-    pub target: String,
-    /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
-    pub queue: QueueConfig,
 }
 
 /// `[shared]`: which member of a shared subscription gets a message.

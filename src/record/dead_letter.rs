@@ -119,6 +119,18 @@ reasons! {
     TargetRemoved = 7, "target_removed";
     /// It waited in its queue for longer than that allows.
     QueueAge = 8, "queue_age";
+    /// No request could be made from it: a template has no value for it, or its payload is not what the body needs.
+    Unrenderable = 9, "unrenderable";
+    /// The filter of its route could not be evaluated for it.
+    FilterError = 10, "filter_error";
+    /// It kept those behind it waiting for longer than its route allows.
+    Blocked = 11, "blocked";
+    /// It is larger than what its addressee takes.
+    Oversize = 12, "oversize";
+    /// Nobody was there to take it.
+    Unroutable = 13, "unroutable";
+    /// It has come back through routes too often.
+    Loop = 14, "loop";
 }
 
 /// Why stored bytes are no dead letter.

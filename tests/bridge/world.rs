@@ -191,13 +191,7 @@ pub fn config(target: TargetConfig) -> Config {
 }
 
 pub fn route(name: &str, topic: &str, target: &str) -> RouteConfig {
-    RouteConfig {
-        name: name.into(),
-        topics: vec![topic.into()],
-        exclude: Vec::new(),
-        target: target.into(),
-        queue: Default::default(),
-    }
+    RouteConfig::new(name, topic, target)
 }
 
 /// A broker with its bridge, and a client that publishes.

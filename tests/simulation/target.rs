@@ -30,13 +30,7 @@ impl Target {
 
     pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
         let filter = TopicFilter::parse("t/#", 10).expect("a filter");
-        let config = RouteConfig {
-            name: NAME.into(),
-            topics: vec!["t/#".into()],
-            exclude: Vec::new(),
-            target: "target".into(),
-            queue: broker.limits().queue,
-        };
+        let config = RouteConfig { queue: broker.limits().queue, ..RouteConfig::new(NAME, "t/#", "target") };
         let route = broker.add_route(&config, &[filter], Vec::new(), known).expect("the store is open");
         Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
     }

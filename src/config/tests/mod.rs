@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use http::HeaderMap;
+
 use super::*;
 
 mod refused;

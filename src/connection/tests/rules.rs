@@ -16,13 +16,7 @@ use super::*;
 async fn qos2_publisher_gone_after_commit() {
     let disk = Disk::default();
     let (broker, address) = broker_on(open_on(&disk, &STORE).unwrap()).await;
-    let config = RouteConfig {
-        name: "r".into(),
-        topics: vec!["t".into()],
-        exclude: Vec::new(),
-        target: "target".into(),
-        queue: LIMITS.queue,
-    };
+    let config = RouteConfig { queue: LIMITS.queue, ..RouteConfig::new("r", "t", "target") };
     let route = broker.add_route(&config, &[TopicFilter::parse("t", 9).unwrap()], Vec::new(), None);
     let route = route.unwrap();
     let mut subscribers = [

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::metrics::RouteMetrics;
+use crate::bridge::metrics::RouteMetrics;
 use crate::config::QueueView;
 use crate::record::UnixMillis;
 use crate::store::Backlog;
 
 /// Written by the route's task, read by the admin.
-pub(super) struct Monitor {
+pub(in crate::bridge) struct Monitor {
     metrics: RouteMetrics,
     in_flight: AtomicUsize,
     ready: AtomicUsize,
@@ -66,7 +66,7 @@ pub struct RouteState {
 }
 
 impl Monitor {
-    pub(super) fn new(route: &str) -> Self {
+    pub(in crate::bridge) fn new(route: &str) -> Self {
         Self {
             metrics: RouteMetrics::new(route),
             in_flight: AtomicUsize::new(0),
@@ -76,31 +76,31 @@ impl Monitor {
         }
     }
 
-    pub(super) fn in_flight(&self, count: usize) {
+    pub(in crate::bridge) fn in_flight(&self, count: usize) {
         self.in_flight.store(count, Ordering::Relaxed);
     }
 
-    pub(super) fn waiting(&self, ready: usize, waiting: usize) {
+    pub(in crate::bridge) fn waiting(&self, ready: usize, waiting: usize) {
         self.ready.store(ready, Ordering::Relaxed);
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self, now: UnixMillis, error: String) {
+    pub(in crate::bridge) fn failed(&self, now: UnixMillis, error: String) {
         self.told.lock().last_error = Some(LastError { error, at: now.0 });
     }
 
-    pub(super) fn taken(&self, now: UnixMillis) {
+    pub(in crate::bridge) fn taken(&self, now: UnixMillis) {
         self.told.lock().last_taken_at = Some(now);
     }
 
     /// Sets the gauges.
-    pub(super) fn measure(&self, backlog: &Backlog) {
+    pub(in crate::bridge) fn measure(&self, backlog: &Backlog) {
         self.metrics.backlog_messages.set(backlog.count() as f64);
         self.metrics.backlog_bytes.set(backlog.bytes() as f64);
     }
 
     /// Adds what is known here to a state.
-    pub(super) fn fill(&self, state: RouteState) -> RouteState {
+    pub(in crate::bridge) fn fill(&self, state: RouteState) -> RouteState {
         let Told { last_error, last_taken_at } = self.told.lock().clone();
         RouteState {
             in_flight: self.in_flight.load(Ordering::Relaxed),

@@ -2,8 +2,38 @@
 
 use toml::{Spanned, de::DeValue};
 
-use super::{Limits, RouteConfig, queue, report::Wrong, section::Section, values};
+use super::report::Wrong;
+use super::section::Section;
+use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
+
+/// One of `[[routes]]`: messages whose topic matches go to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Its name in the store, in metrics and on the command line; unique.
+    pub name: String,
+    /// Topic filters; a message that matches one of them is taken. At least one.
+    pub topics: Vec<String>,
+    /// Topic filters; a message that matches one of them is not taken after all.
+    pub exclude: Vec<String>,
+    /// The name of a target in [`Config::targets`].
+    pub target: String,
+    /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
+    pub queue: QueueConfig,
+}
+
+impl RouteConfig {
+    /// A route of this name that takes what one filter matches, with every default.
+    pub fn new(name: &str, topic: &str, target: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            topics: vec![topic.to_owned()],
+            exclude: Vec::new(),
+            target: target.to_owned(),
+            queue: QueueConfig::default(),
+        }
+    }
+}
 
 /// Reads each `[[routes]]`; `targets` are the names that there are, and `limits` what applies to all of them.
 pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &Limits) -> Vec<RouteConfig> {

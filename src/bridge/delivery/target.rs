@@ -11,15 +11,14 @@ use http_body_util::Full;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::breaker::{Admit, Breaker, Permit, State};
-use super::client::{AttemptResult, Client, ClientError};
-use super::excerpt::excerpt;
-use super::metrics::TargetMetrics;
-use super::request::{Delivery, RequestTemplate};
-use super::status::{Class, Outcome};
-use super::tries::Verdict;
+use crate::bridge::client::{AttemptResult, Client, ClientError};
+use crate::bridge::excerpt::excerpt;
+use crate::bridge::metrics::TargetMetrics;
+use crate::bridge::policy::breaker::{Admit, Breaker, Permit, State};
+use crate::bridge::policy::status::{Class, Outcome};
+use crate::bridge::policy::tries::Verdict;
 use crate::config::TargetConfig;
-use crate::record::{Message, UnixMillis};
+use crate::record::UnixMillis;
 use crate::store::Bell;
 
 /// Bytes of an answer that an error shows.
@@ -28,16 +27,15 @@ const ANSWER_SHOWN_MAX: usize = 200;
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A target.
-pub(super) struct Target {
+pub(in crate::bridge) struct Target {
     /// The name in the configuration.
-    pub(super) name: Box<str>,
+    pub(in crate::bridge) name: Box<str>,
     /// Its rules.
-    pub(super) config: TargetConfig,
+    pub(in crate::bridge) config: TargetConfig,
     /// One permit for each request that may be in flight.
-    pub(super) slots: Arc<Semaphore>,
-    pub(super) metrics: TargetMetrics,
+    pub(in crate::bridge) slots: Arc<Semaphore>,
+    pub(in crate::bridge) metrics: TargetMetrics,
     client: Client,
-    template: RequestTemplate,
     condition: Mutex<Condition>,
     /// Of the tasks of its routes: they wait for the breaker.
     bells: Mutex<Vec<Arc<Bell>>>,
@@ -53,13 +51,12 @@ struct Condition {
 
 impl Target {
     /// Reads certificate authorities from disk, so it blocks.
-    pub(super) fn new(name: &str, config: &TargetConfig) -> Result<Self, ClientError> {
+    pub(in crate::bridge) fn new(name: &str, config: &TargetConfig) -> Result<Self, ClientError> {
         Ok(Self {
             name: name.into(),
             slots: Arc::new(Semaphore::new(usize::try_from(config.concurrency).unwrap_or(1).max(1))),
             metrics: TargetMetrics::new(name),
             client: Client::new(config)?,
-            template: RequestTemplate::new(config),
             condition: Mutex::new(Condition {
                 breaker: Breaker::new(config.breaker.clone()),
                 failing: false,
@@ -71,33 +68,28 @@ impl Target {
     }
 
     /// Has this bell rung whenever the breaker changes.
-    pub(super) fn tell(&self, bell: &Arc<Bell>) {
+    pub(in crate::bridge) fn tell(&self, bell: &Arc<Bell>) {
         self.bells.lock().push(Arc::clone(bell));
     }
 
     /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`].
-    pub(super) fn admit(&self, now: UnixMillis) -> Admit {
+    pub(in crate::bridge) fn admit(&self, now: UnixMillis) -> Admit {
         self.condition.lock().breaker.admit(now)
     }
 
     /// What the breaker is doing.
-    pub(super) fn state(&self) -> State {
+    pub(in crate::bridge) fn state(&self) -> State {
         self.condition.lock().breaker.state()
     }
 
-    /// The request of one attempt.
-    pub(super) fn request(&self, message: &Message, delivery: Delivery) -> Request<Full<Bytes>> {
-        self.template.build(message, delivery)
-    }
-
     /// One attempt.
-    pub(super) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
+    pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
         self.client.post(request).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the
     /// attempt when it did not succeed.
-    pub(super) fn ended(
+    pub(in crate::bridge) fn ended(
         &self,
         now: UnixMillis,
         permit: Permit,

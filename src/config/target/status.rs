@@ -2,6 +2,13 @@
 
 use std::ops::RangeInclusive;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::config::report::Wrong;
+use crate::config::section::Section;
+use crate::config::values;
+
 /// What becomes of a message after an answer with a certain status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
@@ -33,6 +40,36 @@ impl StatusRules {
     }
 }
 
+impl StatusRules {
+    /// Reads the section.
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let classes = [
+            ("complete", StatusClass::Complete),
+            ("retry", StatusClass::Retry),
+            ("dead_letter", StatusClass::DeadLetter),
+            ("drop", StatusClass::Drop),
+        ];
+        let mut ranges: Vec<(Spanned<RangeInclusive<u16>>, StatusClass)> = Vec::new();
+        for (key, class) in classes {
+            for range in section.list(key, status_range) {
+                let overlaps = |other: &RangeInclusive<u16>| {
+                    other.start() <= range.get_ref().end() && range.get_ref().start() <= other.end()
+                };
+                if let Some((other, _)) = ranges.iter().find(|(other, _)| overlaps(other.get_ref())) {
+                    let line = section.report().line(other.span());
+                    let message = format!("overlaps with what stands on line {line}");
+                    let help = "each status can mean one thing only";
+                    section.wrong_at(key, range.span(), Wrong::new(message).help(help));
+                }
+                ranges.push((range, class));
+            }
+        }
+        StatusRules {
+            overrides: ranges.into_iter().map(|(range, class)| (range.into_inner(), class)).collect(),
+        }
+    }
+}
+
 fn default_class(status: u16) -> StatusClass {
     match status {
         200..=299 => StatusClass::Complete,
@@ -40,6 +77,26 @@ fn default_class(status: u16) -> StatusClass {
         404 | 408 | 409 | 425 | 429 | 500..=599 => StatusClass::Retry,
         _ => StatusClass::DeadLetter,
     }
+}
+
+/// `404`, `"404"`, `"500-599"` or `"5xx"`.
+fn status_range(value: &DeValue<'_>) -> Result<RangeInclusive<u16>, Wrong> {
+    let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (200..=999).contains(status));
+    let range = match value {
+        DeValue::Integer(number) => status(&number.to_string()).map(|status| status..=status),
+        DeValue::String(text) => match text.split_once('-') {
+            Some((first, last)) => status(first).zip(status(last)).map(|(first, last)| first..=last),
+            None => match text.strip_suffix("xx") {
+                Some(hundreds) => status(&format!("{hundreds}00")).map(|first| first..=first + 99),
+                None => status(text).map(|status| status..=status),
+            },
+        },
+        _ => None,
+    };
+    let help = "write \"404\", \"500-599\" or \"5xx\"; a final status is 200 or more";
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| values::unexpected("an HTTP status or a range of them", value).help(help))
 }
 
 #[cfg(test)]

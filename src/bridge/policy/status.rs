@@ -6,7 +6,7 @@
 //!
 //! Invariant: every status has exactly one class, also those that HTTP does not define.
 
-use super::failure::Failure;
+use crate::bridge::client::Failure;
 use crate::config::{StatusClass, StatusRules};
 
 /// How an attempt ended.

@@ -7,11 +7,11 @@
 
 use super::{
     breaker::Health,
-    client::AttemptResult,
     retry::{deadline, delay, delay_as_asked, give_up, parse_retry_after},
     status::{Class, Outcome, classify},
 };
 use crate::{
+    bridge::client::AttemptResult,
     config::TargetConfig,
     record::{Attempts, DeadLetterReason, LastAttempt, MessageHead, UnixMillis},
 };
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        bridge::failure::Failure,
+        bridge::client::Failure,
         codec::Qos,
         record::{Message, MessageParts},
     };

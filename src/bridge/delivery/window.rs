@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use super::retry::deadline;
-use super::tries::Tries;
+use crate::bridge::policy::retry::deadline;
+use crate::bridge::policy::tries::Tries;
 use crate::config::{RetryConfig, TargetConfig};
 use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
 use crate::store::{Page, Stored};

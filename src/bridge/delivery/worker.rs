@@ -17,17 +17,16 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::breaker::{Admit, Permit, State};
-use super::client::AttemptResult;
-use super::failure::Failure;
 use super::monitor::Monitor;
-use super::request::Delivery;
-use super::retry::give_up;
 use super::settlement::Settlement;
-use super::status::{Class, Outcome};
 use super::target::Target;
-use super::tries::{Next, Tries, Verdict};
 use super::window::{History, Wanted, Window, Work};
+use crate::bridge::client::{AttemptResult, Failure};
+use crate::bridge::policy::breaker::{Admit, Permit, State};
+use crate::bridge::policy::retry::give_up;
+use crate::bridge::policy::status::{Class, Outcome};
+use crate::bridge::policy::tries::{Next, Tries, Verdict};
+use crate::bridge::request::{Delivery, Item, Shape};
 use crate::broker::{Broker, Excess, Route};
 use crate::config::Overflow;
 use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, UnixMillis};
@@ -37,15 +36,16 @@ use crate::store::{Page, StoreError, SubmitError};
 const REST: Duration = Duration::from_secs(5);
 
 /// Set to the time at which attempts in flight are broken off.
-pub(super) type Stop = watch::Receiver<Option<Instant>>;
+pub(in crate::bridge) type Stop = watch::Receiver<Option<Instant>>;
 
 type WaitForSlot = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 /// The task's state.
-pub(super) struct Worker {
+pub(in crate::bridge) struct Worker {
     broker: Arc<Broker>,
     route: Arc<Route>,
     target: Arc<Target>,
+    shape: Shape,
     monitor: Arc<Monitor>,
     stop: Stop,
     window: Window,
@@ -101,10 +101,10 @@ enum Event {
 }
 
 impl Worker {
-    pub(super) fn new(
+    pub(in crate::bridge) fn new(
         broker: &Arc<Broker>,
         route: &Arc<Route>,
-        target: &Arc<Target>,
+        (target, shape): (&Arc<Target>, Shape),
         monitor: &Arc<Monitor>,
         stop: Stop,
     ) -> Self {
@@ -116,6 +116,7 @@ impl Worker {
             broker: Arc::clone(broker),
             route: Arc::clone(route),
             target: Arc::clone(target),
+            shape,
             monitor: Arc::clone(monitor),
             stop,
             unstored: None,
@@ -131,7 +132,7 @@ impl Worker {
     }
 
     /// Carries messages until told to stop, or until the store fails: then nothing can be settled any more.
-    pub(super) async fn run(mut self) {
+    pub(in crate::bridge) async fn run(mut self) {
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
@@ -243,7 +244,7 @@ impl Worker {
             number,
             attempt: tries.count.saturating_add(1),
         };
-        let request = self.target.request(carried.message(), delivery);
+        let Ok(request) = self.shape.build(&[Item { message: carried.message(), delivery }]) else { return };
         let target = Arc::clone(&self.target);
         let task = self.attempts.spawn(async move { target.post(request).await });
         self.in_flight.insert(task.id(), InFlight { carried, tries, permit, _slot: slot });

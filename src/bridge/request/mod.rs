@@ -16,7 +16,7 @@ use http_body_util::Full;
 
 use crate::{
     codec::PublishProperties,
-    config::TargetConfig,
+    config::{RouteConfig, TargetConfig},
     record::{Lsn, Message},
 };
 
@@ -39,25 +39,49 @@ pub struct Delivery {
     pub attempt: u32,
 }
 
-/// The part of a target's requests that is the same for all of them.
+/// One message of a request, and the attempt that it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// Its number, and which attempt this is.
+    pub delivery: Delivery,
+}
+
+/// A message that no request can be made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Which of the messages that were to be in the request.
+    pub index: usize,
+    /// What does not fit, in one line, safe to print.
+    pub why: String,
+}
+
+/// What the requests of a route look like.
 #[derive(Clone, Debug)]
-pub struct RequestTemplate {
+pub struct Shape {
     uri: Uri,
     headers: HeaderMap,
 }
 
-impl RequestTemplate {
-    /// The template of this target. Its configured headers come before the default user agent and the
+impl Shape {
+    /// That of a route to this target. Its configured headers come before the default user agent and the
     /// content type of a message, not before the headers that identify it.
-    pub fn new(config: &TargetConfig) -> Self {
+    pub fn new(_route: &RouteConfig, target: &TargetConfig) -> Self {
         let user_agent = HeaderValue::from_static(concat!("causeway/", env!("CARGO_PKG_VERSION")));
-        let mut headers = config.headers.clone();
+        let mut headers = target.headers.clone();
         headers.entry(USER_AGENT).or_insert(user_agent);
-        Self { uri: config.url.clone(), headers }
+        Self { uri: target.url.clone(), headers }
     }
 
-    /// The request of one attempt. The payload is shared with `message`, not copied.
-    pub fn build(&self, message: &Message, delivery: Delivery) -> Request<Full<Bytes>> {
+    /// The request of one attempt. The payload is shared with the message, not copied.
+    ///
+    /// # Errors
+    /// When one of the messages cannot be put into a request, now or ever.
+    pub fn build(&self, items: &[Item<'_>]) -> Result<Request<Full<Bytes>>, Unfit> {
+        let [Item { message, delivery }] = items else {
+            return Err(Unfit { index: 0, why: "one message at a time".into() });
+        };
         let mut headers = self.headers.clone();
         headers.entry(CONTENT_TYPE).or_insert_with(|| content_type(message));
         let key = delivery.number.map(|number| idempotency_key(delivery.store_id, number));
@@ -72,12 +96,12 @@ impl RequestTemplate {
         headers.insert(MQTT_RETAIN, HeaderValue::from_static(retain));
         insert_text(&mut headers, MQTT_PUBLISHER, message.publisher());
 
-        let body = Bytes::from_owner(SharedPayload(message.clone()));
+        let body = Bytes::from_owner(SharedPayload(Message::clone(message)));
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
-        request
+        Ok(request)
     }
 }
 
@@ -179,12 +203,16 @@ mod tests {
         TargetConfig::new(Uri::from_static("http://127.0.0.1/in?a=b"))
     }
 
-    fn template() -> RequestTemplate {
-        RequestTemplate::new(&config())
+    fn shape(config: &TargetConfig) -> Shape {
+        Shape::new(&RouteConfig::new("r", "#", "t"), config)
+    }
+
+    fn build(message: &Message, delivery: Delivery) -> Request<Full<Bytes>> {
+        shape(&config()).build(&[Item { message, delivery }]).unwrap()
     }
 
     fn built(message: &Message) -> Request<Full<Bytes>> {
-        template().build(message, delivery(1))
+        build(message, delivery(1))
     }
 
     fn header(request: &Request<Full<Bytes>>, name: &str) -> String {
@@ -194,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_becomes_a_post() {
-        let request = template().build(&message("a/b", "boat-1", &[]), delivery(3));
+        let request = build(&message("a/b", "boat-1", &[]), delivery(3));
         assert_eq!(request.method(), Method::POST);
         assert_eq!(request.uri(), "http://127.0.0.1/in?a=b");
         let expected = [
@@ -219,8 +247,8 @@ mod tests {
     #[test]
     fn only_the_attempt_differs_between_attempts() {
         let message = message("a", "p", &[]);
-        let mut first = template().build(&message, delivery(1));
-        let mut second = template().build(&message, delivery(2));
+        let mut first = build(&message, delivery(1));
+        let mut second = build(&message, delivery(2));
         assert_ne!(first.headers(), second.headers());
         first.headers_mut().remove(DELIVERY_ATTEMPT);
         second.headers_mut().remove(DELIVERY_ATTEMPT);
@@ -274,7 +302,8 @@ mod tests {
             config.headers.insert(name, HeaderValue::from_static(value));
         }
         config.headers.append("idempotency-key", HeaderValue::from_static("forged"));
-        let request = RequestTemplate::new(&config).build(&message("a", "p", &[]), delivery(1));
+        let message = message("a", "p", &[]);
+        let request = shape(&config).build(&[Item { message: &message, delivery: delivery(1) }]).unwrap();
         assert_eq!(header(&request, "authorization"), "Bearer x");
         assert_eq!(header(&request, "user-agent"), "mine");
         assert_eq!(header(&request, "content-type"), "a/b");

@@ -5,6 +5,9 @@
 //!
 //! Invariant: an attempt ends within the target's timeout, and an answer costs bounded memory.
 
+mod connector;
+mod failure;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +20,13 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout_at};
 
-pub use super::connector::ClientError;
-use super::{connector::Connector, excerpt::excerpt, failure::Failure, status::Outcome};
+pub use connector::ClientError;
+pub use failure::Failure;
+
+use connector::Connector;
+
+use super::excerpt::excerpt;
+use super::policy::status::Outcome;
 use crate::config::TargetConfig;
 
 /// Most bytes of an answer's body that are kept.
