@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval};
 
 use super::client::ClientError;
 use super::delivery::target::Target;
-use super::delivery::worker::{Stop, Worker};
+use super::delivery::worker::{Job, Stop, Worker};
 use super::delivery::{Monitor, RouteState};
 use super::policy::breaker::State;
 use super::request::Shape;
@@ -111,8 +111,14 @@ impl Bridge {
         let lines = Arc::new(lines);
         let mut tasks = JoinSet::new();
         for (Line { route, target, monitor }, config) in lines.iter().zip(&config.routes) {
-            let shape = Shape::new(config, &target.config);
-            tasks.spawn(Worker::new(broker, route, (target, shape), monitor, stopped.clone()).run());
+            let job = Job {
+                route: Arc::clone(route),
+                config: Arc::new(config.clone()),
+                target: Arc::clone(target),
+                shape: Shape::new(config, &target.config),
+                monitor: Arc::clone(monitor),
+            };
+            tasks.spawn(Worker::new(broker, job, stopped.clone()).run());
         }
         tasks.spawn(measure(Arc::clone(&lines), stopped));
         Ok(Self { store: broker.store.clone(), lines, stop, tasks: Mutex::new(tasks) })

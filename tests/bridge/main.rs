@@ -5,4 +5,5 @@
 mod dead_letters;
 mod delivery;
 mod failures;
+mod lanes;
 mod world;

@@ -77,6 +77,11 @@ impl Target {
         self.condition.lock().breaker.admit(now)
     }
 
+    /// Gives back what was let through and not used.
+    pub(in crate::bridge) fn give_back(&self, permit: Permit) {
+        self.condition.lock().breaker.give_back(permit);
+    }
+
     /// What the breaker is doing.
     pub(in crate::bridge) fn state(&self) -> State {
         self.condition.lock().breaker.state()
