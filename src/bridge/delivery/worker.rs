@@ -24,7 +24,7 @@ use super::window::{History, Wanted, Window, Work};
 use crate::bridge::client::{AttemptResult, Failure};
 use crate::bridge::policy::breaker::{Admit, Permit, State};
 use crate::bridge::policy::retry::give_up;
-use crate::bridge::policy::status::{Class, Outcome};
+use crate::bridge::policy::status::Class;
 use crate::bridge::policy::tries::{Next, Tries, Verdict};
 use crate::bridge::request::{Delivery, Item, Shape};
 use crate::broker::{Broker, Excess, Route};
@@ -483,10 +483,5 @@ impl Carried {
 
 /// An attempt whose task has panicked: nobody knows what came of it.
 fn broken(error: &JoinError) -> AttemptResult {
-    AttemptResult {
-        outcome: Outcome::Failed(Failure::Broken(error.to_string())),
-        retry_after: None,
-        excerpt: String::new(),
-        latency: Duration::ZERO,
-    }
+    AttemptResult::failed(Failure::Broken(error.to_string()), Duration::ZERO)
 }
