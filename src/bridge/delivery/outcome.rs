@@ -190,10 +190,5 @@ impl Work {
 
 /// An attempt whose task has panicked: nobody knows what came of it.
 pub(super) fn broken(error: &JoinError) -> AttemptResult {
-    AttemptResult {
-        outcome: Outcome::Failed(Failure::Broken(error.to_string())),
-        retry_after: None,
-        excerpt: String::new(),
-        latency: Duration::ZERO,
-    }
+    AttemptResult::failed(Failure::Broken(error.to_string()), Duration::ZERO)
 }

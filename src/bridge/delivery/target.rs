@@ -89,7 +89,7 @@ impl Target {
 
     /// One attempt.
     pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request).await
+        self.client.post(request, None).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the
