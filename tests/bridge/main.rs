@@ -6,4 +6,5 @@ mod dead_letters;
 mod delivery;
 mod failures;
 mod lanes;
+mod reload;
 mod world;

@@ -10,4 +10,4 @@ mod window;
 pub(super) mod worker;
 
 pub(super) use monitor::Monitor;
-pub use monitor::{LastError, RouteState};
+pub use monitor::{BreakerState, LastError, Rate, RouteState, RouteStatus};

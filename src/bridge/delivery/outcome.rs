@@ -37,9 +37,10 @@ impl Worker {
         let (state, error) = self.target.ended(now, permit, result, &verdict);
         self.target.metrics.in_flight.decrement(1.0);
         self.monitor.in_flight(self.in_flight.len());
+        self.monitor.attempted();
         match error {
             Some(error) => self.monitor.failed(now, error),
-            None => self.monitor.taken(now),
+            None => self.monitor.taken(now, carried.len() as u64),
         }
         match carried {
             Carried::Stored(batch) => {

@@ -69,7 +69,10 @@ impl Target {
 
     /// Has this bell rung whenever the breaker changes.
     pub(in crate::bridge) fn tell(&self, bell: &Arc<Bell>) {
-        self.bells.lock().push(Arc::clone(bell));
+        let mut bells = self.bells.lock();
+        // A bell that nobody else has is of a route that is gone.
+        bells.retain(|known| Arc::strong_count(known) > 1 && !Arc::ptr_eq(known, bell));
+        bells.push(Arc::clone(bell));
     }
 
     /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`].

@@ -452,6 +452,14 @@ impl Worker {
 }
 
 impl Carried {
+    /// Messages.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Stored(batch) => batch.len(),
+            Self::Unstored(messages) => messages.len(),
+        }
+    }
+
     pub(super) fn first(&self) -> Option<&Message> {
         match self {
             Self::Stored(batch) => batch.first().map(|work| &work.stored.message),
