@@ -20,9 +20,8 @@ use tokio::time::{Instant, interval};
 
 use super::client::ClientError;
 use super::delivery::target::Target;
-use super::delivery::worker::{Stop, Worker};
+use super::delivery::worker::{Job, Stop, Worker};
 use super::delivery::{Monitor, RouteState, RouteStatus};
-use super::request::Shape;
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
 use crate::record::RecipientNo;
@@ -105,7 +104,7 @@ struct Lines {
 
 /// A route, where it leads, what is known of it, and its task.
 struct Line {
-    config: RouteConfig,
+    config: Arc<RouteConfig>,
     route: Arc<Route>,
     target: Arc<Target>,
     monitor: Arc<Monitor>,
@@ -190,17 +189,11 @@ impl Shared {
     }
 
     /// Starts the task of a route, behind the one that had the route before.
-    fn carry(
-        &self,
-        route: &Arc<Route>,
-        (target, shape): (&Arc<Target>, Shape),
-        monitor: &Arc<Monitor>,
-        before: Option<Ended>,
-    ) -> Task {
-        target.tell(&route.bell);
+    fn carry(&self, job: Job, before: Option<Ended>) -> Task {
+        job.target.tell(&job.route.bell);
         let store = self.broker.store.clone();
         self.spawn(|stop| {
-            let worker = Worker::new(&self.broker, route, (target, shape), monitor, stop);
+            let worker = Worker::new(&self.broker, job, stop);
             async move {
                 wait_for(before, &store).await;
                 worker.run().await;

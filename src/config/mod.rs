@@ -30,7 +30,7 @@ mod values;
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use route::RouteConfig;
+pub use route::{BatchConfig, Order, RouteConfig};
 pub use target::{BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.

@@ -12,7 +12,7 @@ use causeway::auth::{Authenticator, Rights};
 use causeway::bridge::{Bridge, DeadLetterFilter, DeadLetters, FiledLetter};
 use causeway::broker::{AttachRequest, Broker, BrokerLimits, Link, PublishContext, Slot, Source};
 use causeway::codec::{Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, Version};
-use causeway::config::{AuthConfig, Config, RouteConfig, TargetConfig};
+use causeway::config::{AuthConfig, Config, Order, RouteConfig, TargetConfig};
 use causeway::record::Lsn;
 use causeway::session::{Offer, Receipt, SessionLimits, Terms};
 use causeway::store::{Store, StoreSettings};
@@ -190,8 +190,9 @@ pub fn config(target: TargetConfig) -> Config {
     config
 }
 
+/// A route on which any message may overtake any other.
 pub fn route(name: &str, topic: &str, target: &str) -> RouteConfig {
-    RouteConfig::new(name, topic, target)
+    RouteConfig { order: Order::None, ..RouteConfig::new(name, topic, target) }
 }
 
 /// A broker with its bridge, and a client that publishes.

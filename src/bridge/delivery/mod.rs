@@ -1,6 +1,9 @@
 //! The task of a route and what it works with: its window on the backlog, its target, what it settles.
 
+mod lanes;
 mod monitor;
+mod outcome;
+mod reading;
 mod settlement;
 pub(super) mod target;
 mod window;

@@ -80,6 +80,11 @@ impl Target {
         self.condition.lock().breaker.admit(now)
     }
 
+    /// Gives back what was let through and not used.
+    pub(in crate::bridge) fn give_back(&self, permit: Permit) {
+        self.condition.lock().breaker.give_back(permit);
+    }
+
     /// What the breaker is doing.
     pub(in crate::bridge) fn state(&self) -> State {
         self.condition.lock().breaker.state()
@@ -87,7 +92,7 @@ impl Target {
 
     /// One attempt.
     pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request).await
+        self.client.post(request, None).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the

@@ -14,6 +14,7 @@ use super::removed::{Doing, Removed};
 use super::{Bridge, BridgeError, Line, Lines, Shared};
 use crate::bridge::delivery::Monitor;
 use crate::bridge::delivery::target::Target;
+use crate::bridge::delivery::worker::Job;
 use crate::bridge::request::Shape;
 use crate::broker::RouteFilters;
 use crate::config::{Config, RouteConfig, TargetConfig};
@@ -64,7 +65,7 @@ struct Plan {
 
 /// A route that is to be.
 struct Planned {
-    config: RouteConfig,
+    config: Arc<RouteConfig>,
     filters: RouteFilters,
     target: Arc<Target>,
     shape: Shape,
@@ -118,7 +119,7 @@ impl Plan {
                 filters: filters(route, config.limits.topic_levels)?,
                 shape: Shape::new(route, &target.config),
                 target: Arc::clone(target),
-                config: route.clone(),
+                config: Arc::new(route.clone()),
             });
         }
         Ok(Self { targets, routes })
@@ -178,7 +179,14 @@ impl Shared {
         let before = removed.and_then(|removed| removed.task);
         let before = before.map(|task| lines.stop(task, Instant::now() + PATIENCE));
         let monitor = Arc::new(Monitor::new(&route.name));
-        let task = self.carry(&route, (&target, shape), &monitor, before);
+        let job = Job {
+            route: Arc::clone(&route),
+            config: Arc::clone(&config),
+            target: Arc::clone(&target),
+            shape,
+            monitor: Arc::clone(&monitor),
+        };
+        let task = self.carry(job, before);
         Ok(Line { config, route, target, monitor, task })
     }
 
@@ -191,7 +199,15 @@ impl Shared {
             return Line { config, route, ..line };
         }
         let before = lines.stop(line.task, line.target.last_moment());
-        let task = self.carry(&route, (&target, shape), &line.monitor, Some(before));
+        let monitor = Arc::clone(&line.monitor);
+        let job = Job {
+            route: Arc::clone(&route),
+            config: Arc::clone(&config),
+            target: Arc::clone(&target),
+            shape,
+            monitor,
+        };
+        let task = self.carry(job, Some(before));
         Line { config, route, target, monitor: line.monitor, task }
     }
 
@@ -219,9 +235,9 @@ impl Line {
     }
 
     fn differs_in_filters_only(&self, planned: &Planned) -> bool {
-        let RouteConfig { topics, exclude, .. } = self.config.clone();
-        let with_these = RouteConfig { topics, exclude, ..planned.config.clone() };
-        self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
+        let RouteConfig { topics, exclude, .. } = RouteConfig::clone(&self.config);
+        let with_these = RouteConfig { topics, exclude, ..RouteConfig::clone(&planned.config) };
+        *self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
     }
 }
 
