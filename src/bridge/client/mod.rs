@@ -7,7 +7,10 @@
 
 mod connector;
 mod failure;
+mod resolver;
+mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,10 +26,11 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout_at};
 
-pub use connector::ClientError;
 pub use failure::Failure;
+pub use tls::ClientError;
 
 use connector::Connector;
+use resolver::{LookUp, look_up_by_system};
 
 use super::excerpt::excerpt;
 use super::policy::status::Outcome;
@@ -82,13 +86,18 @@ pub struct Client {
 impl Client {
     /// A client for this target. Reads certificate authorities from disk, so it blocks.
     pub fn new(config: &TargetConfig) -> Result<Self, ClientError> {
+        Self::looking_up(config, Arc::new(look_up_by_system))
+    }
+
+    /// As [`Client::new`], with another way to look names up.
+    fn looking_up(config: &TargetConfig, look_up: LookUp) -> Result<Self, ClientError> {
         let http = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(usize::try_from(config.concurrency).unwrap_or(usize::MAX))
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector::new(config)?);
+            .build(Connector::new(config, config.http_version, look_up)?);
         Ok(Self { http, timeout: config.timeout })
     }
 

@@ -273,7 +273,7 @@ async fn a_handshake_that_hangs_is_a_connect_timeout() {
     let authority = authority();
     let folder = tempfile::tempdir().unwrap();
     let mut config = target(&format!("https://{}/", listener.local_addr().unwrap()));
-    config.ca_file = Some(folder.path().join("ca.pem"));
+    config.tls.ca_file = Some(folder.path().join("ca.pem"));
     config.connect_timeout = BRIEFLY;
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
     // The kernel accepts for the listener, and nobody ever answers the ClientHello.
@@ -312,7 +312,7 @@ async fn serve_tls(authority: &Issuer) -> SocketAddr {
 fn trusting(address: SocketAddr, ca_file: &Path, authority: &Issuer) -> TargetConfig {
     std::fs::write(ca_file, authority.pem()).unwrap();
     let mut config = target(&format!("https://{address}/"));
-    config.ca_file = Some(ca_file.to_owned());
+    config.tls.ca_file = Some(ca_file.to_owned());
     config
 }
 
@@ -350,8 +350,8 @@ async fn a_ca_file_without_a_certificate_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     let mut config = target("https://127.0.0.1/");
-    config.ca_file = Some(file.clone());
-    assert!(matches!(Client::new(&config), Err(ClientError::CaFile { .. })), "no such file");
+    config.tls.ca_file = Some(file.clone());
+    assert!(matches!(Client::new(&config), Err(ClientError::File { key: "ca_file", .. })), "no such file");
     std::fs::write(&file, "not PEM").unwrap();
     assert!(matches!(Client::new(&config), Err(ClientError::NoCertificate { .. })));
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
