@@ -1,6 +1,6 @@
 //! TLS as the configuration of a target asks for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
@@ -17,7 +17,7 @@ pub enum ClientError {
         /// The key that names it.
         key: &'static str,
         /// As in the configuration.
-        path: PathBuf,
+        path: Box<Path>,
         /// From the system, or from the parser of PEM.
         reason: pem::Error,
     },
@@ -27,7 +27,7 @@ pub enum ClientError {
         /// The key that names it.
         key: &'static str,
         /// As in the configuration.
-        path: PathBuf,
+        path: Box<Path>,
     },
     /// A certificate that is not one, or that does not fit its key.
     #[error("tls.{key} {}: {reason}", path.display())]
@@ -35,7 +35,7 @@ pub enum ClientError {
         /// The key that names it.
         key: &'static str,
         /// As in the configuration.
-        path: PathBuf,
+        path: Box<Path>,
         /// From the TLS library.
         reason: rustls::Error,
     },
@@ -69,13 +69,13 @@ pub(super) fn tls_config(config: &TargetConfig) -> Result<ClientConfig, ClientEr
     let chain = certificates("certificate", &identity.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|reason| ClientError::File {
         key: "key",
-        path: identity.key.clone(),
+        path: identity.key.as_path().into(),
         reason,
     })?;
     let path = &identity.certificate;
     builder.with_client_auth_cert(chain, key).map_err(|reason| ClientError::BadCertificate {
         key: "certificate",
-        path: path.clone(),
+        path: path.as_path().into(),
         reason,
     })
 }
@@ -84,7 +84,7 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("ca_file", path)? {
         let added = roots.add(certificate);
-        let path = path.to_owned();
+        let path = path.into();
         added.map_err(|reason| ClientError::BadCertificate { key: "ca_file", path, reason })?;
     }
     Ok(roots)
@@ -93,7 +93,7 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, ClientError> {
 /// At least one.
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let path = path.to_owned();
+    let path = path.into();
     match read {
         Ok(certificates) if certificates.is_empty() => Err(ClientError::NoCertificate { key, path }),
         Ok(certificates) => Ok(certificates),
