@@ -57,7 +57,7 @@ pub struct TargetConfig {
     pub http_version: HttpVersion,
     /// Which bodies are sent compressed.
     pub compress: Compress,
-    /// Most requests in flight at once; 1 keeps the order of messages.
+    /// Most requests in flight at once. For the order of messages see [`RouteConfig::order`](super::RouteConfig).
     pub concurrency: u32,
     /// When a message is tried again, and when it is given up.
     pub retry: RetryConfig,
