@@ -14,13 +14,13 @@ use tokio::time::{Instant, interval};
 use super::client::ClientError;
 use super::delivery::target::Target;
 use super::delivery::worker::{Stop, Worker};
-use super::delivery::{Monitor, RouteState};
+use super::delivery::{Monitor, RouteState, TargetState};
 use super::policy::breaker::State;
 use super::request::Shape;
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
-use crate::record::RecipientNo;
-use crate::store::{Store, StoreError};
+use crate::record::{Lsn, RecipientNo};
+use crate::store::{Store, StoreError, SubmitError};
 use crate::topic::{TopicError, TopicFilter};
 
 /// How often the gauges of the backlogs are set.
@@ -90,8 +90,9 @@ impl Bridge {
     ) -> Result<Self, BridgeError> {
         let mut targets = BTreeMap::new();
         for (name, target) in &config.targets {
-            let made = Target::new(name, target);
+            let made = Target::new(name, target, broker);
             let made = made.map_err(|error| BridgeError::Target { target: name.clone(), error })?;
+            made.remain_paused()?;
             targets.insert(name.as_str(), Arc::new(made));
         }
         let mut lines = Vec::with_capacity(config.routes.len());
@@ -121,6 +122,32 @@ impl Bridge {
     /// What each route is doing, in the order of the configuration. Blocks on the disk.
     pub fn states(&self) -> Vec<RouteState> {
         self.lines.iter().map(|line| line.state(&self.store)).collect()
+    }
+
+    /// What each target that a route leads to is doing, by name.
+    pub fn targets(&self) -> Vec<TargetState> {
+        self.by_name().values().map(|target| target.view()).collect()
+    }
+
+    /// Has nothing sent to a target until it is [resumed](Bridge::resume), also after a restart. Gives the record
+    /// that has to be durable for that; `None` when no route leads to a target of this name.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn pause(&self, target: &str, why: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.by_name().get(target).map(|target| target.pause(why)).transpose()
+    }
+
+    /// Ends a pause, as [`Bridge::pause`] begins one.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn resume(&self, target: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.by_name().get(target).map(|target| target.resume()).transpose()
+    }
+
+    fn by_name(&self) -> BTreeMap<&str, &Arc<Target>> {
+        self.lines.iter().map(|line| (&*line.target.name, &line.target)).collect()
     }
 
     /// Starts no attempt any more, and waits for those under way, so long at most: what is broken off then

@@ -17,6 +17,6 @@ pub(crate) mod policy;
 pub(crate) mod request;
 
 pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
-pub use delivery::{LastError, RouteState};
+pub use delivery::{LastError, RouteState, TargetState};
 pub use engine::{Bridge, BridgeError};
 pub use excerpt::excerpt;

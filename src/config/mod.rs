@@ -31,7 +31,9 @@ pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
 pub use route::RouteConfig;
-pub use target::{BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig};
+pub use target::{
+    Backoff, BreakerConfig, Counted, Jitter, RateConfig, RetryConfig, StatusClass, StatusRules, TargetConfig,
+};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,9 +2,11 @@
 
 mod monitor;
 mod settlement;
+mod slots;
 pub(super) mod target;
 mod window;
 pub(super) mod worker;
 
 pub(super) use monitor::Monitor;
 pub use monitor::{LastError, RouteState};
+pub use target::TargetState;

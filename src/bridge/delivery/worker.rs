@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
+use tokio::sync::{AcquireError, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::monitor::Monitor;
 use super::settlement::Settlement;
+use super::slots::Slot;
 use super::target::Target;
 use super::window::{History, Wanted, Window, Work};
 use crate::bridge::client::{AttemptResult, Failure};
@@ -38,7 +39,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Set to the time at which attempts in flight are broken off.
 pub(in crate::bridge) type Stop = watch::Receiver<Option<Instant>>;
 
-type WaitForSlot = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type WaitForSlot = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
 
 /// The task's state.
 pub(in crate::bridge) struct Worker {
@@ -63,7 +64,7 @@ pub(in crate::bridge) struct Worker {
     reading: Option<Reading>,
     /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     wait_for_slot: Option<WaitForSlot>,
     /// The number whose commit rings the bell.
     asked: Lsn,
@@ -74,7 +75,7 @@ struct InFlight {
     carried: Carried,
     tries: Tries,
     permit: Permit,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 /// What an attempt carries.
@@ -93,7 +94,7 @@ struct Reading {
 enum Event {
     Ended(Result<(Id, AttemptResult), JoinError>),
     Read(Result<Result<Page, StoreError>, JoinError>),
-    Slot(Result<OwnedSemaphorePermit, AcquireError>),
+    Slot(Result<Slot, AcquireError>),
     /// The bell, the time, or the order to stop.
     Look,
     /// The time to finish in is over.
@@ -136,6 +137,9 @@ impl Worker {
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
+        for (_, InFlight { permit, .. }) in self.in_flight.drain() {
+            self.target.broken_off(permit);
+        }
         if let Some(reading) = self.reading.take() {
             // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;
@@ -218,7 +222,7 @@ impl Worker {
     }
 
     /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
-    fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
+    fn take_slot(&mut self) -> Option<Slot> {
         if self.slot.is_some() || self.wait_for_slot.is_some() {
             return self.slot.take();
         }
@@ -229,7 +233,7 @@ impl Worker {
         slot
     }
 
-    fn start(&mut self, stored: bool, slot: OwnedSemaphorePermit, permit: Permit, now: UnixMillis) {
+    fn start(&mut self, stored: bool, slot: Slot, permit: Permit, now: UnixMillis) {
         self.stored_last = stored;
         let work = if stored { self.window.start().map(Carried::Stored) } else { None };
         let Some(carried) = work.or_else(|| self.unstored.take().map(Carried::Unstored)) else { return };

@@ -46,7 +46,18 @@ pub fn classify(outcome: &Outcome, rules: &StatusRules) -> Class {
         StatusClass::Retry => Class::RetryMessage,
         StatusClass::DeadLetter => Class::DeadLetter,
         StatusClass::Drop => Class::Drop,
+        StatusClass::Pause => Class::TargetFailure,
     }
+}
+
+/// Whether the target says that it gets too much at once: Too Many Requests, Service Unavailable.
+pub fn throttles(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Status(429 | 503))
+}
+
+/// Whether the target does not take who we are, whatever the message: Unauthorized, Forbidden.
+pub fn refuses_us(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Status(401 | 403))
 }
 
 /// Too Many Requests, Bad Gateway, Service Unavailable, Gateway Timeout.

@@ -1,7 +1,10 @@
 //! `[targets.NAME]`: where messages go, and what may be expected there.
 
 mod breaker;
+mod concurrency;
 mod headers;
+mod knative;
+mod rate;
 mod retry;
 mod status;
 mod url;
@@ -16,10 +19,10 @@ use super::report::Wrong;
 use super::section::Section;
 use super::values::{self, TIMEOUT};
 pub use breaker::BreakerConfig;
-pub use retry::RetryConfig;
+pub use rate::RateConfig;
+pub use retry::{Backoff, Counted, Jitter, RetryConfig};
 pub use status::{StatusClass, StatusRules};
 
-const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
 /// How often something may be tried.
 const TIMES: RangeInclusive<u32> = 1..=1_000_000;
 
@@ -38,6 +41,10 @@ pub struct TargetConfig {
     pub ca_file: Option<PathBuf>,
     /// Most requests in flight at once; 1 keeps the order of messages.
     pub concurrency: u32,
+    /// How few they may become when the answers of the target decide; `None` when they do not.
+    pub concurrency_min: Option<u32>,
+    /// Most requests over time.
+    pub rate: Option<RateConfig>,
     /// When a message is tried again, and when it is given up.
     pub retry: RetryConfig,
     /// What each HTTP status means for a message.
@@ -56,6 +63,8 @@ impl TargetConfig {
             headers: HeaderMap::new(),
             ca_file: None,
             concurrency: 16,
+            concurrency_min: None,
+            rate: None,
             retry: RetryConfig::default(),
             status: StatusRules::default(),
             breaker: BreakerConfig::default(),
@@ -78,13 +87,16 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
     let url = section.require("url", "\"http://127.0.0.1:8080/events\"", url::parse);
     // The other keys are read in any case, for what is wrong with them.
     let default = TargetConfig::new(url.as_ref().map(|url| url.get_ref().clone()).unwrap_or_default());
+    let (concurrency, concurrency_min) = concurrency::read(section, default.concurrency);
     let target = TargetConfig {
         timeout: section.duration("timeout", TIMEOUT, default.timeout),
         connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
         headers: headers::read(section),
         ca_file: section.readable_file("ca_file"),
-        concurrency: section.number("concurrency", CONCURRENCY, default.concurrency),
-        retry: section.section("retry", RetryConfig::read),
+        concurrency,
+        concurrency_min,
+        rate: RateConfig::read(section),
+        retry: knative::read_retry(section),
         status: section.section("status", StatusRules::read),
         breaker: section.section("breaker", BreakerConfig::read),
         url: default.url,
