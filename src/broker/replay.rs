@@ -101,7 +101,8 @@ fn published_now(message: &Message, now: UnixMillis) -> Message {
         topic: message.topic(),
         properties: message.properties(),
         payload: message.payload(),
-        publisher: message.publisher(),
+        // As it came: with the user name, if there is one.
+        publisher: std::str::from_utf8(message.publisher_bytes()).unwrap_or_default(),
     };
     Message::new(&parts, &mut Vec::new())
 }

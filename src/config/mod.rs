@@ -30,7 +30,7 @@ mod values;
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use route::RouteConfig;
+pub use route::{BatchConfig, Order, RouteConfig};
 pub use target::{
     Backoff, BreakerConfig, Counted, Jitter, RateConfig, RetryConfig, StatusClass, StatusRules, TargetConfig,
 };

@@ -228,7 +228,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
     put_u64(out, head.expires_at.0);
     put_bytes(out, message.topic_bytes());
     put_bytes(out, message.properties());
-    put_bytes(out, message.publisher().as_bytes());
+    put_bytes(out, message.publisher_bytes());
     put_bytes(out, message.payload());
 }
 

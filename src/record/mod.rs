@@ -15,5 +15,5 @@ pub use change::{
 };
 pub use dead_letter::{Addressee, Attempts, DeadLetter, DeadLetterError, DeadLetterReason, LastAttempt};
 pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView, PropertiesView};
-pub use message::{Message, MessageHead, MessageParts, expiry};
+pub use message::{Message, MessageHead, MessageParts, Publisher, expiry};
 pub use numbers::{Epoch, Lsn, RecipientNo, UnixMillis};

@@ -46,6 +46,9 @@ pub(in crate::bridge) struct Target {
     clock: Clock,
     store: Store,
     condition: Mutex<Condition>,
+    /// Why nothing is sent. A target of this name that follows on this one when the configuration changes has it
+    /// in common with it.
+    paused: Arc<Mutex<Option<Pause>>>,
     /// Of the tasks of its routes: they wait for the breaker, or for the end of a pause.
     bells: Mutex<Vec<Arc<Bell>>>,
 }
@@ -75,7 +78,6 @@ pub struct TargetState {
 struct Condition {
     breaker: Breaker,
     changed_at: UnixMillis,
-    paused: Option<Pause>,
     limit: Limit,
     rate: Option<Rate>,
     /// Attempts that were let through and have not ended.
@@ -109,13 +111,13 @@ impl Target {
             condition: Mutex::new(Condition {
                 breaker: Breaker::new(config.breaker.clone()),
                 changed_at: now,
-                paused: None,
                 limit,
                 rate: config.rate.map(|rate| Rate::new(rate, now)),
                 in_flight: 0,
                 failing: false,
                 complained_at: None,
             }),
+            paused: Arc::default(),
             bells: Mutex::default(),
             config: config.clone(),
         })
@@ -126,25 +128,31 @@ impl Target {
         if let Some(pause) = self.store.pause_of(&self.name)? {
             tracing::warn!(target = &*self.name, why = &*pause.why, "the target is still paused");
             self.metrics.paused.set(1.0);
-            let mut condition = self.condition.lock();
-            condition.changed_at = pause.since;
-            condition.paused = Some(pause);
+            *self.paused.lock() = Some(pause);
         }
         Ok(())
     }
 
+    /// Is paused as long as this one is, which it takes the place of.
+    pub(in crate::bridge) fn share_pause(&mut self, before: &Self) {
+        self.paused = Arc::clone(&before.paused);
+    }
+
     /// Has this bell rung whenever the breaker changes, or a pause ends.
     pub(in crate::bridge) fn tell(&self, bell: &Arc<Bell>) {
-        self.bells.lock().push(Arc::clone(bell));
+        let mut bells = self.bells.lock();
+        // A bell that nobody else has is of a route that is gone.
+        bells.retain(|known| Arc::strong_count(known) > 1 && !Arc::ptr_eq(known, bell));
+        bells.push(Arc::clone(bell));
     }
 
     /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`] or a
-    /// [`Target::broken_off`].
+    /// [`Target::give_back`].
     pub(in crate::bridge) fn admit(&self, now: UnixMillis) -> Admit {
-        let mut condition = self.condition.lock();
-        if condition.paused.is_some() {
+        if self.paused.lock().is_some() {
             return Admit::WaitUntil(UnixMillis::NEVER);
         }
+        let mut condition = self.condition.lock();
         // First, so that no token goes for what the breaker holds back.
         if let Some(at) = condition.breaker.wait(now) {
             return Admit::WaitUntil(at);
@@ -157,6 +165,17 @@ impl Target {
         condition.breaker.admit(now)
     }
 
+    /// Gives back what was let through, and not used or broken off.
+    pub(in crate::bridge) fn give_back(&self, permit: Permit) {
+        let mut condition = self.condition.lock();
+        condition.in_flight = condition.in_flight.saturating_sub(1);
+        condition.breaker.give_back(permit);
+        drop(condition);
+        if permit == Permit::Probe {
+            self.ring();
+        }
+    }
+
     /// What the breaker is doing.
     pub(in crate::bridge) fn state(&self) -> State {
         self.condition.lock().breaker.state()
@@ -164,7 +183,9 @@ impl Target {
 
     /// What an operator sees of it.
     pub(in crate::bridge) fn view(&self) -> TargetState {
+        let paused = self.paused.lock().clone();
         let condition = self.condition.lock();
+        let changed_at = paused.as_ref().map_or(condition.changed_at, |pause| pause.since);
         TargetState {
             name: self.name.to_string(),
             breaker: match condition.breaker.state() {
@@ -173,8 +194,8 @@ impl Target {
                 State::HalfOpen => "half_open",
             },
             cause: condition.breaker.cause().map(Cause::as_str),
-            paused: condition.paused.as_ref().map(|pause| pause.why.to_string()),
-            changed_at: condition.changed_at.0,
+            paused: paused.map(|pause| pause.why.into()),
+            changed_at: changed_at.0,
             in_flight: condition.in_flight,
             concurrency: condition.limit.get(),
             rate_part: condition.rate.as_ref().map(Rate::part),
@@ -185,8 +206,8 @@ impl Target {
     /// that says so; when the target is paused already, its reason stays and there is nothing to wait for.
     pub(in crate::bridge) fn pause(&self, why: &str) -> Result<Lsn, SubmitError> {
         let since = self.clock.now();
-        let mut condition = self.condition.lock();
-        if condition.paused.is_some() {
+        let mut paused = self.paused.lock();
+        if paused.is_some() {
             return Ok(Lsn::ZERO);
         }
         let pause = Pause { why: excerpt(why.as_bytes(), WHY_MAX).into(), since };
@@ -195,30 +216,29 @@ impl Target {
         let record = self.store.submit(Record::of([change]))?.lsn;
         tracing::warn!(target = &*self.name, why = &*pause.why, "the target is paused: its messages wait");
         self.metrics.paused.set(1.0);
-        condition.changed_at = since;
-        condition.paused = Some(pause);
+        *paused = Some(pause);
         Ok(record)
     }
 
     /// Ends a pause. Gives the record that says so; without a pause there is nothing to wait for.
     pub(in crate::bridge) fn resume(&self) -> Result<Lsn, SubmitError> {
-        let mut condition = self.condition.lock();
-        if condition.paused.is_none() {
+        let mut paused = self.paused.lock();
+        if paused.is_none() {
             return Ok(Lsn::ZERO);
         }
         let record = self.store.submit(Record::of([Change::TargetResumed(self.name.clone())]))?.lsn;
         tracing::info!(target = &*self.name, "the target is no longer paused: what has waited is sent");
         self.metrics.paused.set(0.0);
-        condition.changed_at = self.clock.now();
-        condition.paused = None;
-        drop(condition);
+        *paused = None;
+        drop(paused);
+        self.condition.lock().changed_at = self.clock.now();
         self.ring();
         Ok(record)
     }
 
     /// One attempt.
     pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request).await
+        self.client.post(request, None).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the
@@ -251,15 +271,6 @@ impl Target {
             self.ring();
         }
         (after, error)
-    }
-
-    /// As [`Target::ended`], for an attempt of which nobody knows what became of it.
-    pub(in crate::bridge) fn broken_off(&self, permit: Permit) {
-        let mut condition = self.condition.lock();
-        condition.in_flight = condition.in_flight.saturating_sub(1);
-        condition.breaker.broken_off(permit);
-        drop(condition);
-        self.ring();
     }
 
     fn ring(&self) {

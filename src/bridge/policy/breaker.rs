@@ -162,8 +162,8 @@ impl Breaker {
         };
     }
 
-    /// Takes a permit back that nobody knows the outcome of.
-    pub fn broken_off(&mut self, permit: Permit) {
+    /// Takes back a permit of which no outcome will be known.
+    pub fn give_back(&mut self, permit: Permit) {
         if permit == Permit::Probe {
             self.probing = false;
         }

@@ -1,11 +1,22 @@
 //! `[[routes]]`: which messages go to which target.
 
+mod batch;
+mod order;
+
+use std::time::Duration;
+
 use toml::{Spanned, de::DeValue};
 
 use super::report::Wrong;
 use super::section::Section;
+use super::values::AGE;
 use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
+pub use batch::BatchConfig;
+pub use order::Order;
+
+/// How long a message keeps those behind it waiting, where nothing else is said.
+const BLOCK_MAX: Duration = Duration::from_mins(5);
 
 /// One of `[[routes]]`: messages whose topic matches go to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +29,13 @@ pub struct RouteConfig {
     pub exclude: Vec<String>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// Which messages must not overtake each other.
+    pub order: Order,
+    /// How long a message that its target answers but does not take may keep those behind it waiting. Then it is
+    /// given up.
+    pub block_max: Duration,
+    /// With this a request carries several messages.
+    pub batch: Option<BatchConfig>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
 }
@@ -30,6 +48,9 @@ impl RouteConfig {
             topics: vec![topic.to_owned()],
             exclude: Vec::new(),
             target: target.to_owned(),
+            order: Order::default(),
+            block_max: BLOCK_MAX,
+            batch: None,
             queue: QueueConfig::default(),
         }
     }
@@ -54,10 +75,14 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if queue.bytes != limits.queue.bytes {
             queue::check_room(section, "queued_bytes", queue.bytes, limits.packet_size);
         }
+        let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
+        let block_max = section.duration("block_max", AGE, BLOCK_MAX);
+        let batch = section.optional_section("batch", BatchConfig::read);
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
-        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner(), queue })
+        let (name, target) = (name?.into_inner(), target?.into_inner());
+        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, queue })
     });
     routes.into_iter().flatten().flatten().collect()
 }
