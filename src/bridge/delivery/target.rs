@@ -22,7 +22,7 @@ use crate::bridge::policy::rate::Rate;
 use crate::bridge::policy::status::{Class, Outcome, refuses_us, throttles};
 use crate::bridge::policy::tries::Verdict;
 use crate::broker::{Broker, Clock};
-use crate::config::TargetConfig;
+use crate::config::{StatusRules, TargetConfig};
 use crate::record::{Change, Lsn, Pause, Record, UnixMillis};
 use crate::store::{Bell, Store, StoreError, SubmitError};
 
@@ -305,7 +305,7 @@ impl Target {
                 tracing::warn!(
                     target,
                     "{}: messages wait, and one probe at a time is sent",
-                    trouble(cause, outcome)
+                    trouble(cause, outcome, &self.config.status)
                 );
             }
             (State::Open | State::HalfOpen, State::Closed) => {
@@ -354,14 +354,16 @@ impl Condition {
 }
 
 /// Why nothing is sent for a while, as somebody would say it who can do something about it.
-fn trouble(cause: Option<Cause>, outcome: &Outcome) -> &'static str {
+fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'static str {
     match cause {
         Some(Cause::Misconfigured) => {
             "the TLS certificate of the target is not accepted, or ours not there (see ca_file, and its own)"
         }
         Some(Cause::FailureRate) => "the target fails too often",
         Some(Cause::SlowCalls) => "the target is too slow",
-        _ if refuses_us(outcome) => "the target does not let us in: its credentials have to be looked at",
+        _ if refuses_us(outcome, rules) => {
+            "the target does not let us in: its credentials have to be looked at"
+        }
         _ => "the target is down",
     }
 }

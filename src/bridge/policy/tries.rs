@@ -91,7 +91,9 @@ impl Tries {
                 Health::Failed { retry_after: asked.map(|asked| asked.min(target.retry.retry_after_max)) }
             }
             // So it goes to every message, until somebody has changed the credentials.
-            (Class::DeadLetter, outcome) if refuses_us(outcome) => Health::Failed { retry_after: None },
+            (Class::DeadLetter, outcome) if refuses_us(outcome, &target.status) => {
+                Health::Failed { retry_after: None }
+            }
             _ => Health::Answered,
         };
         Verdict { next, health, class }
@@ -316,6 +318,11 @@ mod tests {
             assert_eq!(verdict.health, FAILED, "{code}");
         }
         assert_eq!(judge(&mut Tries::begin(UnixMillis(0)), &status(422), 1).health, Health::Answered);
+        let mut target = target();
+        target.status.overrides = vec![(401..=401, StatusClass::DeadLetter)];
+        let mut tries = Tries::begin(UnixMillis(0));
+        let verdict = tries.judge(&status(401), message().head(), &target, UnixMillis(1000), 0);
+        assert_eq!(verdict.health, Health::Answered, "the operator says that this is about the message");
     }
 
     #[test]

@@ -40,15 +40,19 @@ pub struct StatusRules {
 impl StatusRules {
     /// What this status means.
     pub fn class(&self, status: u16) -> StatusClass {
-        let overridden = self.overrides.iter().find(|(range, _)| range.contains(&status));
-        overridden.map_or_else(|| default_class(status), |(_, class)| *class)
+        self.overridden(status).unwrap_or_else(|| default_class(status))
     }
 
     /// Whether the target is paused after an answer with this status: as the operator says, and by default when
     /// the target says that it is gone for good.
     pub fn pauses(&self, status: u16) -> bool {
-        let overridden = self.overrides.iter().find(|(range, _)| range.contains(&status));
-        overridden.map_or(status == GONE, |(_, class)| *class == StatusClass::Pause)
+        self.overridden(status).map_or(status == GONE, |class| class == StatusClass::Pause)
+    }
+
+    /// What the operator says that this status means, if anything.
+    pub fn overridden(&self, status: u16) -> Option<StatusClass> {
+        let found = self.overrides.iter().find(|(range, _)| range.contains(&status));
+        found.map(|(_, class)| *class)
     }
 }
 
