@@ -15,14 +15,7 @@ impl Broker {
         addressee: Addressee,
         reason: DeadLetterReason,
     ) -> Result<Lsn, SubmitError> {
-        let letter = DeadLetter {
-            message_no: Lsn::ZERO,
-            reason,
-            addressee,
-            message: message.clone(),
-            attempts: None,
-            created_at: self.clock.now(),
-        };
+        let letter = DeadLetter::new(reason, addressee, message.clone(), self.clock.now());
         self.file_dead_letter(&letter, Vec::new())
     }
 

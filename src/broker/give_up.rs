@@ -235,8 +235,7 @@ impl GivenUp {
         let mut changes = vec![Change::Settled(stored.leg.recipient, vec![lsn])];
         if let Some(reason) = reason {
             let message_no = stored.origin.unwrap_or(lsn);
-            let (message, attempts) = (stored.message, None);
-            let letter = DeadLetter { message_no, reason, addressee, message, attempts, created_at: now };
+            let letter = DeadLetter { message_no, ..DeadLetter::new(reason, addressee, stored.message, now) };
             let mut encoded = Vec::new();
             letter.encode(&mut encoded);
             changes.push(Change::DeadLetter(encoded.into()));

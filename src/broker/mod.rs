@@ -54,7 +54,7 @@ pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
-pub use replay::ReplayError;
+pub use replay::{Replay, ReplayError};
 pub use retained::RetainedScan;
 pub use route::Route;
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};

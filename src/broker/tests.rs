@@ -483,15 +483,9 @@ async fn a_replayed_letter_is_one_copy_for_the_one_it_was_for() {
     for client in [&addressee, &other] {
         ["a", "+", "#"].into_iter().for_each(|filter| world.subscribe(client, filter));
     }
-    let letter = DeadLetter {
-        message_no: Lsn::ZERO,
-        reason: DeadLetterReason::QueueFull,
-        addressee: addressee.attachment.slot.addressee(),
-        message: retained_message(UnixMillis::NEVER),
-        attempts: None,
-        created_at: UnixMillis(1),
-    };
-    let safe_at = world.broker.owe_again(Lsn(1), &letter).unwrap();
+    let (for_whom, message) = (addressee.attachment.slot.addressee(), retained_message(UnixMillis::NEVER));
+    let letter = DeadLetter::new(DeadLetterReason::QueueFull, for_whom, message, UnixMillis(1));
+    let safe_at = world.broker.owe_again(Lsn(1), &letter, &Replay::default()).unwrap();
     world.broker.store.durable(safe_at).await.unwrap();
     let owed = |client: &Client| client.attachment.slot.durable().unwrap().backlog.count();
     assert_eq!((owed(&addressee), owed(&other)), (1, 0));

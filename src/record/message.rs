@@ -122,6 +122,15 @@ impl Message {
         Self(ThinArc::from_header_and_slice(head, &self.0.slice))
     }
 
+    /// The same message with another topic and other properties.
+    pub fn with(&self, topic: &str, properties: &[u8]) -> Self {
+        let rest = self.0.slice.get((self.head().topic_len + self.head().properties_len) as usize..);
+        let bytes = [topic.as_bytes(), properties, rest.unwrap_or_default()].concat();
+        let (topic_len, properties_len) = (topic.len() as u32, properties.len() as u32);
+        let head = MessageHead { topic_len, properties_len, ..self.head().clone() };
+        Self(ThinArc::from_header_and_slice(head, &bytes))
+    }
+
     /// The lengths of topic, properties and publisher, in this order.
     pub fn lengths(&self) -> [u32; 3] {
         let head = self.head();

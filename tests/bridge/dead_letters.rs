@@ -1,7 +1,7 @@
 //! What an operator does with dead letters.
 
 use causeway::bridge::{DeadLetterFilter, DeadLettersError};
-use causeway::broker::ReplayError;
+use causeway::broker::{Replay, ReplayError};
 use causeway::codec::{Qos, SubscribeOptions};
 use causeway::record::{Addressee, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
 use causeway::session::SubscribeRequest;
@@ -20,14 +20,9 @@ fn letter(addressee: Addressee) -> DeadLetter {
         payload: b"m",
         publisher: "p",
     };
-    DeadLetter {
-        message_no: Lsn(77),
-        reason: DeadLetterReason::Expired,
-        addressee,
-        message: Message::new(&parts, &mut Vec::new()),
-        attempts: None,
-        created_at: UnixMillis(3000),
-    }
+    let message = Message::new(&parts, &mut Vec::new());
+    let letter = DeadLetter::new(DeadLetterReason::Expired, addressee, message, UnixMillis(3000));
+    DeadLetter { message_no: Lsn(77), ..letter }
 }
 
 async fn filed(world: &World, addressee: Addressee) -> Lsn {
@@ -46,7 +41,7 @@ async fn a_replay_delivers_the_message_under_its_old_key_and_removes_the_letter(
 
     // Also when it has to wait over a restart.
     server.now_answers(|_, _| Answer::Hold);
-    let replayed = world.letters.replay(id).await.unwrap();
+    let replayed = world.letters.replay(id, &Replay::default()).await.unwrap();
     assert!(replayed > id);
     assert_eq!((world.owed(), world.broker.store.dead_letters().0), (1, 0));
     let world = world.restart(&config, NOW).await;
@@ -63,7 +58,8 @@ async fn a_letter_is_replayed_once_however_many_ask() {
     let world = World::new(&config(target(&server.url))).await;
     let addressee = Addressee::Route { route: "r".into(), target: "t".into() };
     let id = filed(&world, addressee).await;
-    let (one, other) = tokio::join!(world.letters.replay(id), world.letters.replay(id));
+    let as_it_is = Replay::default();
+    let (one, other) = tokio::join!(world.letters.replay(id, &as_it_is), world.letters.replay(id, &as_it_is));
     assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
     let refused = if one.is_ok() { other } else { one };
     assert!(matches!(refused, Err(DeadLettersError::NotFound(_))), "{refused:?}");
@@ -77,9 +73,9 @@ async fn a_replay_without_an_addressee_says_so_and_keeps_the_letter() {
     let world = World::new(&config(target(&server.url))).await;
     let route = filed(&world, Addressee::Route { route: "gone".into(), target: "t".into() }).await;
     let session = filed(&world, Addressee::Session { client_id: "gone".into() }).await;
-    let refused = world.letters.replay(route).await;
+    let refused = world.letters.replay(route, &Replay::default()).await;
     assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::RouteGone(_)))), "{refused:?}");
-    let refused = world.letters.replay(session).await;
+    let refused = world.letters.replay(session, &Replay::default()).await;
     assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::SessionGone(_)))), "{refused:?}");
     assert_eq!(world.dead_letters(2).await.len(), 2);
 }
@@ -97,7 +93,7 @@ async fn a_letter_of_a_session_is_owed_to_it_again() {
     let rights = world.broker.auth.rights_of_absent(None, "c").unwrap();
     world.broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap();
     let id = filed(&world, Addressee::Session { client_id: "c".into() }).await;
-    let replayed = world.letters.replay(id).await.unwrap();
+    let replayed = world.letters.replay(id, &Replay::default()).await.unwrap();
     let (store, durable) = (&world.broker.store, slot.durable().unwrap());
     let oldest = store.oldest(durable.recipient).unwrap();
     assert_eq!((durable.backlog.count(), oldest), (1, Some(replayed)));

@@ -8,7 +8,7 @@
 mod connector;
 mod failure;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::RETRY_AFTER};
@@ -25,7 +25,7 @@ pub use failure::Failure;
 
 use connector::Connector;
 
-use super::excerpt::excerpt;
+use super::excerpt::{Secrets, excerpt};
 use super::policy::status::Outcome;
 use crate::config::TargetConfig;
 
@@ -59,6 +59,8 @@ pub struct AttemptResult {
 pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
     timeout: Duration,
+    /// What no excerpt may show.
+    secrets: Arc<Secrets>,
 }
 
 impl Client {
@@ -71,7 +73,7 @@ impl Client {
             .pool_max_idle_per_host(usize::try_from(config.concurrency).unwrap_or(usize::MAX))
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(Connector::new(config)?);
-        Ok(Self { http, timeout: config.timeout })
+        Ok(Self { http, timeout: config.timeout, secrets: Arc::new(Secrets::of(&config.headers)) })
     }
 
     /// Sends one request and waits for its answer, at most for the target's timeout.
@@ -94,7 +96,7 @@ impl Client {
         };
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
-        let excerpt = read_excerpt(response, deadline).await;
+        let excerpt = read_excerpt(response, deadline, &self.secrets).await;
         AttemptResult { outcome: Outcome::Status(status), retry_after, excerpt, latency: started.elapsed() }
     }
 }
@@ -106,7 +108,7 @@ fn retry_after(headers: &HeaderMap) -> Option<String> {
 
 /// The beginning of the body. A body that goes on for too long, or for too much time, is dropped half
 /// read, and its connection with it.
-async fn read_excerpt(response: Response<Incoming>, deadline: Instant) -> String {
+async fn read_excerpt(response: Response<Incoming>, deadline: Instant, secrets: &Secrets) -> String {
     let mut body = response.into_body();
     let mut kept = Vec::new();
     let mut read = 0;
@@ -119,7 +121,7 @@ async fn read_excerpt(response: Response<Incoming>, deadline: Instant) -> String
         kept.extend_from_slice(data.get(..wanted).unwrap_or_default());
         read += data.len();
     }
-    excerpt(&kept, EXCERPT_BYTES_MAX)
+    excerpt(&secrets.redact(&kept), EXCERPT_BYTES_MAX)
 }
 
 #[cfg(test)]

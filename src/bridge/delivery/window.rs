@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use crate::bridge::policy::retry::deadline;
 use crate::bridge::policy::tries::Tries;
 use crate::config::{RetryConfig, TargetConfig};
-use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
+use crate::record::{Attempts, Lsn, UnixMillis};
 use crate::store::{Page, Stored};
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
@@ -24,8 +24,6 @@ const SPAN_MAX: usize = 65_536;
 /// Fewest and most messages that are read at once.
 const PAGE_MIN: usize = 16;
 const PAGE_MAX: usize = 1024;
-/// Bytes of an answer that are kept while a message waits for another try.
-const ANSWER_KEPT_MAX: usize = 256;
 
 /// What was tried with a message so far.
 #[derive(Clone, Debug)]
@@ -210,10 +208,7 @@ impl Window {
 
     /// A message that was started is tried again at this time.
     pub(super) fn wait(&mut self, lsn: Lsn, mut history: Box<History>, at: UnixMillis) {
-        if let LastAttempt::Answered { excerpt, .. } = &mut history.attempts.last {
-            excerpt.truncate(excerpt.floor_char_boundary(ANSWER_KEPT_MAX));
-            excerpt.shrink_to_fit();
-        }
+        history.attempts.rest();
         self.waiting.insert((at, lsn), history);
     }
 

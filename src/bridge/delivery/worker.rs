@@ -400,9 +400,10 @@ impl Worker {
             None => self.monitor.taken(now),
         }
         match carried {
-            Carried::Stored(work) => {
-                let attempts = tries.attempts(&result, now);
-                let work = Work { history: Some(Box::new(History { tries, attempts })), ..work };
+            Carried::Stored(Work { stored, history }) => {
+                let before = history.map(|history| history.attempts);
+                let attempts = tries.attempts(before, &result, now);
+                let work = Work { stored, history: Some(Box::new(History { tries, attempts })) };
                 self.conclude(work, &verdict, state, now)
             }
             Carried::Unstored(_) => {
@@ -451,11 +452,8 @@ impl Worker {
         let Work { stored, history } = work;
         let letter = DeadLetter {
             message_no: stored.origin.unwrap_or(stored.lsn),
-            reason,
-            addressee: self.route.addressee(),
-            message: stored.message,
             attempts: history.map(|history| history.attempts),
-            created_at: now,
+            ..DeadLetter::new(reason, self.route.addressee(), stored.message, now)
         };
         self.window.settled(stored.lsn);
         self.settlement.add(stored.lsn, now);

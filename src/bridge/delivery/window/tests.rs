@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::Qos;
-use crate::record::{Leg, Message, MessageParts, RecipientNo, SubscriptionIds};
+use crate::record::{Attempt, AttemptOutcome, Leg, Message, MessageParts, RecipientNo, SubscriptionIds};
 
 const NOW: UnixMillis = UnixMillis(1000);
 const MAX_AGE: u64 = 100_000;
@@ -40,12 +40,9 @@ fn stored(lsn: Lsn, published_at: UnixMillis) -> Stored {
 }
 
 fn history(answer: &str) -> Box<History> {
-    let attempts = Attempts {
-        count: 1,
-        first_at: NOW,
-        last_at: NOW,
-        last: LastAttempt::Answered { status: 500, excerpt: answer.into() },
-    };
+    let outcome = AttemptOutcome::Answered { status: 500, excerpt: answer.into() };
+    let mut attempts = Attempts::begin(NOW);
+    attempts.add(Attempt { at: NOW, latency_ms: Some(1), outcome }, NOW);
     Box::new(History { tries: Tries::begin(NOW), attempts })
 }
 
@@ -202,7 +199,7 @@ fn a_message_that_waits_keeps_little_of_its_last_answer() {
     fixture.window.wait(Lsn(1), history(&"ä".repeat(1000)), NOW);
     fixture.read(NOW, 9);
     let kept = fixture.window.start().unwrap().history.unwrap();
-    assert!(matches!(kept.attempts.last, LastAttempt::Answered { excerpt, .. } if excerpt.len() == 256));
+    assert_eq!(kept.attempts.list[0].outcome.text().len(), 256);
 }
 
 #[derive(Clone, Copy, Debug)]
