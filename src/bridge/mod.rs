@@ -16,7 +16,7 @@ mod metrics;
 pub(crate) mod policy;
 pub(crate) mod request;
 
-pub use delivery::{LastError, RouteState};
-pub use engine::{Bridge, BridgeError};
+pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus};
+pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
 pub use letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};

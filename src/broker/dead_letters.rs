@@ -30,6 +30,7 @@ impl Broker {
         mut changes: Vec<Change>,
     ) -> Result<Lsn, SubmitError> {
         self.metrics.dead_letter(letter.reason);
+        self.count_dead_letter(&letter.addressee);
         self.warn_of_limit();
         if self.takes_dead_letters() {
             let mut encoded = Vec::new();
@@ -39,6 +40,26 @@ impl Broker {
             self.metrics.dropped.dead_letters_full.increment(1);
         }
         Ok(self.store.submit(Record::of(changes))?.lsn)
+    }
+
+    /// As [`Broker::file_dead_letter`], but nothing is done, and `None` given, when there are too many.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn file_if_room(
+        &self,
+        letter: &DeadLetter,
+        mut changes: Vec<Change>,
+    ) -> Result<Option<Lsn>, SubmitError> {
+        self.warn_of_limit();
+        if !self.takes_dead_letters() {
+            return Ok(None);
+        }
+        self.metrics.dead_letter(letter.reason);
+        let mut encoded = Vec::new();
+        letter.encode(&mut encoded);
+        changes.push(Change::DeadLetter(encoded.into()));
+        Ok(Some(self.store.submit(Record::of(changes))?.lsn))
     }
 
     /// Whether there is room for another one.

@@ -140,13 +140,14 @@ impl Matches {
             Target::Session(slot) if is_merged => self.add_session(slot, subscription, &mut by_slot),
             Target::Session(slot) => self.sessions.push(SessionMatch::new(slot, subscription)),
             Target::Group(group) => self.groups.push(Arc::clone(group)),
+            // While a route is changed, it is here with its old filters and with its new ones.
             Target::Route(route) => {
-                if !self.routes.iter().any(|known| Arc::ptr_eq(known, route)) {
+                let is_known = self.routes.iter().any(|known| known.recipient == route.recipient);
+                if !is_known && !route.excludes(topic) {
                     self.routes.push(Arc::clone(route));
                 }
             }
         });
-        self.routes.retain(|route| !route.excludes(topic));
         if !is_merged {
             self.split_copies();
         }

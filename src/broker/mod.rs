@@ -36,6 +36,7 @@ mod turn;
 mod unstored;
 mod wills;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
 pub use replay::{Replay, ReplayError};
 pub use retained::RetainedScan;
-pub use route::Route;
+pub use route::{Route, RouteFilters};
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 pub use space::SpaceUse;
 
@@ -131,8 +132,8 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
-    /// Those that the store had at the start, configured or not.
-    stored_routes: Vec<(Box<str>, RecipientNo)>,
+    /// Those that the store has, configured or not.
+    known_routes: Mutex<BTreeMap<Box<str>, RecipientNo>>,
     retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
@@ -171,7 +172,7 @@ impl Broker {
             index: SubscriptionIndex::new(),
             groups: DashMap::default(),
             routes: Mutex::default(),
-            stored_routes: recovered.routes.clone(),
+            known_routes: Mutex::new(recovered.routes.iter().cloned().collect()),
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),

@@ -8,7 +8,7 @@ use super::slot::Touched;
 use super::{Broker, Slot};
 use crate::auth::Rights;
 use crate::codec::{Publish, Qos, ReasonCode};
-use crate::record::{Change, InboundExchange, Lsn, Message, UnixMillis};
+use crate::record::{Change, InboundExchange, Lsn, Message, Publisher, UnixMillis};
 use crate::session::{Durable, Receipt};
 use crate::store::SubmitError;
 use crate::topic::TopicName;
@@ -54,7 +54,14 @@ impl Routed {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Who publishes, as a message for these says: only routes ask for the user name, and nobody else
+    /// should carry it.
+    fn publisher(&self, matches: &Matches) -> Publisher<'a> {
+        let user_name = self.user_name.filter(|_| !matches.routes.is_empty());
+        Publisher { client_id: &self.slot.client_id, user_name }
+    }
+
     /// Whether another connection has taken the publisher's session over while this one was on its way with a QoS 2
     /// message. Its identifier would be void by its epoch, and the message routed again when the client repeats it
     /// there. It is not acknowledged: the connection ends.
@@ -103,7 +110,8 @@ impl Broker {
         if source.is_overtaken(publish) {
             return Receipt::Refused(ReasonCode::SessionTakenOver);
         }
-        let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
+        let publisher = source.publisher(matches);
+        let message = Message::from_publish(publish, topic.as_str(), publisher, now, scratch);
         self.route(matches, Routed { inbound, ..Routed::of(message) }, touched)
     }
 
@@ -124,7 +132,9 @@ impl Broker {
             return refused(error);
         }
         let PublishContext { memory, touched, scratch } = context;
-        let message = Message::from_publish(publish, topic.as_str(), &source.slot.client_id, now, scratch);
+        // Whoever is matched below may differ; only routes ask for the user name, and lack it for one message then.
+        let publisher = source.publisher(memory.look_up(self, source, topic).0);
+        let message = Message::from_publish(publish, topic.as_str(), publisher, now, scratch);
         let mut totals = self.retained_totals.lock();
         let before = self.retained.get(topic);
         let retained = Retained { message, author: source.user_name.map(Into::into) };
@@ -163,9 +173,12 @@ impl Broker {
         if retain {
             changes.extend(retained.changes());
         }
-        let message = retained.message;
+        let Retained { mut message, author } = retained;
         let mut matches = Matches::default();
         matches.find(self, &topic, None);
+        if let Some(user_name) = author.filter(|_| !matches.routes.is_empty()) {
+            message = message.published_by(&user_name);
+        }
         let routed = Routed { retain, changes, goes_through: true, ..Routed::of(message) };
         !matches!(self.route(&matches, routed, touched), Receipt::Refused(_))
     }

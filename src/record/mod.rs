@@ -19,5 +19,5 @@ pub use change::{
 pub use dead_letter::{Addressee, DeadLetter, DeadLetterReason};
 pub use dead_letter_form::DeadLetterError;
 pub use dead_letter_view::{AddresseeView, AttemptView, AttemptsView, DeadLetterView, PropertiesView};
-pub use message::{Message, MessageHead, MessageParts, expiry};
+pub use message::{Message, MessageHead, MessageParts, Publisher, expiry};
 pub use numbers::{Epoch, GlobalNo, Lsn, RecipientNo, UnixMillis};

@@ -111,7 +111,6 @@ impl Server {
         make_data_directory(&config.store.path)?;
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
         let auth = Arc::new(auth.with_secret(store.secret()));
-        let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
         let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);
         broker.set_redirect(config.redirect.clone());
@@ -121,7 +120,7 @@ impl Server {
         }
         let everywhere = ConnectionLimit::new(config.limits.connections);
         let (acceptors, tls) = Acceptors::bind(&config, &broker, everywhere, spare)?;
-        let bridge = Arc::new(Bridge::start(&broker, &config, &known_routes)?);
+        let bridge = Arc::new(Bridge::start(&broker, &config)?);
         let readiness = Arc::new(Readiness::default());
         let admin = AdminState {
             broker: Arc::clone(&broker),

@@ -1,6 +1,8 @@
 //! What an operator does with dead letters.
 
 use causeway::bridge::{DeadLetterFilter, DeadLettersError};
+use std::time::Duration;
+
 use causeway::broker::{Replay, ReplayError};
 use causeway::codec::{Qos, SubscribeOptions};
 use causeway::record::{Addressee, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
@@ -125,4 +127,27 @@ async fn letters_are_listed_page_by_page_and_discarded() {
     assert!(matches!(world.letters.get(ids[0]).await, Err(DeadLettersError::NotFound(_))));
     assert_eq!(world.letters.get(ids[2]).await.unwrap().view().reason, "rejected");
     assert_eq!(world.broker.store.dead_letters().0, 3);
+}
+
+#[tokio::test]
+async fn tries_are_counted_on_over_a_restart_and_forgotten_with_the_message() {
+    let server = Server::new(|_, before| if before < 2 { Answer::Status(500) } else { Answer::Hold }).await;
+    let mut target = target(&server.url);
+    target.retry.attempts = 4;
+    let config = config(target);
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
+    eventually("the third is under way", || server.count() == 3).await;
+    let world = world.restart(&config, NOW).await;
+    server.now_answers(|_, _| Answer::Status(500));
+    let letter = &world.dead_letters(1).await[0].letter;
+    let attempts: Vec<_> =
+        server.of("m").iter().map(|seen| seen.header("x-delivery-attempt").to_owned()).collect();
+    assert_eq!(attempts, ["1", "2", "3", "3", "4"], "the third was broken off");
+    let told = letter.attempts.as_ref().unwrap();
+    assert_eq!((letter.reason, told.count), (DeadLetterReason::AttemptsExhausted, 4));
+    assert_eq!(told.list.len(), 2, "those since the start: {told:?}");
+    assert!(told.first_at < told.list[0].at && told.list[0].at < told.list[1].at);
+    let recipient = world.broker.routes()[0].recipient;
+    assert!(world.broker.store.tries(recipient).unwrap().is_empty());
 }

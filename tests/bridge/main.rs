@@ -5,4 +5,6 @@
 mod dead_letters;
 mod delivery;
 mod failures;
+mod lanes;
+mod reload;
 mod world;

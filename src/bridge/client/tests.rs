@@ -34,7 +34,7 @@ fn request(config: &TargetConfig) -> Request<Full<Bytes>> {
 }
 
 async fn post(config: &TargetConfig) -> AttemptResult {
-    Client::new(config).unwrap().post(request(config)).await
+    Client::new(config).unwrap().post(request(config), None).await
 }
 
 fn failure(result: AttemptResult) -> Failure {
@@ -114,6 +114,34 @@ async fn an_answer_comes_with_the_beginning_of_its_body() {
 }
 
 #[tokio::test]
+async fn an_answer_is_kept_for_whoever_asks() {
+    let answer = "HTTP/1.1 500 Oops\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n\"\0\n\"";
+    let (address, _seen) = serve(answer, Then::KeepOpen).await;
+    let config = target(&format!("http://{address}/"));
+    let client = Client::new(&config).unwrap();
+    for (bytes_max, body, is_cut) in [(4, "\"\0\n\"", false), (3, "\"\0\n", true), (0, "", true)] {
+        let result = client.post(request(&config), Some(bytes_max)).await;
+        let content_type = Some("application/json".to_owned());
+        assert_eq!(result.reply, Some(Reply { content_type, body: body.into(), is_cut }), "{bytes_max}");
+        assert_eq!(result.excerpt, "\"\\u{0}\\n\"");
+    }
+    assert_eq!(client.post(request(&config), None).await.reply, None);
+    let broken = answer_for_reply("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart", Then::Close).await;
+    assert_eq!(broken, Reply { content_type: None, body: "part".into(), is_cut: true });
+    let empty = answer_for_reply("HTTP/1.1 204 No Content\r\n\r\n", Then::Close).await;
+    assert_eq!(empty, Reply { content_type: None, body: Bytes::new(), is_cut: false });
+    let large = answer_for_reply("HTTP/1.1 200 OK\r\n\r\n", Then::Flood).await;
+    assert_eq!((large.body.len(), large.is_cut), (100_000, true));
+}
+
+async fn answer_for_reply(answer: &'static str, then: Then) -> Reply {
+    let (address, _seen) = serve(answer, then).await;
+    let config = target(&format!("http://{address}/"));
+    let result = Client::new(&config).unwrap().post(request(&config), Some(100_000)).await;
+    result.reply.unwrap()
+}
+
+#[tokio::test]
 async fn a_request_has_host_and_length_and_its_path() {
     let (address, mut seen) = serve("HTTP/1.1 204 No Content\r\n\r\n", Then::KeepOpen).await;
     let config = target(&format!("http://{address}/in?a=b"));
@@ -131,7 +159,7 @@ async fn a_connection_is_used_again() {
     let config = target(&format!("http://{address}/"));
     let client = Client::new(&config).unwrap();
     for _ in 0..3 {
-        assert_eq!(client.post(request(&config)).await.outcome, Outcome::Status(200));
+        assert_eq!(client.post(request(&config), None).await.outcome, Outcome::Status(200));
         assert_eq!(seen.recv().await.unwrap().0, 1);
     }
 }
@@ -225,7 +253,7 @@ async fn an_answer_before_the_end_of_the_request_counts() {
     });
     let mut request = request(&config);
     *request.body_mut() = Full::new(Bytes::from(vec![0; 32 * 1024 * 1024]));
-    let result = Client::new(&config).unwrap().post(request).await;
+    let result = Client::new(&config).unwrap().post(request, None).await;
     assert_eq!(result.outcome, Outcome::Status(413));
 }
 

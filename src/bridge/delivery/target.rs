@@ -69,12 +69,20 @@ impl Target {
 
     /// Has this bell rung whenever the breaker changes.
     pub(in crate::bridge) fn tell(&self, bell: &Arc<Bell>) {
-        self.bells.lock().push(Arc::clone(bell));
+        let mut bells = self.bells.lock();
+        // A bell that nobody else has is of a route that is gone.
+        bells.retain(|known| Arc::strong_count(known) > 1 && !Arc::ptr_eq(known, bell));
+        bells.push(Arc::clone(bell));
     }
 
     /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`].
     pub(in crate::bridge) fn admit(&self, now: UnixMillis) -> Admit {
         self.condition.lock().breaker.admit(now)
+    }
+
+    /// Gives back what was let through and not used.
+    pub(in crate::bridge) fn give_back(&self, permit: Permit) {
+        self.condition.lock().breaker.give_back(permit);
     }
 
     /// What the breaker is doing.
@@ -84,7 +92,7 @@ impl Target {
 
     /// One attempt.
     pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request).await
+        self.client.post(request, None).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the

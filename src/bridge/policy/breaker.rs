@@ -100,6 +100,13 @@ impl Breaker {
         }
     }
 
+    /// Takes back a permit that no attempt was made with.
+    pub fn give_back(&mut self, permit: Permit) {
+        if permit == Permit::Probe {
+            self.probing = false;
+        }
+    }
+
     /// Records what an attempt that was admitted found out.
     pub fn record(&mut self, now: UnixMillis, permit: Permit, health: Health) {
         if permit == Permit::Probe {

@@ -148,7 +148,7 @@ mod tests {
 
     fn result(outcome: Outcome, retry_after: Option<&str>) -> AttemptResult {
         let retry_after = retry_after.map(str::to_owned);
-        AttemptResult { outcome, retry_after, excerpt: "why".into(), latency: Duration::ZERO }
+        AttemptResult { outcome, retry_after, excerpt: "why".into(), reply: None, latency: Duration::ZERO }
     }
 
     fn status(status: u16) -> AttemptResult {

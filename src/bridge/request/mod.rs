@@ -257,9 +257,9 @@ mod tests {
 
     #[test]
     fn text_of_clients_cannot_end_a_header() {
-        let evil = "a\r\nx-evil: 1\0\n\x7f/ä %";
+        let evil = "a\r\nx-evil: 1\n\x7f/ä %";
         let request = built(&message(evil, evil, &content_type_property(evil)));
-        let encoded = "a%0D%0Ax-evil:%201%00%0A%7F/%C3%A4%20%25";
+        let encoded = "a%0D%0Ax-evil:%201%0A%7F/%C3%A4%20%25";
         assert_eq!(header(&request, "mqtt-topic"), encoded);
         assert_eq!(header(&request, "mqtt-publisher"), encoded);
         assert_eq!(header(&request, "content-type"), "application/octet-stream");

@@ -36,7 +36,7 @@ pub struct TargetConfig {
     pub headers: HeaderMap,
     /// Certificate authorities (PEM) to trust instead of those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Most requests in flight at once; 1 keeps the order of messages.
+    /// Most requests in flight at once. For the order of messages see [`RouteConfig::order`](super::RouteConfig).
     pub concurrency: u32,
     /// When a message is tried again, and when it is given up.
     pub retry: RetryConfig,

@@ -217,7 +217,7 @@ fn dup_not_propagated() {
     let mut publisher = Peer::passing();
     let publish = Publish { dup: true, ..publish(AtLeastOnce, 1, "a") };
     publisher.route(&publish, 0);
-    let message = Message::from_publish(&publish, "t", "p", NOW, &mut Vec::new());
+    let message = Message::from_publish(&publish, "t", "p".into(), NOW, &mut Vec::new());
     let mut peer = Peer::passing();
     peer.deliver(Delivery { message, ..passing(AtLeastOnce, "") });
     assert_eq!(peer.seen(), [Seen::publish(1, AtLeastOnce, false, "a")]);
