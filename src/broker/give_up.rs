@@ -213,7 +213,10 @@ impl Broker {
             let Some(reason) = reason else {
                 return Chosen { given_up, next: too_old_at, goes_on: false };
             };
-            let reason = Some(reason).filter(|_| head.expires_at > now);
+            let reason = Some(reason).filter(|_| head.expires_at > now).or_else(|| {
+                let expired = DeadLetterReason::Expired;
+                self.limits.letters.keeps(expired, stored.message.topic()).then_some(expired)
+            });
             given_up.push(GivenUp::new(stored, reason, owner.addressee(), now));
         }
         Chosen { given_up, next: None, goes_on: !page.is_last }

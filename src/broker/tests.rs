@@ -50,6 +50,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     retained_bytes: 1 << 20,
     dead_letters: 1000,
     dead_letter_bytes: 1 << 26,
+    letters: DeadLetterRules::NONE,
     takeover_timeout: Duration::from_secs(1),
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,

@@ -157,6 +157,13 @@ impl Message {
         Self(ThinArc::from_header_and_slice(head, &bytes))
     }
 
+    /// The same message as if the broker published it now: not retained, and without an expiry.
+    pub fn anew(&self, qos: Qos, now: UnixMillis) -> Self {
+        let (published_at, expires_at) = (now, UnixMillis::NEVER);
+        let head = MessageHead { qos, retain: false, published_at, expires_at, ..self.head().clone() };
+        Self(ThinArc::from_header_and_slice(head, &self.0.slice))
+    }
+
     /// The lengths of topic, properties and publisher, in this order.
     pub fn lengths(&self) -> [u32; 3] {
         let head = self.head();
