@@ -30,8 +30,11 @@ mod values;
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use route::RouteConfig;
-pub use target::{BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig};
+pub use route::{
+    BatchForm, Body, CloudEventsConfig, CloudEventsMode, Expression, FILTER_VARIABLES, FilterConfig, IdSource,
+    LOOPED_VALUES_MAX, OnFilterError, RequestConfig, RouteConfig, Template, VARIABLES, check_path,
+};
+pub use target::{BreakerConfig, RetryConfig, SigningKey, StatusClass, StatusRules, TargetConfig};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
 #[derive(Clone, Debug, PartialEq)]

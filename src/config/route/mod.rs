@@ -1,11 +1,22 @@
 //! `[[routes]]`: which messages go to which target.
 
+mod filter;
+mod request;
+mod template;
+#[cfg(test)]
+mod tests;
+
 use toml::{Spanned, de::DeValue};
 
 use super::report::Wrong;
 use super::section::Section;
 use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
+pub use filter::{Expression, FILTER_VARIABLES, FilterConfig, LOOPED_VALUES_MAX, OnFilterError};
+pub use request::{
+    BatchForm, Body, CloudEventsConfig, CloudEventsMode, IdSource, RequestConfig, check_path,
+};
+pub use template::{Template, VARIABLES};
 
 /// One of `[[routes]]`: messages whose topic matches go to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +27,12 @@ pub struct RouteConfig {
     pub topics: Vec<String>,
     /// Topic filters; a message that matches one of them is not taken after all.
     pub exclude: Vec<String>,
+    /// Which of those messages are taken; `None` is all of them.
+    pub filter: Option<FilterConfig>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What its requests look like.
+    pub request: RequestConfig,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
 }
@@ -29,7 +44,9 @@ impl RouteConfig {
             name: name.to_owned(),
             topics: vec![topic.to_owned()],
             exclude: Vec::new(),
+            filter: None,
             target: target.to_owned(),
+            request: RequestConfig::default(),
             queue: QueueConfig::default(),
         }
     }
@@ -50,6 +67,8 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if let Some(target) = &target {
             check_target(section, target.get_ref(), targets);
         }
+        let message_filter = FilterConfig::read(section);
+        let request = section.section("request", RequestConfig::read);
         let queue = queue::read_queue(section, &limits.queue);
         if queue.bytes != limits.queue.bytes {
             queue::check_room(section, "queued_bytes", queue.bytes, limits.packet_size);
@@ -57,7 +76,15 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
-        Some(RouteConfig { name: name?.into_inner(), topics, exclude, target: target?.into_inner(), queue })
+        Some(RouteConfig {
+            name: name?.into_inner(),
+            topics,
+            exclude,
+            filter: message_filter,
+            target: target?.into_inner(),
+            request,
+            queue,
+        })
     });
     routes.into_iter().flatten().flatten().collect()
 }

@@ -3,6 +3,7 @@
 mod breaker;
 mod headers;
 mod retry;
+mod signing;
 mod status;
 mod url;
 
@@ -16,7 +17,9 @@ use super::report::Wrong;
 use super::section::Section;
 use super::values::{self, TIMEOUT};
 pub use breaker::BreakerConfig;
+pub(super) use headers::header_name;
 pub use retry::RetryConfig;
+pub use signing::SigningKey;
 pub use status::{StatusClass, StatusRules};
 
 const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
@@ -44,6 +47,8 @@ pub struct TargetConfig {
     pub status: StatusRules,
     /// When the target counts as down.
     pub breaker: BreakerConfig,
+    /// Keys that each request is signed with; none, and it is not signed.
+    pub signing: Vec<SigningKey>,
 }
 
 impl TargetConfig {
@@ -59,6 +64,7 @@ impl TargetConfig {
             retry: RetryConfig::default(),
             status: StatusRules::default(),
             breaker: BreakerConfig::default(),
+            signing: Vec::new(),
         }
     }
 }
@@ -87,6 +93,7 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
         retry: section.section("retry", RetryConfig::read),
         status: section.section("status", StatusRules::read),
         breaker: section.section("breaker", BreakerConfig::read),
+        signing: section.optional_section("signing", SigningKey::read).unwrap_or_default(),
         url: default.url,
     };
     if target.ca_file.is_some() && target.url.scheme_str() == Some("http") {

@@ -1,0 +1,1 @@
+//! What routes say of requests and filters.
