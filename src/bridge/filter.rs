@@ -106,7 +106,9 @@ impl Subject<'_> {
         let levels = self.message.topic().split('/').count();
         let count = self.payload().1 + levels + self.properties().user_properties().count();
         if count > LOOPED_VALUES_MAX {
-            return Err(format!("the message has {count} values, more than a filter with a loop goes over ({LOOPED_VALUES_MAX})"));
+            return Err(format!(
+                "the message has {count} values, more than a filter with a loop goes over ({LOOPED_VALUES_MAX})"
+            ));
         }
         Ok(())
     }
@@ -177,7 +179,8 @@ fn value_of(json: Json, count: &mut usize) -> Box<dyn Val> {
             Box::new(CelList::from(list))
         }
         Json::Object(map) => {
-            let entries = map.into_iter().map(|(name, value)| (CelMapKey::from(name), value_of(value, count)));
+            let entries =
+                map.into_iter().map(|(name, value)| (CelMapKey::from(name), value_of(value, count)));
             Box::new(CelMap::from(entries.collect::<HashMap<_, _>>()))
         }
     }

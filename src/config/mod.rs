@@ -31,8 +31,8 @@ pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
 pub use route::{
-    BatchForm, Body, CloudEventsConfig, CloudEventsMode, Expression, FILTER_VARIABLES, FilterConfig, IdSource,
-    LOOPED_VALUES_MAX, OnFilterError, RequestConfig, RouteConfig, Template, VARIABLES, check_path,
+    BatchForm, Body, CloudEventsConfig, CloudEventsMode, Expression, FILTER_VARIABLES, FilterConfig,
+    IdSource, LOOPED_VALUES_MAX, OnFilterError, RequestConfig, RouteConfig, Template, VARIABLES, check_path,
 };
 pub use target::{BreakerConfig, RetryConfig, SigningKey, StatusClass, StatusRules, TargetConfig};
 

@@ -244,7 +244,9 @@ impl Worker {
             number,
             attempt: tries.count.saturating_add(1),
         };
-        let Ok(request) = self.shape.build(&[Item { message: carried.message(), delivery }]) else { return };
+        let Ok(request) = self.shape.build(&[Item { message: carried.message(), delivery }], now) else {
+            return;
+        };
         let target = Arc::clone(&self.target);
         let task = self.attempts.spawn(async move { target.post(request).await });
         self.in_flight.insert(task.id(), InFlight { carried, tries, permit, _slot: slot });

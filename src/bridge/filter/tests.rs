@@ -10,7 +10,8 @@ use crate::record::{MessageParts, UnixMillis};
 fn properties() -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat();
     let pair = |name: &str, value: &str| [vec![0x26], text(name), text(value)].concat();
-    [vec![3], text("application/json"), pair("site", "north"), pair("site", "south"), pair("a b", "c")].concat()
+    [vec![3], text("application/json"), pair("site", "north"), pair("site", "south"), pair("a b", "c")]
+        .concat()
 }
 
 fn message(payload: &[u8]) -> Message {

@@ -191,7 +191,8 @@ fn parse(source: &str) -> Result<IdedExpr, Wrong> {
         })
     });
     let parsed = parsed.map_err(|error| Wrong::new(format!("cannot be read now: {error}")))?.join();
-    let help = "write a condition in CEL, such as payload.temperature > 30.0 && client_id.startsWith(\"pump\")";
+    let help =
+        "write a condition in CEL, such as payload.temperature > 30.0 && client_id.startsWith(\"pump\")";
     match parsed {
         Ok(Ok(root)) => Ok(root),
         Ok(Err(why)) => Err(Wrong::new(format!("is not an expression: {why}")).help(help)),
@@ -304,7 +305,8 @@ fn check_loop(comprehension: &ComprehensionExpr, loops: &[Names<'_>]) -> Result<
     }
     let root = root_of(&comprehension.iter_range);
     if !loops.is_empty() && !root.is_some_and(|name| is_of_a_loop(name, loops)) {
-        let wrong = Wrong::new("has a loop in a loop that does not go over a part of the outer one's element");
+        let wrong =
+            Wrong::new("has a loop in a loop that does not go over a part of the outer one's element");
         let help = "payload.a.exists(x, x.b.exists(y, ...)) can be, payload.a.exists(x, payload.b.exists(y, ...)) cannot";
         return Err(wrong.help(help));
     }

@@ -13,9 +13,7 @@ use super::section::Section;
 use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
 pub use filter::{Expression, FILTER_VARIABLES, FilterConfig, LOOPED_VALUES_MAX, OnFilterError};
-pub use request::{
-    BatchForm, Body, CloudEventsConfig, CloudEventsMode, IdSource, RequestConfig, check_path,
-};
+pub use request::{BatchForm, Body, CloudEventsConfig, CloudEventsMode, IdSource, RequestConfig, check_path};
 pub use template::{Template, VARIABLES};
 
 /// One of `[[routes]]`: messages whose topic matches go to a target.

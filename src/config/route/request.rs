@@ -136,7 +136,10 @@ impl RequestConfig {
                     .into());
             }
             Body::CloudEvents(config) if config.mode == CloudEventsMode::Binary => {
-                return Err("of CloudEvents needs mode = \"structured\": in binary mode a request is one event".into());
+                return Err(
+                    "of CloudEvents needs mode = \"structured\": in binary mode a request is one event"
+                        .into(),
+                );
             }
             Body::Json | Body::Template { .. } | Body::CloudEvents(_) => {}
         }
@@ -157,7 +160,9 @@ impl RequestConfig {
             query: read_query(section),
             headers: read_headers(section),
             body: read_body(section, &method),
-            batch_form: section.take("batch_format", batch_form).map_or(default.batch_form, Spanned::into_inner),
+            batch_form: section
+                .take("batch_format", batch_form)
+                .map_or(default.batch_form, Spanned::into_inner),
             id: section.take("id", id_source).map_or(default.id, Spanned::into_inner),
             method,
         }
@@ -239,7 +244,11 @@ fn read_query(section: &mut Section<'_>) -> Vec<(String, Template)> {
     for (name, value) in section.entries("query") {
         match template(value.get_ref(), Place::Query) {
             Ok(template) => query.push((name.get_ref().to_string(), template)),
-            Err(wrong) => section.wrong_at("query", value.span(), wrong.about(&name.get_ref().escape_debug().to_string())),
+            Err(wrong) => section.wrong_at(
+                "query",
+                value.span(),
+                wrong.about(&name.get_ref().escape_debug().to_string()),
+            ),
         }
     }
     query
@@ -265,7 +274,9 @@ fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, Template)> {
 fn own_header(header: HeaderName) -> Result<HeaderName, Wrong> {
     let name = header.as_str();
     if IDENTITY.contains(&name) || name.starts_with("mqtt-") || name.starts_with("ce-") {
-        return Err(Wrong::new(format!("has \"{name}\", which says which message it is")).help("leave it out"));
+        return Err(
+            Wrong::new(format!("has \"{name}\", which says which message it is")).help("leave it out")
+        );
     }
     if header == header::CONTENT_TYPE {
         let help = "it is that of the message, or of the body; a template has content_type beside it";
@@ -281,27 +292,35 @@ fn read_body(section: &mut Section<'_>, method: &Method) -> Body {
     });
     let content_type = section.take("content_type", content_type);
     let content_type = content_type.map_or(HeaderValue::from_static("application/json"), Spanned::into_inner);
-    let text = section.take("template", |value| template(value, place_of(&content_type)));
     let cloud_events = section.optional_section("cloudevents", CloudEventsConfig::read);
     let default = if matches!(*method, Method::GET | Method::DELETE) { "none" } else { "raw" };
     let word = word.map_or(default, |word| *word.into_inner());
-    if word != "template" && let Some(text) = &text {
+    let read = |value: &DeValue<'_>| body_template(value, place_of(&content_type));
+    if word == "template" {
+        let text = section.require("template", "'{\"value\": {{ payload.value }}}'", read);
+        return text.map_or(Body::None, |text| Body::Template { template: text.into_inner(), content_type });
+    }
+    if let Some(text) = section.take("template", read) {
         let help = "write body = \"template\", or leave it out";
         let wrong = Wrong::new(format!("is of no use with body = \"{word}\"")).help(help);
         section.wrong_at("template", text.span(), wrong);
     }
-    match (word, text) {
-        ("raw", _) => Body::Raw,
-        ("json", _) => Body::Json,
-        ("cloudevents", _) => Body::CloudEvents(cloud_events.unwrap_or_default()),
-        ("template", Some(text)) => Body::Template { template: text.into_inner(), content_type },
-        ("template", None) => {
-            let help = "add template = '{\"value\": {{ payload.value }}}'";
-            section.wrong("body", Wrong::new("is a template, but there is none").help(help));
-            Body::None
-        }
+    match word {
+        "raw" => Body::Raw,
+        "json" => Body::Json,
+        "cloudevents" => Body::CloudEvents(cloud_events.unwrap_or_default()),
         _ => Body::None,
     }
+}
+
+/// The bytes of a body are the same at every attempt.
+fn body_template(value: &DeValue<'_>, place: Place) -> Result<Template, Wrong> {
+    let template = template(value, place)?;
+    if template.variables().any(|name| name == "attempt") {
+        let help = "every attempt has the same body; the header X-Delivery-Attempt says which one it is";
+        return Err(Wrong::new("uses \"attempt\"").help(help));
+    }
+    Ok(template)
 }
 
 fn content_type(value: &DeValue<'_>) -> Result<HeaderValue, Wrong> {

@@ -1,15 +1,17 @@
 //! Templates: text of the operator with places where something of a message stands.
 //!
 //! A template is compiled when the configuration is read, and knows where its text goes: what it fills in can
-//! not leave that place. In a path or a query every value is percent-encoded, in a header it has no control
-//! character, in JSON and HTML it is written as a value of them.
+//! not leave that place. In a path every value is percent-encoded, in a header it has no control character, in JSON and HTML it is written as a value of them.
 //!
 //! Invariant: rendering ends, whatever the message holds, with text or with one line that says why not.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
+use minijinja::value::ValueKind;
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter,
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::report::Wrong;
@@ -71,7 +73,7 @@ struct Compiled {
 pub enum Place {
     /// The path of a URL, or any other part of one: percent-encoded, and never empty.
     Path,
-    /// A value in the query of a URL: percent-encoded.
+    /// A value in the query of a URL, which is percent-encoded as a whole.
     Query,
     /// A header: without control characters.
     Header,
@@ -123,6 +125,11 @@ impl Template {
     /// Its text, when there is nothing to fill in.
     pub fn constant(&self) -> Option<&str> {
         self.0.constant.as_deref()
+    }
+
+    /// Whether its text is JSON.
+    pub fn is_json(&self) -> bool {
+        self.0.place == Place::Json
     }
 
     /// The names of what it fills in.
@@ -211,20 +218,26 @@ fn environment(place: Place) -> Environment<'static> {
     };
     environment.set_auto_escape_callback(move |_| escape.clone());
     match place {
-        Place::Path | Place::Query => environment.set_formatter(move |out, _, value| put_in_url(out, place, value)),
+        Place::Path => environment.set_formatter(put_in_path),
+        Place::Query => environment.set_formatter(put_in_query),
         Place::Header => environment.set_formatter(put_in_header),
-        Place::Json | Place::Html | Place::Text => {}
+        Place::Html | Place::Text => environment.set_formatter(put_in_text),
+        Place::Json => {}
     }
     environment
 }
 
 /// Whatever a value is marked as, and whatever it holds, it is one value in one place.
-fn put_in_url(out: &mut Output<'_>, place: Place, value: &Value) -> Result<(), Error> {
+fn put_in_path(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     let text = scalar(value)?;
-    if text.is_empty() && place == Place::Path {
+    if text.is_empty() {
         return Err(refused("an empty value would change what the path leads to"));
     }
     write!(out, "{}", utf8_percent_encode(&text, ENCODED)).map_err(Error::from)
+}
+
+fn put_in_query(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    out.write_str(&scalar(value)?).map_err(Error::from)
 }
 
 fn put_in_header(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
@@ -235,11 +248,20 @@ fn put_in_header(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> 
     out.write_str(&text).map_err(Error::from)
 }
 
+/// What JSON has a word for is written as there.
+fn put_in_text(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }).map_err(Error::from),
+        ValueKind::None => out.write_str("null").map_err(Error::from),
+        _ => escape_formatter(out, state, value),
+    }
+}
+
 /// A single value as text.
 fn scalar(value: &Value) -> Result<String, Error> {
-    use minijinja::value::ValueKind;
     match value.kind() {
-        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
+        ValueKind::String | ValueKind::Number => Ok(value.to_string()),
+        ValueKind::Bool => Ok(if value.is_true() { "true" } else { "false" }.to_owned()),
         // What an `if` without an `else` leaves: any other one has failed before.
         ValueKind::Undefined => Ok(String::new()),
         kind => Err(refused(&format!("a value is {kind}, where text or a number belongs"))),

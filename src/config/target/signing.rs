@@ -15,7 +15,8 @@ use crate::config::{secret, values};
 const KEYS_MAX: usize = 4;
 /// Bytes of a key for HMAC-SHA256.
 const HMAC_KEY_LEN: RangeInclusive<usize> = 24..=64;
-const HELP: &str = "write \"${env:NAME}\" with whsec_ and 24 to 64 bytes in base64 in it, or whsk_ and an ed25519 key";
+const HELP: &str =
+    "write \"${env:NAME}\" with whsec_ and 24 to 64 bytes in base64 in it, or whsk_ and an ed25519 key";
 
 /// A key, and so the kind of signature. Neither its text nor its bytes are ever shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,7 +74,8 @@ impl fmt::Debug for SigningKey {
 fn key(value: &DeValue<'_>) -> Result<SigningKey, Wrong> {
     let text = value.as_str().ok_or_else(|| values::unexpected("a key in quotes", value))?;
     let resolved = secret::resolve(text)?;
-    SigningKey::parse(&resolved).map_err(|why| Wrong::new(format!("has a key that {why}")).help(HELP).secret())
+    SigningKey::parse(&resolved)
+        .map_err(|why| Wrong::new(format!("has a key that {why}")).help(HELP).secret())
 }
 
 #[cfg(test)]

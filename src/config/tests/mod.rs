@@ -63,7 +63,9 @@ fn every_optional_key_of_the_shipped_file_parses() {
     assert_eq!(config.auth.acl_file, Some("acl".into()));
     let target = &config.targets["shore"];
     assert_eq!(target.headers.len(), 1);
-    let shown = TargetConfig { headers: HeaderMap::new(), ca_file: None, ..target.clone() };
+    assert_eq!(target.signing.len(), 1);
+    let shown =
+        TargetConfig { headers: HeaderMap::new(), ca_file: None, signing: Vec::new(), ..target.clone() };
     assert_eq!(
         shown,
         TargetConfig::new(target.url.clone()),
@@ -95,7 +97,13 @@ fn the_shipped_file_has_every_key() {
         ("[targets.t.retry]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.status]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.breaker]", "[targets.t]\nurl = \"http://h\""),
+        (
+            "[targets.t.signing]",
+            "keys = [\"whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]\n[targets.t]\nurl = \"http://h\"",
+        ),
         ("[[routes]]", "name = \"n\"\ntopics = [\"t\"]\ntarget = \"t\"\n[targets.t]\nurl = \"http://h\""),
+        ("[routes.request]", ""),
+        ("[routes.request.cloudevents]", ""),
     ];
     let text = uncommented();
     let present: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
@@ -104,6 +112,10 @@ fn the_shipped_file_has_every_key() {
             "[listeners.websocket]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.websocket]\nqqqqqqq = 1\n".to_owned()
             }
+            "[routes.request]" | "[routes.request.cloudevents]" => format!(
+                "[targets.t]\nurl = \"http://h\"\n[[routes]]\nname = \"n\"\ntopics = [\"t\"]\ntarget = \"t\"\n\
+                 {section}\nqqqqqqq = 1\n"
+            ),
             "[listeners.tls]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.tls]\nqqqqqqq = 1\n".to_owned()
             }
