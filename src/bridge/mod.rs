@@ -7,10 +7,12 @@
 //! Invariant: what is given up on becomes a dead letter; nothing that was committed for a target ends
 //! without an answer that completes it or a record that says why not.
 
+mod captures;
 pub(crate) mod client;
 mod delivery;
 mod engine;
 mod excerpt;
+pub(crate) mod filter;
 mod letters;
 mod metrics;
 pub(crate) mod policy;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod batches;
 mod dead_letters;
 mod delivery;
 mod failures;
