@@ -5,6 +5,8 @@
 mod dead_letters;
 mod delivery;
 mod failures;
+mod faults;
 mod lanes;
+mod matrix;
 mod reload;
 mod world;
