@@ -17,6 +17,6 @@ pub(crate) mod policy;
 pub(crate) mod request;
 
 pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
-pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus};
+pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
 pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;

@@ -33,9 +33,9 @@ pub use queue::{Overflow, QueueConfig, QueueView};
 pub use route::{BatchConfig, Order, RouteConfig};
 pub use secret::Secret;
 pub use target::{
-    Addresses, BreakerConfig, Compress, HttpVersion, Login, OAuth2Config, ProxyConfig, ProxyKind,
-    RefusedAddress, RetryConfig, Said, StatusClass, StatusRules, TargetAuth, TargetConfig, TargetTls,
-    TlsIdentity, TlsVersion,
+    Addresses, Backoff, BreakerConfig, Compress, Counted, HttpVersion, Jitter, Login, OAuth2Config,
+    ProxyConfig, ProxyKind, RateConfig, RefusedAddress, RetryConfig, Said, StatusClass, StatusRules,
+    TargetAuth, TargetConfig, TargetTls, TlsIdentity, TlsVersion,
 };
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.

@@ -10,8 +10,8 @@ mod message;
 mod numbers;
 
 pub use change::{
-    Change, Exchange, ExchangeState, InboundExchange, Leg, Publication, Record, SessionDelta, SessionOpened,
-    SubscriptionIds, SubscriptionRow, WillRecord,
+    Change, Exchange, ExchangeState, InboundExchange, Leg, Pause, Publication, Record, SessionDelta,
+    SessionOpened, SubscriptionIds, SubscriptionRow, WillRecord,
 };
 pub use dead_letter::{Addressee, Attempts, DeadLetter, DeadLetterError, DeadLetterReason, LastAttempt};
 pub use dead_letter_view::{AddresseeView, AttemptsView, DeadLetterView, PropertiesView};

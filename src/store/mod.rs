@@ -20,6 +20,7 @@ mod metrics;
 mod notices;
 mod overlay;
 mod patience;
+mod pauses;
 mod pending;
 mod queue;
 mod read;

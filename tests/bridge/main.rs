@@ -8,5 +8,6 @@ mod failures;
 mod faults;
 mod lanes;
 mod matrix;
+mod policy;
 mod reload;
 mod world;

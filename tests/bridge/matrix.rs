@@ -100,6 +100,7 @@ async fn retry_matrix_of_statuses() {
         (301, DeadLetter),
         (400, DeadLetter),
         (401, DeadLetter),
+        (403, DeadLetter),
         (404, Spent),
         (408, Spent),
         (409, Spent),
@@ -108,7 +109,9 @@ async fn retry_matrix_of_statuses() {
         (429, Waits),
         (500, Spent),
         (501, DeadLetter),
+        (502, Waits),
         (503, Waits),
+        (504, Waits),
     ] {
         expect(Fault::Status(status), fate).await;
     }
@@ -221,7 +224,8 @@ async fn every_status_means_what_the_documentation_says() {
     config.routes[0].order = Order::None;
     let world = World::new(&config).await;
     let mut expected = BTreeMap::new();
-    for status in (200..=599).filter(|status| !matches!(status, 429 | 502..=504)) {
+    // Those that also say something of the target are tried one by one, above.
+    for status in (200..=599).filter(|status| !matches!(status, 401 | 403 | 410 | 429 | 502..=504)) {
         world.publish(Qos::AtLeastOnce, "plant/1", &status.to_string()).await;
         match status {
             200..=299 => {}
@@ -245,7 +249,7 @@ async fn every_status_means_what_the_documentation_says() {
         })
         .collect();
     assert_eq!(found, expected);
-    assert_eq!(server.count(), 396, "each was sent once");
+    assert_eq!(server.count(), 393, "each was sent once");
 }
 
 #[tokio::test]

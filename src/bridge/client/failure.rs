@@ -37,6 +37,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it will be the same until somebody has changed something: trying often does not help.
+    pub fn stays_until_changed(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Refused(_))
+    }
+
     /// Which failure it is, whatever the operating system says of it.
     #[cfg(test)]
     pub(super) fn kind(&self) -> &'static str {
