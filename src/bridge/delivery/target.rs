@@ -355,15 +355,14 @@ impl Condition {
 
 /// Why nothing is sent for a while, as somebody would say it who can do something about it.
 fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'static str {
-    match cause {
-        Some(Cause::Misconfigured) => {
-            "the TLS certificate of the target is not accepted, or ours not there (see ca_file, and its own)"
-        }
-        Some(Cause::FailureRate) => "the target fails too often",
-        Some(Cause::SlowCalls) => "the target is too slow",
+    match (cause, outcome) {
+        (_, Outcome::Failed(Failure::Tls(_))) => "TLS with the target fails: a certificate is not accepted",
+        (_, Outcome::Failed(Failure::Refused(_))) => "the address of the target is not one to connect to",
         _ if refuses_us(outcome, rules) => {
             "the target does not let us in: its credentials have to be looked at"
         }
+        (Some(Cause::FailureRate), _) => "the target fails too often",
+        (Some(Cause::SlowCalls), _) => "the target is too slow",
         _ => "the target is down",
     }
 }

@@ -86,7 +86,9 @@ impl Tries {
         };
         let health = match (class, &result.outcome) {
             _ if pauses => Health::Answered,
-            (Class::TargetFailure, Outcome::Failed(Failure::Tls(_))) => Health::Misconfigured,
+            (Class::TargetFailure, Outcome::Failed(Failure::Tls(_) | Failure::Refused(_))) => {
+                Health::Misconfigured
+            }
             (Class::TargetFailure, _) => {
                 Health::Failed { retry_after: asked.map(|asked| asked.min(target.retry.retry_after_max)) }
             }
