@@ -19,7 +19,7 @@ use http::Request;
 use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::sync::{AcquireError, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
@@ -153,6 +153,7 @@ impl Worker {
 
     /// Carries messages until told to stop, or until the store fails: then nothing can be settled any more.
     pub(in crate::bridge) async fn run(mut self) {
+        self.recall_tries().await;
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
@@ -166,6 +167,19 @@ impl Worker {
         }
         // Refused only when the store has failed: then what was settled is posted again after the restart.
         let _ = self.settlement.submit(&self.broker.store);
+    }
+
+    /// What was tried before this start goes on counting.
+    async fn recall_tries(&mut self) {
+        let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
+        match spawn_blocking(move || store.tries(recipient)).await {
+            Ok(Ok(tries)) => self.window.recall(tries),
+            Ok(Err(error)) => {
+                tracing::error!(route = &*self.route.name, %error, "tries begin to count anew: they cannot be read");
+            }
+            // The process ends.
+            Err(_) => {}
+        }
     }
 
     async fn carry(&mut self) -> Result<(), SubmitError> {
@@ -298,8 +312,8 @@ impl Worker {
                 }
                 Err(unfit) => {
                     let work = batch.remove(unfit.index.min(batch.len() - 1));
-                    self.monitor.failed(now, unfit.why);
-                    self.file(work, DeadLetterReason::Unrenderable, now)?;
+                    self.monitor.failed(now, unfit.why.clone());
+                    self.file_because(work, (DeadLetterReason::Unrenderable, Some(unfit.why)), now)?;
                 }
             }
         }

@@ -83,7 +83,7 @@ fn every_optional_key_of_the_shipped_file_parses() {
         TargetConfig::new(target.url.clone()),
         "the shipped file shows the defaults of a target"
     );
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes.len(), 2, "with that to its second target");
     assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
     assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
