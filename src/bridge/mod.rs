@@ -16,7 +16,7 @@ mod metrics;
 pub(crate) mod policy;
 pub(crate) mod request;
 
-pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus};
+pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
 pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
 pub use letters::{

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::FixedState;
 
@@ -128,6 +129,17 @@ impl Matches {
     /// Finds everyone the topic matches, in place of who was in here. `publisher` is left out where it asked
     /// for No Local [MQTT-3.8.3-3].
     pub(super) fn find(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
+        loop {
+            let changes = broker.route_changes.load(Ordering::Acquire);
+            self.look(broker, topic, publisher);
+            // A route that moves from one filter to another meanwhile may have been at neither.
+            if broker.route_changes.load(Ordering::Acquire) == changes {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
         self.sessions.clear();
         self.groups.clear();
         self.routes.clear();

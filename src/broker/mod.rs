@@ -137,6 +137,8 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
+    /// How often one of them was given other filters.
+    route_changes: AtomicU64,
     /// Those that the store has, configured or not.
     known_routes: Mutex<BTreeMap<Box<str>, RecipientNo>>,
     retained: RetainedTree<Retained>,
@@ -178,6 +180,7 @@ impl Broker {
             index: SubscriptionIndex::new(),
             groups: DashMap::default(),
             routes: Mutex::default(),
+            route_changes: AtomicU64::new(0),
             known_routes: Mutex::new(recovered.routes.iter().cloned().collect()),
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),

@@ -150,6 +150,8 @@ impl Broker {
             (route.recipient, Arc::clone(&route.backlog), Arc::clone(&route.bell), Arc::clone(&route.inbox));
         let changed = self.route_of(config, filters, kept);
         self.enter_route(&changed);
+        // Between the two: the index is looked through in two steps, which may fall on either side of them.
+        self.route_changes.fetch_add(1, Ordering::Release);
         self.leave_route(route);
         for known in self.routes.lock().iter_mut().filter(|known| Arc::ptr_eq(known, route)) {
             *known = Arc::clone(&changed);
@@ -235,5 +237,49 @@ impl Broker {
         self.store.submit(Record::of([opened])).map_err(|e| StoreError::Failed(e.to_string()))?;
         self.known_routes.lock().insert(name.into(), recipient);
         Ok((recipient, backlog))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::broker::matching::Matches;
+    use crate::broker::tests::{LIMITS, STORE};
+    use crate::store::Store;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn a_route_that_is_changed_is_found_at_every_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
+        let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+        let filters = |filter: &str| RouteFilters {
+            topics: vec![TopicFilter::parse(filter, 9).unwrap()],
+            exclude: Vec::new(),
+        };
+        // Each in another shard of the index.
+        let places = ["+/1", "t/#"];
+        let config = RouteConfig::new("r", places[0], "target");
+        let mut route = broker.add_route(&config, filters(places[0])).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let topic = TopicName::parse("t/1", 9).unwrap();
+                let mut matches = Matches::default();
+                while !is_over.load(Ordering::Relaxed) {
+                    matches.find(&broker, &topic, None);
+                    assert_eq!(matches.routes.len(), 1, "missed, or owed twice");
+                }
+            });
+            for round in 1..20_000 {
+                route = broker.change_route(&route, &config, filters(places[round % 2]));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        broker.store.close();
     }
 }

@@ -7,6 +7,8 @@ pub mod check;
 pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
+pub mod reload;
+pub mod routes;
 pub mod serve;
 pub mod sessions;
 mod show;
@@ -39,6 +41,10 @@ enum Command {
     Acl(acl::AclArgs),
     /// List, show and end the sessions of the running broker
     Sessions(sessions::SessionsArgs),
+    /// List and show the routes of the running broker, and settle what removed ones leave
+    Routes(routes::RoutesArgs),
+    /// Have the running broker read its configuration and certificates again
+    Reload(reload::ReloadArgs),
     /// List, show, replay and discard what the running broker has given up
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Check, compact, back up and restore the database
@@ -59,6 +65,8 @@ pub fn main() -> ExitCode {
         Some(Command::Passwd(args)) => passwd::run(args),
         Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Sessions(args)) => sessions::run(args),
+        Some(Command::Routes(args)) => routes::run(args),
+        Some(Command::Reload(args)) => reload::run(args),
         Some(Command::DeadLetters(args)) => dead_letters::run(args),
         Some(Command::Store(args)) => store::run(args),
         Some(Command::Bench(args)) => bench::run(args),

@@ -136,6 +136,10 @@ pub enum Change {
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
+    /// The target of this name is sent nothing until it is resumed.
+    TargetPaused(Box<str>, Box<Pause>),
+    /// The target of this name is no longer paused.
+    TargetResumed(Box<str>),
     /// It is so late now, and nothing else says so: the next start knows how long the broker was gone.
     TimePassed(UnixMillis),
 }
@@ -159,6 +163,15 @@ impl Change {
         };
         size_of::<Self>() + behind
     }
+}
+
+/// Why a target is sent nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// In the words of whoever paused it; safe to print.
+    pub why: Box<str>,
+    /// When that was.
+    pub since: UnixMillis,
 }
 
 /// What is known of a session from its CONNECT on.

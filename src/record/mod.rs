@@ -13,8 +13,8 @@ mod numbers;
 
 pub use attempts::{ATTEMPTS_MAX, Attempt, AttemptOutcome, Attempts, EXCERPT_KEPT_MAX, SavedTries};
 pub use change::{
-    Change, Exchange, ExchangeState, InboundExchange, Leg, Publication, Record, SessionDelta, SessionOpened,
-    SubscriptionIds, SubscriptionRow, WillRecord,
+    Change, Exchange, ExchangeState, InboundExchange, Leg, Pause, Publication, Record, SessionDelta,
+    SessionOpened, SubscriptionIds, SubscriptionRow, WillRecord,
 };
 pub use dead_letter::{Addressee, DeadLetter, DeadLetterReason};
 pub use dead_letter_form::DeadLetterError;

@@ -13,7 +13,6 @@ use redb::{
     TableError, TableHandle as _, Value,
 };
 
-use super::StoreError;
 use super::check::{Amount, CheckReport, Pin, PinKind};
 use super::rows::{self, Indexed, Progress};
 use super::runs::PendingList;
@@ -22,6 +21,7 @@ use super::tables::{
     AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SCHEMA, SESSIONS,
     SHARED, SUBSCRIPTIONS, TRIES, key,
 };
+use super::{StoreError, pauses};
 use crate::record::{DeadLetter, Lsn, RecipientNo, UnixMillis};
 use crate::topic::{SubscriptionFilter, TopicName};
 
@@ -216,6 +216,11 @@ impl Check<'_> {
             indexed_bytes: number(key::INDEXED_BYTES).unwrap_or_default(),
             dead_letter_bytes: number(key::DEAD_LETTER_BYTES),
         };
+        for (key, value) in &values {
+            if let Some(target) = key.strip_prefix(key::PAUSED) {
+                self.problems.read_row(format_args!("the pause of target {target}"), pauses::read(value));
+            }
+        }
         for (key, length) in [(key::STORE_ID, 8), (key::SECRET, 32), (key::RESERVED, 8)] {
             if values.get(key).is_none_or(|value| value.len() != length) {
                 self.problems.add(format!("\"{key}\" in meta is not there, or is cut"));

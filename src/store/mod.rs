@@ -21,6 +21,7 @@ mod metrics;
 mod notices;
 mod overlay;
 mod patience;
+mod pauses;
 mod pending;
 mod queue;
 mod read;

@@ -16,7 +16,7 @@ use super::rows::Indexed;
 use super::shared_rows::{SharedRow, SharedRows};
 use super::sweep::Sweep;
 use super::tables::{Tables, key};
-use super::{Backlog, Occupancy, Progress, Registry, SessionRow, StoreError, rows};
+use super::{Backlog, Occupancy, Progress, Registry, SessionRow, StoreError, pauses, rows};
 use crate::record::{
     Change, Epoch, ExchangeState, InboundExchange, Leg, Lsn, Publication, RecipientNo, Record, SessionDelta,
 };
@@ -229,6 +229,7 @@ impl State {
                 tables.subscriptions.insert((recipient.0, &*row.filter), self.row.as_slice())?;
             }
             Change::Subscribed(..) | Change::TimePassed(_) => {}
+            Change::TargetPaused(..) | Change::TargetResumed(_) => pauses::apply(tables, change)?,
             Change::Unsubscribed(recipient, filter) => {
                 tables.subscriptions.remove((recipient.0, &**filter))?;
             }

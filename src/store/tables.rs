@@ -120,4 +120,6 @@ pub(super) mod key {
     pub(in crate::store) const RECIPIENTS: &str = "recipients";
     /// The newest time that is stored, and when clocks were behind: [`crate::store::timeline`].
     pub(in crate::store) const CLOCK: &str = "clock";
+    /// In front of the name of a target that is paused: [`crate::store::pauses`].
+    pub(in crate::store) const PAUSED: &str = "paused/";
 }

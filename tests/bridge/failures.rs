@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::world::{Answer, Server, World, config, eventually, route, target};
 
 #[tokio::test]
-async fn a_message_that_fails_is_tried_again_under_the_same_key() {
+async fn same_key_every_attempt() {
     let server = Server::new(|_, before| Answer::Status(if before < 3 { 500 } else { 200 })).await;
     let world = World::new(&config(target(&server.url))).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
@@ -59,7 +59,7 @@ async fn a_refusal_makes_a_dead_letter_at_once() {
 }
 
 #[tokio::test]
-async fn attempts_end() {
+async fn three_then_dlq() {
     let server = Server::answering(500).await;
     let mut target = target(&server.url);
     target.retry.attempts = 3;
@@ -151,7 +151,7 @@ async fn retry_after_pauses_the_whole_target() {
 }
 
 #[tokio::test]
-async fn a_message_grows_too_old_while_its_target_is_down() {
+async fn max_age_dlq() {
     let server = Server::answering(503).await;
     let mut target = target(&server.url);
     target.retry.max_age = Duration::from_millis(300);

@@ -6,5 +6,6 @@ mod dead_letters;
 mod delivery;
 mod failures;
 mod lanes;
+mod policy;
 mod reload;
 mod world;

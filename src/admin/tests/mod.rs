@@ -60,6 +60,7 @@ impl Admin {
             broker: Arc::clone(&broker),
             bridge,
             metrics,
+            reload: mpsc::channel(1).0,
             readiness: Arc::clone(&readiness),
             data: folder.path().to_owned(),
             free_space_min: 0,

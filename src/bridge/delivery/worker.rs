@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,14 +18,15 @@ use foldhash::fast::RandomState;
 use http::Request;
 use http_body_util::Full;
 use smallvec::SmallVec;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
+use tokio::sync::{AcquireError, watch};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
 use super::outcome::broken;
 use super::reading::{Read, Reading};
 use super::settlement::Settlement;
+use super::slots::Slot;
 use super::target::Target;
 use super::window::{Start, Window, Work};
 use crate::bridge::client::AttemptResult;
@@ -42,7 +44,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Set to the time at which attempts in flight are broken off.
 pub(in crate::bridge) type Stop = watch::Receiver<Option<Instant>>;
 
-type WaitForSlot = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type WaitForSlot = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
 
 /// What a worker carries, whereto, and how.
 pub(in crate::bridge) struct Job {
@@ -77,8 +79,11 @@ pub(in crate::bridge) struct Worker {
     reading: Option<Reading>,
     /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     wait_for_slot: Option<WaitForSlot>,
+    /// Set to this time, unless it has passed.
+    timer: Pin<Box<Sleep>>,
+    wakes_at: UnixMillis,
     /// The number whose commit rings the bell.
     asked: Lsn,
 }
@@ -88,7 +93,7 @@ pub(super) struct InFlight {
     pub(super) carried: Carried,
     pub(super) started_at: UnixMillis,
     pub(super) permit: Permit,
-    pub(super) _slot: OwnedSemaphorePermit,
+    pub(super) _slot: Slot,
 }
 
 /// What an attempt carries: one message at least.
@@ -110,7 +115,7 @@ enum Choice {
 enum Event {
     Ended(Result<(Id, AttemptResult), JoinError>),
     Read(Read),
-    Slot(Result<OwnedSemaphorePermit, AcquireError>),
+    Slot(Result<Slot, AcquireError>),
     /// The bell, the time, or the order to stop.
     Look,
     /// The time to finish in is over.
@@ -140,6 +145,8 @@ impl Worker {
             rests_until: UnixMillis(0),
             slot: None,
             wait_for_slot: None,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            wakes_at: UnixMillis(0),
             asked: Lsn::ZERO,
         }
     }
@@ -150,6 +157,10 @@ impl Worker {
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
+        for (_, InFlight { permit, .. }) in self.in_flight.drain() {
+            self.target.give_back(permit);
+            self.target.metrics.in_flight.decrement(1.0);
+        }
         if let Some(reading) = self.reading.take() {
             // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;
@@ -179,7 +190,13 @@ impl Worker {
                 return Ok(());
             }
             match self.next_event(wake_at).await {
-                Event::Ended(ended) => self.take_ended(ended)?,
+                Event::Ended(ended) => {
+                    self.take_ended(ended)?;
+                    // Together, so that one look starts as many again.
+                    while let Some(ended) = self.attempts.try_join_next_with_id() {
+                        self.take_ended(ended)?;
+                    }
+                }
                 Event::Read(read) => self.take_page(read),
                 Event::Slot(slot) => {
                     self.wait_for_slot = None;
@@ -253,9 +270,17 @@ impl Worker {
     }
 
     /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
-    fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
-        if self.slot.is_some() || self.wait_for_slot.is_some() {
+    fn take_slot(&mut self) -> Option<Slot> {
+        if self.slot.is_some() {
             return self.slot.take();
+        }
+        if let Some(wait) = &mut self.wait_for_slot {
+            // Whoever waits is polled again by the task, with a waker.
+            let Poll::Ready(slot) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                return None;
+            };
+            self.wait_for_slot = None;
+            return slot.ok();
         }
         let slot = Arc::clone(&self.target.slots).try_acquire_owned().ok();
         if slot.is_none() {
@@ -264,11 +289,7 @@ impl Worker {
         slot
     }
 
-    fn start_stored(
-        &mut self,
-        admitted: (OwnedSemaphorePermit, Permit),
-        now: UnixMillis,
-    ) -> Result<(), SubmitError> {
+    fn start_stored(&mut self, admitted: (Slot, Permit), now: UnixMillis) -> Result<(), SubmitError> {
         self.stored_last = true;
         let mut batch = self.window.start();
         while !batch.is_empty() {
@@ -300,7 +321,7 @@ impl Worker {
         Ok(())
     }
 
-    fn start_unstored(&mut self, admitted: (OwnedSemaphorePermit, Permit), now: UnixMillis) {
+    fn start_unstored(&mut self, admitted: (Slot, Permit), now: UnixMillis) {
         self.stored_last = false;
         let mut messages = std::mem::take(&mut self.unstored);
         while !messages.is_empty() {
@@ -325,7 +346,7 @@ impl Worker {
         &mut self,
         carried: Carried,
         request: Request<Full<Bytes>>,
-        (slot, permit): (OwnedSemaphorePermit, Permit),
+        (slot, permit): (Slot, Permit),
         now: UnixMillis,
     ) {
         let target = Arc::clone(&self.target);
@@ -413,7 +434,12 @@ impl Worker {
     }
 
     async fn next_event(&mut self, wake_at: UnixMillis) -> Event {
-        let pause = wake_at.since(self.broker.clock.now());
+        let is_set = self.wakes_at == wake_at && !self.timer.is_elapsed();
+        if !is_set && wake_at != UnixMillis::NEVER {
+            self.timer.as_mut().reset(Instant::now() + wake_at.since(self.broker.clock.now()));
+            self.wakes_at = wake_at;
+        }
+        let timer = self.timer.as_mut();
         let stop_at = *self.stop.borrow();
         let (reading, wait_for_slot) = (&mut self.reading, &mut self.wait_for_slot);
         tokio::select! {
@@ -431,7 +457,7 @@ impl Worker {
                 }
             } => Event::Slot(slot),
             () = self.route.bell.heard(), if stop_at.is_none() => Event::Look,
-            () = sleep(pause), if wake_at != UnixMillis::NEVER => Event::Look,
+            () = timer, if wake_at != UnixMillis::NEVER => Event::Look,
             _ = self.stop.changed(), if stop_at.is_none() => Event::Look,
             () = sleep_until(stop_at.unwrap_or_else(Instant::now)), if stop_at.is_some() => Event::BreakOff,
         }

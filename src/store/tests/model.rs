@@ -111,7 +111,10 @@ impl Model {
             }
             Change::RetainedRemoved(topic) => drop(self.retained.remove(&**topic)),
             // Comes with a retained message, which the random records here do not do.
-            Change::RetainedBy(..) | Change::TimePassed(_) => {}
+            Change::RetainedBy(..)
+            | Change::TimePassed(_)
+            | Change::TargetPaused(..)
+            | Change::TargetResumed(_) => {}
             Change::GroupOpened(number, name) | Change::RouteOpened(number, name) => {
                 self.parties.entry(number.0).or_default().name = Some(name.to_string());
             }
