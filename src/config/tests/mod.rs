@@ -103,6 +103,7 @@ fn the_shipped_file_has_every_key() {
         ("[mqtt]", ""),
         ("[redirect]", "to = \"h\""),
         ("[limits]", ""),
+        ("[dead_letters]", ""),
         ("[shared]", ""),
         ("[retain]", ""),
         ("[sys]", ""),
