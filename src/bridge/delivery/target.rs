@@ -367,8 +367,6 @@ fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'st
         _ if refuses_us(outcome, rules) => {
             "the target does not let us in: its credentials have to be looked at"
         }
-        (Some(Cause::FailureRate), _) => "the target fails too often",
-        (Some(Cause::SlowCalls), _) => "the target is too slow",
         _ => "the target is down",
     }
 }
