@@ -7,6 +7,8 @@ pub mod check;
 pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
+mod route_test;
+mod routes;
 pub mod serve;
 pub mod sessions;
 mod show;
@@ -41,6 +43,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// List, show, replay and discard what the running broker has given up
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Ask what routes do
+    Routes(routes::RoutesArgs),
     /// Check, compact, back up and restore the database
     Store(store::StoreArgs),
     /// Load a broker and measure it
@@ -60,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Sessions(args)) => sessions::run(args),
         Some(Command::DeadLetters(args)) => dead_letters::run(args),
+        Some(Command::Routes(args)) => routes::run(&args),
         Some(Command::Store(args)) => store::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::DemoTarget(args)) => demo_target::run(args),
