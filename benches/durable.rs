@@ -5,17 +5,15 @@
 //! default). `--large` makes the backlog of the restart ten times as long: ten million deliveries, one
 //! gigabyte. Everything is on loopback, at free ports, and ends with the run.
 
-use std::fs::File;
+mod broker;
+
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use broker::{Broker, mib, number};
 
-const CAUSEWAY: &str = env!("CARGO_BIN_EXE_causeway");
-const PATIENCE: Duration = Duration::from_secs(30);
 const TABLE: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("t");
 
 fn main() {
@@ -37,33 +35,11 @@ struct Bench {
     parent: PathBuf,
 }
 
-/// A broker with a directory of its own.
-struct Broker {
-    process: Child,
-    directory: tempfile::TempDir,
-    port: u16,
-    admin: u16,
-}
-
 impl Bench {
-    fn broker(&self, store: &str) -> Broker {
-        let directory = tempfile::tempdir_in(&self.parent).expect("a directory to write in");
-        let (port, admin) = (free_port(), free_port());
-        let config = format!(
-            "[store]\npath = \"data\"\n{store}\n[[listeners]]\naddress = \"127.0.0.1:{port}\"\n\
-             [admin]\naddress = \"127.0.0.1:{admin}\"\n[log]\nlevel = \"error\"\n"
-        );
-        std::fs::write(directory.path().join("c.toml"), config).expect("room");
-        let process = start(directory.path());
-        let broker = Broker { process, directory, port, admin };
-        drop(broker.connect());
-        broker
-    }
-
     /// 64 publishers, and a durable subscriber that is away; then it comes back.
     fn offline_subscriber(&self) {
         const MESSAGES: u64 = 1_000_000;
-        let broker = self.broker("");
+        let broker = Broker::start(&self.parent, "");
         broker.subscribe("off", 1, "q/#");
         let count = MESSAGES.to_string();
         let load = ["--clients", "64", "-t", "q/{i}", "-q", "1", "-w", "100", "-s", "200", "-n", &count];
@@ -93,7 +69,7 @@ impl Bench {
     /// The same with a subscriber that is there and acknowledges, with a clean session and with a durable one.
     fn connected_subscriber(&self) {
         let rate = |durable: bool| {
-            let broker = self.broker("");
+            let broker = Broker::start(&self.parent, "");
             let mut subscribe =
                 broker.command("sub", &["-t", "c/#", "-q", "1", "-d", "6s", "--client-id", "on"]);
             if durable {
@@ -121,7 +97,7 @@ impl Bench {
 
     /// One publisher that waits for each PUBACK, and a bare commit of the database of the same size.
     fn one_at_a_time(&self) {
-        let broker = self.broker("");
+        let broker = Broker::start(&self.parent, "");
         broker.subscribe("off", 1, "q");
         let told = broker.load("pub", &["-t", "q", "-q", "1", "-w", "1", "-s", "200", "-n", "3000"]);
         let puback = number(&told, "/publish/latency/p50_us");
@@ -136,7 +112,7 @@ impl Bench {
     }
 
     fn rare_commits(&self) {
-        let broker = self.broker("commit_interval = \"1s\"");
+        let broker = Broker::start(&self.parent, "commit_interval = \"1s\"");
         broker.subscribe("off", 1, "q");
         let told = broker.load("pub", &["-t", "q", "-q", "1", "-s", "200", "-r", "10", "-d", "20s"]);
         let written = number(&told, "/broker/written_bytes_per_message");
@@ -146,7 +122,7 @@ impl Bench {
     }
 
     fn fan_out(&self) {
-        let broker = self.broker("");
+        let broker = Broker::start(&self.parent, "");
         broker.subscribe("fan", 1_000, "f/#");
         let load = ["--clients", "64", "-t", "f/{i}", "-q", "1", "-w", "100", "-s", "200", "-n", "20000"];
         let told = broker.load("pub", &load);
@@ -160,7 +136,7 @@ impl Bench {
 
     /// A thousand messages for each of so many sessions, SIGKILL, and a start.
     fn restart(&self, sessions: u32) {
-        let mut broker = self.broker("");
+        let mut broker = Broker::start(&self.parent, "");
         // In portions, so that the limit of open files does not matter.
         for from in (0..sessions).step_by(500) {
             broker.subscribe(&format!("b{from}-"), 500.min(sessions - from), "s/{i}");
@@ -169,15 +145,14 @@ impl Bench {
         let load =
             ["--clients", "64", "-t", "s/{t}", "--topics", &topics, "-q", "1", "-s", "1500", "-n", &count];
         broker.load("pub", &load);
-        broker.process.kill().expect("it runs");
-        broker.process.wait().expect("it ends");
+        broker.kill();
         let before = Instant::now();
-        broker.process = start(broker.directory.path());
+        broker.start_again();
         let mut stream = broker.connect_as(b"b0-s7");
         let accepted = before.elapsed();
         let mut bytes = [0; 64];
         stream.read_exact(&mut bytes).expect("the first message");
-        let file = std::fs::metadata(broker.directory.path().join("data/causeway.redb")).expect("a database");
+        let file = std::fs::metadata(broker.directory().join("data/causeway.redb")).expect("a database");
         println!("start after SIGKILL, {} deliveries pending for {sessions} sessions:", 1_000 * sessions);
         println!(
             "  {:.0} MiB of database; CONNACK after {:.0} ms, the first message of a backlog after {:.0} ms; {:.0} MiB of memory",
@@ -218,109 +193,4 @@ impl Bench {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     }
-}
-
-impl Broker {
-    fn command(&self, mode: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(CAUSEWAY);
-        command.args(["bench", mode, "--quiet", "--json", "-p", &self.port.to_string()]).args(arguments);
-        command
-    }
-
-    /// Runs the load and gives its report.
-    fn load(&self, mode: &str, arguments: &[&str]) -> Value {
-        let pid = self.process.id().to_string();
-        let output = self.command(mode, arguments).args(["--pid", &pid]).output().expect("the bench");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("a report")
-    }
-
-    /// Durable sessions that subscribe and leave.
-    fn subscribe(&self, prefix: &str, clients: u32, filter: &str) {
-        let clients = clients.to_string();
-        let arguments =
-            ["--durable", "--client-id", prefix, "-c", &clients, "-t", filter, "-q", "1", "-d", "0s"];
-        self.load("sub", &arguments);
-    }
-
-    fn connect(&self) -> TcpStream {
-        let start = Instant::now();
-        loop {
-            match TcpStream::connect(("127.0.0.1", self.port)) {
-                Ok(stream) => return stream,
-                Err(error) => assert!(start.elapsed() < PATIENCE, "no broker: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Resumes a session, as soon as somebody listens, and reads CONNACK.
-    fn connect_as(&self, client_id: &[u8]) -> TcpStream {
-        let mut stream = self.connect();
-        let mut packet = vec![0x10, 12 + client_id.len() as u8, 0, 4];
-        packet.extend_from_slice(b"MQTT\x04\x00\x00\x3c\x00");
-        packet.push(client_id.len() as u8);
-        packet.extend_from_slice(client_id);
-        stream.write_all(&packet).expect("it listens");
-        let mut connack = [0; 4];
-        stream.read_exact(&mut connack).expect("CONNACK");
-        assert_eq!(connack, [0x20, 2, 1, 0], "the session is there");
-        stream
-    }
-
-    fn metric(&self, name: &str) -> Option<f64> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).ok()?;
-        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-
-    fn commits(&self) -> f64 {
-        self.metric("causeway_store_commits_total").unwrap_or(1.0)
-    }
-
-    fn wait_for_metric(&self, name: &str, value: f64) {
-        let start = Instant::now();
-        while self.metric(name).is_none_or(|found| found < value) {
-            assert!(start.elapsed() < PATIENCE, "{name} did not come to {value}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Bytes of memory.
-    fn resident(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-        line.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default() * 1024.0
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn start(directory: &Path) -> Child {
-    let log = File::create(directory.join("log")).expect("room");
-    let mut command = Command::new(CAUSEWAY);
-    command.args(["serve", "--config", "c.toml"]).current_dir(directory);
-    command.stdout(Stdio::null()).stderr(log).spawn().expect("the broker")
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-fn number(report: &Value, pointer: &str) -> f64 {
-    let value = report.pointer(pointer).and_then(Value::as_f64);
-    value.expect("a report that has the number")
-}
-
-fn mib(bytes: f64) -> f64 {
-    bytes / 1024.0 / 1024.0
 }

@@ -14,6 +14,7 @@ mod gauges;
 mod guard;
 mod health;
 mod listener;
+mod reload;
 mod routes;
 mod sessions;
 #[cfg(test)]
@@ -30,11 +31,16 @@ use axum::{
 };
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+};
 
 pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
 pub use health::{Phase, Readiness};
+pub use reload::{ReloadError, ReloadRequest, Reloaded};
+pub use routes::{RouteDetail, RouteList};
 pub use sessions::{SessionDetail, SessionList};
 
 use crate::{
@@ -54,6 +60,8 @@ pub struct AdminState {
     pub bridge: Arc<Bridge>,
     /// What [`crate::telemetry::install_metrics`] gave.
     pub metrics: PrometheusHandle,
+    /// Where wishes to have the files read again go.
+    pub reload: mpsc::Sender<ReloadRequest>,
     /// How far the server is, as the server says.
     pub readiness: Arc<Readiness>,
     /// The folder of the store, whose disk is measured.
@@ -90,7 +98,11 @@ fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
+        .route("/reload", post(reload::reload))
         .route("/routes", get(routes::list))
+        .route("/routes/{name}", get(routes::show))
+        .route("/routes/{name}/dead-letter", post(routes::dead_letter))
+        .route("/routes/{name}/discard", post(routes::discard))
         .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
@@ -116,7 +128,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, dead-letters and store/backup")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, reload, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -1,6 +1,13 @@
-//! The bridge as a whole: it enters the routes of the configuration and has a task for each.
+//! The bridge as a whole: the routes there are, the targets they lead to, and a task for each route.
+//!
+//! What is configured can change while it runs (`change`). A task is never replaced in haste: its successor
+//! begins when the attempts in flight have ended and what they settled is durable, so that nothing is posted
+//! twice without need. Routes that are not configured any more keep what they are owed (`removed`).
 //!
 //! Invariant: every task that is started here is joined by [`Bridge::shutdown`].
+
+mod change;
+mod removed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,20 +20,22 @@ use tokio::time::{Instant, interval};
 
 use super::client::ClientError;
 use super::delivery::target::Target;
-use super::delivery::worker::{Stop, Worker};
-use super::delivery::{Monitor, RouteState};
-use super::policy::breaker::State;
-use super::request::Shape;
+use super::delivery::worker::{Job, Stop, Worker};
+use super::delivery::{Monitor, RouteState, RouteStatus, TargetState};
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
-use crate::record::RecipientNo;
-use crate::store::{Store, StoreError};
-use crate::topic::{TopicError, TopicFilter};
+use crate::record::{Lsn, RecipientNo};
+use crate::store::{Store, StoreError, SubmitError};
+use crate::topic::TopicError;
+
+pub use change::{Changed, Leftover, RemovedRoute};
+use removed::Removed;
+pub use removed::RemovedError;
 
 /// How often the gauges of the backlogs are set.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why the bridge cannot start.
+/// Why the bridge cannot start, or stays as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// The client of a target cannot be made.
@@ -55,79 +64,121 @@ pub enum BridgeError {
         /// Which rule of topic filters it breaks.
         error: TopicError,
     },
+    /// Routes are to go that are still owed messages, and nobody said what becomes of those.
+    #[error("messages wait for routes that are not configured any more: {}", removed::list(.0))]
+    Leftover(Vec<RemovedRoute>),
     /// A route cannot be entered in the store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The process is about to end.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
 }
 
 /// All routes, each with the task that carries its messages.
 pub struct Bridge {
-    store: Store,
-    lines: Arc<Vec<Line>>,
-    stop: watch::Sender<Option<Instant>>,
+    shared: Arc<Shared>,
+    /// One change after the other.
+    changing: Mutex<()>,
+}
+
+/// What the bridge and its tasks have in common.
+struct Shared {
+    broker: Arc<Broker>,
+    lines: Mutex<Lines>,
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// A route, where it leads, and what is known of it.
+/// Who is there. What is decided about a route is decided under the lock of this.
+#[derive(Default)]
+struct Lines {
+    targets: BTreeMap<String, Arc<Target>>,
+    /// In the order of the configuration.
+    active: Vec<Line>,
+    /// Known to the store, and not configured.
+    removed: BTreeMap<Box<str>, Removed>,
+    /// What stops tasks that nobody else can stop, as long as they run.
+    leaving: Vec<watch::Sender<Option<Instant>>>,
+    is_shutting_down: bool,
+}
+
+/// A route, where it leads, what is known of it, and its task.
 struct Line {
+    config: Arc<RouteConfig>,
     route: Arc<Route>,
     target: Arc<Target>,
     monitor: Arc<Monitor>,
+    task: Task,
 }
+
+/// A task that can be stopped, and waited for.
+struct Task {
+    stop: watch::Sender<Option<Instant>>,
+    ended: Ended,
+}
+
+/// Says that a task has ended, however: its other side is dropped then.
+type Ended = watch::Receiver<()>;
 
 impl Bridge {
     /// Enters the routes, in the order of the configuration, and starts to carry what they are owed. Comes
-    /// before the first client is let in, so that no message misses its route. `known` are the routes that
-    /// the store has: one of the same name goes on with its backlog. Reads certificate authorities from
-    /// disk, so it blocks; needs a runtime of Tokio.
+    /// before the first client is let in, so that no message misses its route. One of a name that the store
+    /// knows goes on with its backlog. Reads certificate authorities from disk, so it blocks; needs a runtime
+    /// of Tokio.
     ///
     /// # Errors
     /// When a target's client cannot be made, or the store has failed.
-    pub fn start(
-        broker: &Arc<Broker>,
-        config: &Config,
-        known: &[(Box<str>, RecipientNo)],
-    ) -> Result<Self, BridgeError> {
-        let mut targets = BTreeMap::new();
-        for (name, target) in &config.targets {
-            let made = Target::new(name, target);
-            let made = made.map_err(|error| BridgeError::Target { target: name.clone(), error })?;
-            targets.insert(name.as_str(), Arc::new(made));
-        }
-        let mut lines = Vec::with_capacity(config.routes.len());
-        for route in &config.routes {
-            let target = targets.get(route.target.as_str()).ok_or_else(|| BridgeError::NoTarget {
-                route: route.name.clone(),
-                target: route.target.clone(),
-            })?;
-            let known = known.iter().find(|(name, _)| **name == *route.name).map(|(_, number)| *number);
-            let route = enter(broker, config, route, known)?;
-            target.tell(&route.bell);
-            let monitor = Arc::new(Monitor::new(&route.name));
-            lines.push(Line { target: Arc::clone(target), route, monitor });
-        }
-        warn_of_abandoned(broker, config, known);
-        let (stop, stopped) = watch::channel(None);
-        let lines = Arc::new(lines);
-        let mut tasks = JoinSet::new();
-        for (Line { route, target, monitor }, config) in lines.iter().zip(&config.routes) {
-            let shape = Shape::new(config, &target.config);
-            tasks.spawn(Worker::new(broker, route, (target, shape), monitor, stopped.clone()).run());
-        }
-        tasks.spawn(measure(Arc::clone(&lines), stopped));
-        Ok(Self { store: broker.store.clone(), lines, stop, tasks: Mutex::new(tasks) })
+    pub fn start(broker: &Arc<Broker>, config: &Config) -> Result<Self, BridgeError> {
+        let shared = Shared { broker: Arc::clone(broker), lines: Mutex::default(), tasks: Mutex::default() };
+        let bridge = Self { shared: Arc::new(shared), changing: Mutex::default() };
+        bridge.shared.find_removed();
+        bridge.change(config, Some(Leftover::Keep))?;
+        bridge.shared.warn_of_removed();
+        let mut lines = bridge.shared.lines.lock();
+        let shared = Arc::clone(&bridge.shared);
+        let measuring = bridge.shared.spawn(|stop| async move { shared.measure(stop).await });
+        lines.leaving.push(measuring.stop);
+        drop(lines);
+        Ok(bridge)
     }
 
-    /// What each route is doing, in the order of the configuration. Blocks on the disk.
+    /// What each route is doing, in the order of the configuration; behind them those that are not configured
+    /// and are still owed something. Blocks on the disk.
     pub fn states(&self) -> Vec<RouteState> {
-        self.lines.iter().map(|line| line.state(&self.store)).collect()
+        let mut states = self.shared.lines.lock().states();
+        for (recipient, state) in &mut states {
+            state.oldest = self.shared.broker.store.oldest(*recipient).ok().flatten().map(|lsn| lsn.0);
+        }
+        states.into_iter().map(|(_, state)| state).collect()
+    }
+
+    /// What each target is doing, by name.
+    pub fn targets(&self) -> Vec<TargetState> {
+        self.shared.lines.lock().targets.values().map(|target| target.view()).collect()
+    }
+
+    /// Has nothing sent to a target until it is [resumed](Bridge::resume), also after a restart. Gives the record
+    /// that has to be durable for that; `None` when there is no target of this name.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn pause(&self, target: &str, why: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.shared.lines.lock().targets.get(target).map(|target| target.pause(why)).transpose()
+    }
+
+    /// Ends a pause, as [`Bridge::pause`] begins one.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn resume(&self, target: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.shared.lines.lock().targets.get(target).map(|target| target.resume()).transpose()
     }
 
     /// Starts no attempt any more, and waits for those under way, so long at most: what is broken off then
     /// is carried again after the next start. What was settled is with the store when this returns.
     pub async fn shutdown(&self, within: Duration) {
-        self.stop.send_replace(Some(Instant::now() + within));
-        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        self.shared.lines.lock().stop_all(Instant::now() + within);
+        let mut tasks = std::mem::take(&mut *self.shared.tasks.lock());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a task of the bridge has panicked");
@@ -136,13 +187,97 @@ impl Bridge {
     }
 }
 
+/// Whoever drops it without a shutdown does not want its tasks to go on.
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.shared.tasks.lock().abort_all();
+    }
+}
+
+impl Shared {
+    /// Starts a task.
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Stop) -> F) -> Task {
+        let (stop, stopped) = watch::channel(None);
+        let (ending, ended) = watch::channel(());
+        let work = task(stopped);
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            // Dropped at the end, also by a panic.
+            let _ending = ending;
+            work.await;
+        });
+        Task { stop, ended }
+    }
+
+    /// Starts the task of a route, behind the one that had the route before.
+    fn carry(&self, job: Job, before: Option<Ended>) -> Task {
+        job.target.tell(&job.route.bell);
+        let store = self.broker.store.clone();
+        self.spawn(|stop| {
+            let worker = Worker::new(&self.broker, job, stop);
+            async move {
+                wait_for(before, &store).await;
+                worker.run().await;
+            }
+        })
+    }
+
+    /// Sets the gauges of the backlogs, which the store's writer changes whenever it commits.
+    async fn measure(self: Arc<Self>, mut stop: Stop) {
+        let mut ticks = interval(MEASURE_INTERVAL);
+        while stop.borrow().is_none() {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let lines = self.lines.lock();
+                    lines.active.iter().for_each(|line| line.monitor.measure(&line.route.backlog));
+                }
+                _ = stop.changed() => {}
+            }
+        }
+    }
+}
+
+impl Lines {
+    fn states(&self) -> Vec<(RecipientNo, RouteState)> {
+        let active = self.active.iter().map(|line| (line.route.recipient, line.state()));
+        let removed = self.removed.iter().filter(|(_, removed)| removed.is_of_interest());
+        active.chain(removed.map(|(name, removed)| removed.state(name))).collect()
+    }
+
+    /// Tells a task to stop: attempts that have not ended by then are broken off. Gives what says that it has
+    /// ended.
+    fn stop(&mut self, task: Task, at: Instant) -> Ended {
+        self.leaving.retain(|stop| !stop.is_closed());
+        task.stop.send_if_modified(|known| known.replace(known.unwrap_or(at)).is_none());
+        self.leaving.push(task.stop);
+        task.ended
+    }
+
+    fn stop_all(&mut self, at: Instant) {
+        self.is_shutting_down = true;
+        let active = self.active.iter().map(|line| &line.task.stop);
+        let removed = self.removed.values().filter_map(|removed| removed.task.as_ref());
+        let stops = active.chain(removed.map(|task| &task.stop)).chain(&self.leaving);
+        for stop in stops {
+            // One that has to end earlier still does.
+            stop.send_if_modified(|known| {
+                let is_sooner = known.is_none_or(|known| at < known);
+                *known = Some(at).filter(|_| is_sooner).or(*known);
+                is_sooner
+            });
+        }
+    }
+}
+
 impl Line {
-    fn state(&self, store: &Store) -> RouteState {
-        let Self { route, target, monitor } = self;
+    fn state(&self) -> RouteState {
+        let Self { route, target, monitor, .. } = self;
         let url = &target.config.url;
         monitor.fill(RouteState {
             name: route.name.to_string(),
             target: route.target.to_string(),
+            status: RouteStatus::Active,
             url: format!(
                 "{}://{}{}",
                 url.scheme_str().unwrap_or("http"),
@@ -151,64 +286,20 @@ impl Line {
             ),
             queued_messages: route.backlog.count(),
             queued_bytes: route.backlog.bytes(),
-            queue: route.queue.into(),
-            oldest: store.oldest(route.recipient).ok().flatten().map(|lsn| lsn.0),
-            in_flight: 0,
-            waiting_for_target: 0,
-            waiting_for_retry: 0,
-            breaker: match target.state() {
-                State::Closed => "closed",
-                State::Open => "open",
-                State::HalfOpen => "half_open",
-            },
-            last_error: None,
-            last_taken_at: None,
+            queue: Some(route.queue.into()),
+            breaker: target.state().into(),
+            dead_letters: route.dead_letters(),
+            ..RouteState::default()
         })
     }
 }
 
-fn enter(
-    broker: &Broker,
-    config: &Config,
-    route: &RouteConfig,
-    known: Option<RecipientNo>,
-) -> Result<Arc<Route>, BridgeError> {
-    let parse = |filters: &[String]| -> Result<Vec<TopicFilter>, BridgeError> {
-        let parsed = filters.iter().map(|filter| {
-            TopicFilter::parse(filter, config.limits.topic_levels).map_err(|error| BridgeError::Filter {
-                route: route.name.clone(),
-                filter: filter.clone(),
-                error,
-            })
-        });
-        parsed.collect()
-    };
-    let (topics, exclude) = (parse(&route.topics)?, parse(&route.exclude)?);
-    Ok(broker.add_route(route, &topics, exclude, known)?)
-}
-
-/// A route that is no longer configured keeps what it is owed: somebody may have renamed it by mistake.
-fn warn_of_abandoned(broker: &Broker, config: &Config, known: &[(Box<str>, RecipientNo)]) {
-    for (name, recipient) in known {
-        let messages = broker.store.backlog(*recipient).count();
-        if messages > 0 && !config.routes.iter().any(|route| *route.name == **name) {
-            tracing::warn!(
-                route = &**name,
-                messages,
-                "messages wait on disk for a route that is not configured any more: add [[routes]] with \
-                 this name again to have them delivered; until then they stay where they are"
-            );
-        }
-    }
-}
-
-/// Sets the gauges of the backlogs, which the store's writer changes whenever it commits.
-async fn measure(lines: Arc<Vec<Line>>, mut stop: Stop) {
-    let mut ticks = interval(MEASURE_INTERVAL);
-    while stop.borrow().is_none() {
-        tokio::select! {
-            _ = ticks.tick() => lines.iter().for_each(|line| line.monitor.measure(&line.route.backlog)),
-            _ = stop.changed() => {}
-        }
-    }
+/// Waits until a task has ended and what it settled is durable: whoever reads the backlog then finds nothing
+/// that was done.
+async fn wait_for(before: Option<Ended>, store: &Store) {
+    let Some(mut ended) = before else { return };
+    // An error is how its end is told.
+    while ended.changed().await.is_ok() {}
+    // Fails only when the store has, and then nothing is carried any more.
+    let _ = store.durable(store.last_submitted()).await;
 }

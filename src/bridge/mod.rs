@@ -9,16 +9,16 @@
 
 mod captures;
 pub(crate) mod client;
-mod dead_letters;
 mod delivery;
 mod engine;
 mod excerpt;
 pub(crate) mod filter;
+mod letters;
 mod metrics;
 pub(crate) mod policy;
 pub(crate) mod request;
 
-pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
-pub use delivery::{LastError, RouteState};
-pub use engine::{Bridge, BridgeError};
+pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
+pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
+pub use letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};

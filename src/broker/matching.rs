@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::FixedState;
 
@@ -128,6 +129,17 @@ impl Matches {
     /// Finds everyone the topic matches, in place of who was in here. `publisher` is left out where it asked
     /// for No Local [MQTT-3.8.3-3].
     pub(super) fn find(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
+        loop {
+            let changes = broker.route_changes.load(Ordering::Acquire);
+            self.look(broker, topic, publisher);
+            // A route that moves from one filter to another meanwhile may have been at neither.
+            if broker.route_changes.load(Ordering::Acquire) == changes {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self, broker: &Broker, topic: &TopicName<'_>, publisher: Option<&Slot>) {
         self.sessions.clear();
         self.groups.clear();
         self.routes.clear();
@@ -140,13 +152,14 @@ impl Matches {
             Target::Session(slot) if is_merged => self.add_session(slot, subscription, &mut by_slot),
             Target::Session(slot) => self.sessions.push(SessionMatch::new(slot, subscription)),
             Target::Group(group) => self.groups.push(Arc::clone(group)),
+            // While a route is changed, it is here with its old filters and with its new ones.
             Target::Route(route) => {
-                if !self.routes.iter().any(|known| Arc::ptr_eq(known, route)) {
+                let is_known = self.routes.iter().any(|known| known.recipient == route.recipient);
+                if !is_known && !route.excludes(topic) {
                     self.routes.push(Arc::clone(route));
                 }
             }
         });
-        self.routes.retain(|route| !route.excludes(topic));
         if !is_merged {
             self.split_copies();
         }

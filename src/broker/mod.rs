@@ -24,6 +24,7 @@ mod recovery;
 mod redirect;
 mod replay;
 mod retained;
+mod retention;
 mod route;
 mod slot;
 mod space;
@@ -36,6 +37,7 @@ mod turn;
 mod unstored;
 mod wills;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -49,14 +51,15 @@ pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use clock::simulated::WALL_TIME;
+pub use dead_letters::DeadLetterRules;
 pub use directory::{AttachRequest, Attachment, Departure};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
-pub use replay::ReplayError;
+pub use replay::{Replay, ReplayError};
 pub use retained::RetainedScan;
-pub use route::Route;
+pub use route::{Route, RouteFilters};
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
 pub use space::SpaceUse;
 
@@ -69,6 +72,7 @@ use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
 use clock::{Beginning, wall_time};
+use dead_letters::LetterRoom;
 use give_up::Watched;
 use matching::Target;
 use overflow::OverflowLog;
@@ -100,6 +104,8 @@ pub struct BrokerLimits {
     pub dead_letters: u64,
     /// Bytes of dead letters.
     pub dead_letter_bytes: u64,
+    /// What becomes one, and how long they are kept.
+    pub letters: DeadLetterRules,
     /// How long a new connection waits for the old one of its session to leave.
     pub takeover_timeout: Duration,
     /// Which member of a shared group gets a message.
@@ -131,13 +137,16 @@ pub struct Broker {
     index: SubscriptionIndex<Target, Subscription>,
     groups: DashMap<Box<str>, Arc<Group>, RandomState>,
     routes: Mutex<Vec<Arc<Route>>>,
-    /// Those that the store had at the start, configured or not.
-    stored_routes: Vec<(Box<str>, RecipientNo)>,
+    /// How often one of them was given other filters.
+    route_changes: AtomicU64,
+    /// Those that the store has, configured or not.
+    known_routes: Mutex<BTreeMap<Box<str>, RecipientNo>>,
     retained: RetainedTree<Retained>,
     retained_totals: Mutex<RetainedTotals>,
     timers: Timers,
     watched: Watched,
     overflow_log: Mutex<OverflowLog>,
+    letter_room: LetterRoom,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
     /// Where everybody is sent instead.
@@ -171,12 +180,14 @@ impl Broker {
             index: SubscriptionIndex::new(),
             groups: DashMap::default(),
             routes: Mutex::default(),
-            stored_routes: recovered.routes.clone(),
+            route_changes: AtomicU64::new(0),
+            known_routes: Mutex::new(recovered.routes.iter().cloned().collect()),
             retained: RetainedTree::new(),
             retained_totals: Mutex::default(),
             timers: Timers::default(),
             watched: Watched::default(),
             overflow_log: Mutex::default(),
+            letter_room: LetterRoom::default(),
             leaving: OnceLock::new(),
             redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),

@@ -1,6 +1,9 @@
 //! A route as the switchboard sees it: filters that lead to a queue of its own.
+//!
+//! A route that is changed becomes a new [`Route`] with the queue of the old one. Both are in the index for a
+//! moment, so that no message falls between them; whoever is found by both is owed a message once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,11 +14,20 @@ use super::{Broker, Subscription};
 use crate::codec::SubscribeOptions;
 use crate::config::{QueueConfig, RouteConfig};
 use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
-use crate::store::{Backlog, Bell, StoreError};
+use crate::store::{Backlog, Bell, StoreError, SubmitError};
 use crate::topic::{TopicFilter, TopicName};
 
 /// QoS 0 messages that wait in memory for the route's target; more are dropped and counted.
 const UNSTORED_MAX: usize = 1024;
+
+/// Which messages a route takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteFilters {
+    /// A message that matches one of them is taken.
+    pub topics: Vec<TopicFilter>,
+    /// A message that matches one of them is not taken after all.
+    pub exclude: Vec<TopicFilter>,
+}
 
 /// An internal subscriber: every message its filters match is owed to it, as to any durable session.
 #[derive(Debug)]
@@ -32,22 +44,32 @@ pub struct Route {
     pub queue: QueueConfig,
     /// Rung when there is something to deliver.
     pub bell: Arc<Bell>,
+    /// Where its dead letters are published: the first level of their topics.
+    pub dead_letter_topic: Option<Box<str>>,
     pub(super) id: u64,
-    exclude: Vec<TopicFilter>,
+    filters: RouteFilters,
+    inbox: Arc<Inbox>,
+}
+
+/// What stays when a route is changed.
+#[derive(Debug, Default)]
+struct Inbox {
     last_pushed: AtomicU64,
     /// QoS 0: one try, in memory only.
     unstored: Mutex<VecDeque<Message>>,
+    /// Messages that became dead letters since the start.
+    dead_letters: AtomicU64,
 }
 
 impl Route {
     /// The highest number that was given to the route. It is owed once the watermark has reached it.
     pub fn last_pushed(&self) -> Lsn {
-        Lsn(self.last_pushed.load(Ordering::Acquire))
+        Lsn(self.inbox.last_pushed.load(Ordering::Acquire))
     }
 
     /// Takes a QoS 0 message that waits.
     pub fn take_unstored(&self) -> Option<Message> {
-        self.unstored.lock().pop_front()
+        self.inbox.unstored.lock().pop_front()
     }
 
     /// Whom a dead letter of this route was for.
@@ -55,19 +77,35 @@ impl Route {
         Addressee::Route { route: self.name.to_string(), target: self.target.to_string() }
     }
 
+    /// How many of its messages became dead letters since the start.
+    pub fn dead_letters(&self) -> u64 {
+        self.inbox.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Which messages it takes.
+    pub fn filters(&self) -> &RouteFilters {
+        &self.filters
+    }
+
+    /// The filters of its own that a topic matches; none when it excludes the topic.
+    pub fn matching<'a>(&'a self, topic: &'a TopicName<'_>) -> impl Iterator<Item = &'a TopicFilter> {
+        let taken = !self.excludes(topic);
+        self.filters.topics.iter().filter(move |filter| taken && filter.matches(topic))
+    }
+
     pub(super) fn excludes(&self, topic: &TopicName<'_>) -> bool {
-        self.exclude.iter().any(|filter| filter.matches(topic))
+        self.filters.exclude.iter().any(|filter| filter.matches(topic))
     }
 
     /// Notes a message that is stored for the route.
     pub(super) fn push(&self, lsn: Lsn) {
-        self.last_pushed.fetch_max(lsn.0, Ordering::Release);
+        self.inbox.last_pushed.fetch_max(lsn.0, Ordering::Release);
         self.bell.ring();
     }
 
     /// Gives the route a QoS 0 message; false when it has too many.
     pub(super) fn push_unstored(&self, message: &Message) -> bool {
-        let mut unstored = self.unstored.lock();
+        let mut unstored = self.inbox.unstored.lock();
         let fits = unstored.len() < UNSTORED_MAX;
         if fits {
             unstored.push_back(message.clone());
@@ -79,51 +117,165 @@ impl Route {
 }
 
 impl Broker {
-    /// Enters a route: from now on what its filters match is owed to it. A route that was there before the
-    /// start keeps its backlog.
+    /// Enters a route: from now on what its filters match is owed to it. A route of a name that the store
+    /// knows goes on with its backlog.
     ///
     /// # Errors
     /// When the store has failed.
-    pub fn add_route(
-        &self,
-        config: &RouteConfig,
-        filters: &[TopicFilter],
-        exclude: Vec<TopicFilter>,
-        known: Option<RecipientNo>,
-    ) -> Result<Arc<Route>, StoreError> {
+    pub fn add_route(&self, config: &RouteConfig, filters: RouteFilters) -> Result<Arc<Route>, StoreError> {
+        let known = self.known_routes.lock().get(config.name.as_str()).copied();
         let (recipient, backlog) = match known {
             Some(recipient) => (recipient, self.store.backlog(recipient)),
             None => self.open_route(&config.name)?,
         };
-        let route = Arc::new(Route {
-            name: config.name.as_str().into(),
-            target: config.target.as_str().into(),
-            queue: config.queue,
-            recipient,
-            last_pushed: AtomicU64::new(0),
-            backlog,
-            bell: Arc::new(Bell::default()),
-            id: self.new_id(),
-            exclude,
-            unstored: Mutex::default(),
-        });
-        let subscription = Subscription { options: SubscribeOptions::default(), id: None };
-        for filter in filters {
-            self.index.insert(filter, Target::Route(Arc::clone(&route)), subscription);
-        }
+        let (bell, inbox) = Default::default();
+        let route = self.route_of(config, filters, (recipient, backlog, bell, inbox));
+        self.enter_route(&route);
         self.routes.lock().push(Arc::clone(&route));
         Ok(route)
     }
 
-    /// The routes, in the order of the configuration.
+    /// Gives a route other filters, another queue or another target. A message that both the old and the new
+    /// filters match is never missed, and owed once.
+    pub fn change_route(
+        &self,
+        route: &Arc<Route>,
+        config: &RouteConfig,
+        filters: RouteFilters,
+    ) -> Arc<Route> {
+        let kept =
+            (route.recipient, Arc::clone(&route.backlog), Arc::clone(&route.bell), Arc::clone(&route.inbox));
+        let changed = self.route_of(config, filters, kept);
+        self.enter_route(&changed);
+        // Between the two: the index is looked through in two steps, which may fall on either side of them.
+        self.route_changes.fetch_add(1, Ordering::Release);
+        self.leave_route(route);
+        for known in self.routes.lock().iter_mut().filter(|known| Arc::ptr_eq(known, route)) {
+            *known = Arc::clone(&changed);
+        }
+        changed
+    }
+
+    /// Closes a route for new messages. What it is owed stays; what waits in memory is dropped and counted. A
+    /// publisher that has found the route just before can still owe it a message.
+    pub fn close_route(&self, route: &Arc<Route>) {
+        self.leave_route(route);
+        self.routes.lock().retain(|known| !Arc::ptr_eq(known, route));
+        let dropped = std::mem::take(&mut *route.inbox.unstored.lock());
+        self.metrics.dropped.route_full.increment(dropped.len() as u64);
+    }
+
+    /// Removes a route that is closed for good, with all that it is owed. Gives the number of the record that
+    /// makes this durable; `None` when the store knows no such route.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn discard_route(&self, name: &str) -> Result<Option<Lsn>, SubmitError> {
+        let Some(recipient) = self.known_routes.lock().remove(name) else { return Ok(None) };
+        Ok(Some(self.store.submit(Record::of([Change::Discarded(recipient)]))?.lsn))
+    }
+
+    /// The routes that messages are taken for.
     pub fn routes(&self) -> Vec<Arc<Route>> {
         self.routes.lock().clone()
+    }
+
+    /// Every route that the store knows, configured or not, and its number there.
+    pub fn known_routes(&self) -> BTreeMap<Box<str>, RecipientNo> {
+        self.known_routes.lock().clone()
+    }
+
+    /// Counts a dead letter at the route that it was for.
+    pub(super) fn count_dead_letter(&self, addressee: &Addressee) {
+        let Addressee::Route { route: name, .. } = addressee else { return };
+        if let Some(route) = self.routes.lock().iter().find(|route| *route.name == **name) {
+            route.inbox.dead_letters.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn route_of(
+        &self,
+        config: &RouteConfig,
+        filters: RouteFilters,
+        (recipient, backlog, bell, inbox): (RecipientNo, Arc<Backlog>, Arc<Bell>, Arc<Inbox>),
+    ) -> Arc<Route> {
+        Arc::new(Route {
+            name: config.name.as_str().into(),
+            target: config.target.as_str().into(),
+            queue: config.queue,
+            recipient,
+            backlog,
+            bell,
+            dead_letter_topic: config.dead_letters.topic.as_deref().map(Into::into),
+            id: self.new_id(),
+            filters,
+            inbox,
+        })
+    }
+
+    fn enter_route(&self, route: &Arc<Route>) {
+        let subscription = Subscription { options: SubscribeOptions::default(), id: None };
+        for filter in &route.filters.topics {
+            self.index.insert(filter, Target::Route(Arc::clone(route)), subscription);
+        }
+    }
+
+    fn leave_route(&self, route: &Arc<Route>) {
+        let target = Target::Route(Arc::clone(route));
+        for filter in &route.filters.topics {
+            self.index.remove(filter, &target);
+        }
     }
 
     fn open_route(&self, name: &str) -> Result<(RecipientNo, Arc<Backlog>), StoreError> {
         let (recipient, backlog) = self.store.new_recipient();
         let opened = Change::RouteOpened(recipient, name.into());
         self.store.submit(Record::of([opened])).map_err(|e| StoreError::Failed(e.to_string()))?;
+        self.known_routes.lock().insert(name.into(), recipient);
         Ok((recipient, backlog))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::broker::matching::Matches;
+    use crate::broker::tests::{LIMITS, STORE};
+    use crate::store::Store;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn a_route_that_is_changed_is_found_at_every_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
+        let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+        let filters = |filter: &str| RouteFilters {
+            topics: vec![TopicFilter::parse(filter, 9).unwrap()],
+            exclude: Vec::new(),
+        };
+        // Each in another shard of the index.
+        let places = ["+/1", "t/#"];
+        let config = RouteConfig::new("r", places[0], "target");
+        let mut route = broker.add_route(&config, filters(places[0])).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let topic = TopicName::parse("t/1", 9).unwrap();
+                let mut matches = Matches::default();
+                while !is_over.load(Ordering::Relaxed) {
+                    matches.find(&broker, &topic, None);
+                    assert_eq!(matches.routes.len(), 1, "missed, or owed twice");
+                }
+            });
+            for round in 1..20_000 {
+                route = broker.change_route(&route, &config, filters(places[round % 2]));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        broker.store.close();
     }
 }

@@ -57,11 +57,8 @@ impl Broker {
                 names.insert(durable.recipient, (PinKind::Group, group.name.to_string()));
             }
         }
-        for (name, recipient) in &self.stored_routes {
-            names.insert(*recipient, (PinKind::Route, name.to_string()));
-        }
-        for route in self.routes() {
-            names.insert(route.recipient, (PinKind::Route, route.name.to_string()));
+        for (name, recipient) in self.known_routes() {
+            names.insert(recipient, (PinKind::Route, name.into_string()));
         }
         let pin = |(recipient, (kind, name))| {
             let backlog = self.store.backlog(recipient);

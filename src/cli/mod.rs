@@ -7,8 +7,9 @@ pub mod check;
 pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
+pub mod reload;
 mod route_test;
-mod routes;
+pub mod routes;
 pub mod serve;
 pub mod sessions;
 mod show;
@@ -41,10 +42,12 @@ enum Command {
     Acl(acl::AclArgs),
     /// List, show and end the sessions of the running broker
     Sessions(sessions::SessionsArgs),
+    /// List and show the routes of the running broker, and settle what removed ones leave
+    Routes(routes::RoutesArgs),
+    /// Have the running broker read its configuration and certificates again
+    Reload(reload::ReloadArgs),
     /// List, show, replay and discard what the running broker has given up
     DeadLetters(dead_letters::DeadLettersArgs),
-    /// Ask what routes do
-    Routes(routes::RoutesArgs),
     /// Check, compact, back up and restore the database
     Store(store::StoreArgs),
     /// Load a broker and measure it
@@ -63,8 +66,9 @@ pub fn main() -> ExitCode {
         Some(Command::Passwd(args)) => passwd::run(args),
         Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Sessions(args)) => sessions::run(args),
+        Some(Command::Routes(args)) => routes::run(args),
+        Some(Command::Reload(args)) => reload::run(args),
         Some(Command::DeadLetters(args)) => dead_letters::run(args),
-        Some(Command::Routes(args)) => routes::run(&args),
         Some(Command::Store(args)) => store::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::DemoTarget(args)) => demo_target::run(args),

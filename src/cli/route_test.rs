@@ -36,9 +36,6 @@ const HIDDEN: &str = "***";
 pub struct RouteTestArgs {
     /// The route.
     name: String,
-    /// The configuration file.
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
     /// The topic of the message.
     #[arg(long, value_name = "TOPIC")]
     topic: String,
@@ -69,13 +66,12 @@ pub struct RouteTestArgs {
     /// Its response topic.
     #[arg(long, value_name = "TOPIC")]
     response_topic: Option<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum RouteTestError {
+    #[error("name the configuration file with --config")]
+    NoConfig,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{} has no route \"{name}\"; there are: {}", file.display(), known.join(", "))]
@@ -128,11 +124,11 @@ struct RequestView {
 }
 
 /// Runs the command.
-pub fn run(args: &RouteTestArgs) -> ExitCode {
+pub fn run(args: &RouteTestArgs, config: Option<&Path>, json: bool) -> ExitCode {
     // Whoever closed the output still gets the exit code.
-    match ask(args) {
+    match ask(args, config) {
         Ok(answer) => {
-            let text = if args.json { json_text(&answer) } else { answer.to_text() };
+            let text = if json { json_text(&answer) } else { answer.to_text() };
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
             if answer.request.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_SENT) }
         }
@@ -143,12 +139,13 @@ pub fn run(args: &RouteTestArgs) -> ExitCode {
     }
 }
 
-fn ask(args: &RouteTestArgs) -> Result<Answer, RouteTestError> {
-    let config = Config::load(&args.config)?;
+fn ask(args: &RouteTestArgs, file: Option<&Path>) -> Result<Answer, RouteTestError> {
+    let file = file.ok_or(RouteTestError::NoConfig)?;
+    let config = Config::load(file)?;
     let found = config.routes.iter().find(|route| route.name == args.name);
     let found = found.and_then(|route| Some((route, config.targets.get(&route.target)?)));
     let (route, target) = found.ok_or_else(|| RouteTestError::NoRoute {
-        file: args.config.clone(),
+        file: file.to_owned(),
         name: args.name.clone(),
         known: config.routes.iter().map(|route| route.name.clone()).collect(),
     })?;
@@ -392,8 +389,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("c.toml");
         fs::write(&file, CONFIG).unwrap();
-        let begin = ["test", "--config", file.to_str().unwrap()];
-        ask(&Line::parse_from(begin.iter().chain(line)).args)
+        ask(&Line::parse_from(["test"].iter().chain(line)).args, Some(&file))
     }
 
     #[test]
@@ -447,6 +443,8 @@ mod tests {
         assert!(error(&["other", "--topic", "a"]).ends_with("has no route \"other\"; there are: r"));
         assert!(error(&["r", "--topic", "a/#"]).starts_with("the topic "));
         assert!(error(&["r", "--topic", "a", "--payload-file", "no/such"]).contains("no/such"));
+        let args = Line::parse_from(["test", "r", "--topic", "a"]).args;
+        assert!(ask(&args, None).unwrap_err().to_string().contains("--config"));
         assert!(error(&["r", "--topic", "a", "--content-type", &"x".repeat(70_000)]).contains("65535"));
     }
 

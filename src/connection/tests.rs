@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::auth::Authenticator;
-use crate::broker::BrokerLimits;
 use crate::broker::tests::{LIMITS, STORE};
+use crate::broker::{BrokerLimits, RouteFilters};
 use crate::config::{Config, RouteConfig};
 use crate::store::tests::{Disk, open_on};
 use crate::store::{Recovered, Store};

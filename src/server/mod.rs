@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::admin::{AdminState, Phase, Readiness};
 use crate::auth::Authenticator;
@@ -111,7 +112,6 @@ impl Server {
         make_data_directory(&config.store.path)?;
         let (store, recovered) = Store::open(&config.store.path, &settings::store(&config))?;
         let auth = Arc::new(auth.with_secret(store.secret()));
-        let known_routes = recovered.routes.clone();
         let limits = settings::broker(&config);
         let broker = Broker::new(store, recovered, Arc::clone(&auth), Arc::new(Metrics::new()), limits);
         broker.set_redirect(config.redirect.clone());
@@ -121,18 +121,21 @@ impl Server {
         }
         let everywhere = ConnectionLimit::new(config.limits.connections);
         let (acceptors, tls) = Acceptors::bind(&config, &broker, everywhere, spare)?;
-        let bridge = Arc::new(Bridge::start(&broker, &config, &known_routes)?);
+        let bridge = Arc::new(Bridge::start(&broker, &config)?);
         let readiness = Arc::new(Readiness::default());
+        let (reload, requests) = mpsc::channel(1);
         let admin = AdminState {
             broker: Arc::clone(&broker),
             bridge: Arc::clone(&bridge),
             metrics: recorder,
+            reload,
             readiness: Arc::clone(&readiness),
             data: config.store.path.clone(),
             free_space_min: config.store.free_space_min,
         };
         let background = Background::start(&config, admin, spare).await?;
-        let reloader = Reloader { auth, tls, broker: Arc::clone(&broker), file };
+        let (of_broker, of_bridge) = (Arc::clone(&broker), Arc::clone(&bridge));
+        let reloader = Reloader { auth, tls, broker: of_broker, bridge: of_bridge, file, requests };
         let config = Arc::new(config);
         Ok(Self { config, broker, bridge, acceptors, background, readiness, reloader, has_dev_certificate })
     }
@@ -154,6 +157,7 @@ impl Server {
                 _ = terminate.recv() => break Exit::Stopped,
                 _ = interrupt.recv() => break Exit::Stopped,
                 _ = hangup.recv() => self.reloader.reload().await,
+                Some(request) = self.reloader.requests.recv() => self.reloader.answer(request).await,
                 why = self.broker.store.failure() => {
                     tracing::error!(%why, "the store has failed: nothing is acknowledged any more, the broker ends");
                     break Exit::StoreFailed;

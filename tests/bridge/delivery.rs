@@ -50,25 +50,7 @@ async fn messages_start_in_the_order_of_their_numbers() {
 }
 
 #[tokio::test]
-async fn one_at_a_time_keeps_the_order_also_over_retries() {
-    let server = Server::new(|seen, before| match (seen.body.as_str(), before) {
-        ("1", 0 | 1) => Answer::Status(500),
-        ("3", 0..5) => Answer::Status(503),
-        _ => Answer::Status(200),
-    })
-    .await;
-    let mut target = target(&server.url);
-    target.concurrency = 1;
-    let world = World::new(&config(target)).await;
-    world.publish_many(6).await;
-    world.nothing_owed().await;
-    let mut bodies = server.bodies();
-    bodies.dedup();
-    assert_eq!(bodies, ["0", "1", "2", "3", "4", "5"]);
-}
-
-#[tokio::test]
-async fn a_slow_target_does_not_delay_another() {
+async fn slow_target_isolation() {
     let slow = Server::new(|_, _| Answer::Hold).await;
     let fast = Server::answering(200).await;
     let mut config = config(target(&slow.url));

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use causeway::bridge::BreakerState;
 use causeway::codec::Qos;
-use causeway::record::{DeadLetterReason, LastAttempt};
+use causeway::record::{AttemptOutcome, DeadLetterReason};
 use tokio::net::TcpListener;
 
 use crate::world::{Answer, Server, World, config, eventually, route, target};
 
 #[tokio::test]
-async fn a_message_that_fails_is_tried_again_under_the_same_key() {
+async fn same_key_every_attempt() {
     let server = Server::new(|_, before| Answer::Status(if before < 3 { 500 } else { 200 })).await;
     let world = World::new(&config(target(&server.url))).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
@@ -24,7 +25,7 @@ async fn a_message_that_fails_is_tried_again_under_the_same_key() {
     let state = &world.bridge.states()[0];
     assert_eq!(state.last_error.as_ref().unwrap().error, "answered 500");
     assert!(state.last_taken_at.is_some());
-    assert_eq!(state.breaker, "closed", "a target that answers is not down");
+    assert_eq!(state.breaker, BreakerState::Closed, "a target that answers is not down");
 }
 
 #[tokio::test]
@@ -51,13 +52,14 @@ async fn a_refusal_makes_a_dead_letter_at_once() {
     assert_eq!(filed.letter.message.payload(), b"m");
     let attempts = filed.letter.attempts.unwrap();
     assert_eq!(attempts.count, 1);
-    assert!(matches!(attempts.last, LastAttempt::Answered { status: 422, .. }));
+    let last = attempts.last().map(|last| &last.outcome);
+    assert!(matches!(last, Some(AttemptOutcome::Answered { status: 422, .. })));
     assert_eq!(world.owed(), 0, "the dead letter and the settlement are one record");
     assert_eq!(server.count(), 1);
 }
 
 #[tokio::test]
-async fn attempts_end() {
+async fn three_then_dlq() {
     let server = Server::answering(500).await;
     let mut target = target(&server.url);
     target.retry.attempts = 3;
@@ -77,7 +79,7 @@ async fn a_target_that_is_down_costs_no_attempts_and_gets_one_probe_at_a_time() 
     let world = World::new(&config(target)).await;
     world.publish_many(60).await;
     let state = || world.bridge.states().remove(0);
-    eventually("the breaker opens", || state().breaker != "closed").await;
+    eventually("the breaker opens", || state().breaker != BreakerState::Closed).await;
     eventually("what was under way has ended", || state().in_flight <= 1).await;
     let opened = server.count();
     eventually("twenty probes", || server.count() >= opened + 20).await;
@@ -90,7 +92,7 @@ async fn a_target_that_is_down_costs_no_attempts_and_gets_one_probe_at_a_time() 
     world.nothing_owed().await;
     assert_eq!(server.bodies().into_iter().collect::<BTreeSet<_>>().len(), 60);
     assert_eq!(world.broker.store.dead_letters().0, 0);
-    assert_eq!(state().breaker, "closed");
+    assert_eq!(state().breaker, BreakerState::Closed);
 }
 
 #[tokio::test]
@@ -101,9 +103,9 @@ async fn a_route_that_waits_for_the_probe_of_another_goes_on_with_it() {
     let world = World::new(&config).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "probe").await;
     let breaker = || world.bridge.states()[0].breaker;
-    eventually("the breaker opens", || breaker() != "closed").await;
+    eventually("the breaker opens", || breaker() != BreakerState::Closed).await;
     server.now_answers(|_, _| Answer::Hold);
-    let held = || breaker() == "half_open" && server.under_way() == 1;
+    let held = || breaker() == BreakerState::HalfOpen && server.under_way() == 1;
     eventually("a probe is held", held).await;
     world.publish(Qos::AtLeastOnce, "office/1", "waits").await;
     eventually("it waits", || world.bridge.states()[1].waiting_for_target == 1).await;
@@ -119,7 +121,7 @@ async fn a_target_that_nobody_listens_at_gets_everything_when_it_is_back() {
     drop(taken);
     let world = World::new(&config(target(&format!("http://{address}/in")))).await;
     world.publish_many(30).await;
-    eventually("the breaker opens", || world.bridge.states()[0].breaker != "closed").await;
+    eventually("the breaker opens", || world.bridge.states()[0].breaker != BreakerState::Closed).await;
     let error = world.bridge.states().remove(0).last_error.unwrap().error;
     assert!(error.starts_with("cannot connect"), "{error}");
     let server = Server::at(address, |_, _| Answer::Status(200)).await;
@@ -149,7 +151,7 @@ async fn retry_after_pauses_the_whole_target() {
 }
 
 #[tokio::test]
-async fn a_message_grows_too_old_while_its_target_is_down() {
+async fn max_age_dlq() {
     let server = Server::answering(503).await;
     let mut target = target(&server.url);
     target.retry.max_age = Duration::from_millis(300);

@@ -5,4 +5,7 @@
 mod dead_letters;
 mod delivery;
 mod failures;
+mod lanes;
+mod policy;
+mod reload;
 mod world;

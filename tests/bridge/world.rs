@@ -12,8 +12,8 @@ use causeway::auth::{Authenticator, Rights};
 use causeway::bridge::{Bridge, DeadLetterFilter, DeadLetters, FiledLetter};
 use causeway::broker::{AttachRequest, Broker, BrokerLimits, Link, PublishContext, Slot, Source};
 use causeway::codec::{Connect, PacketId, Publish, PublishProperties, Qos, ReasonCode, Version};
-use causeway::config::{AuthConfig, Config, RouteConfig, TargetConfig};
-use causeway::record::{Lsn, RecipientNo};
+use causeway::config::{AuthConfig, Config, Order, RouteConfig, TargetConfig};
+use causeway::record::Lsn;
 use causeway::session::{Offer, Receipt, SessionLimits, Terms};
 use causeway::store::{Store, StoreSettings};
 use causeway::telemetry::Metrics;
@@ -190,8 +190,9 @@ pub fn config(target: TargetConfig) -> Config {
     config
 }
 
+/// A route on which any message may overtake any other.
 pub fn route(name: &str, topic: &str, target: &str) -> RouteConfig {
-    RouteConfig::new(name, topic, target)
+    RouteConfig { order: Order::None, ..RouteConfig::new(name, topic, target) }
 }
 
 /// A broker with its bridge, and a client that publishes.
@@ -213,8 +214,8 @@ impl World {
     }
 
     async fn at(folder: TempDir, config: &Config) -> Self {
-        let (broker, routes, recovered_messages) = open(folder.path(), config);
-        let bridge = Bridge::start(&broker, config, &routes).unwrap();
+        let (broker, recovered_messages) = open(folder.path(), config);
+        let bridge = Bridge::start(&broker, config).unwrap();
         let slot = attach(&broker, "publisher", None).await;
         let listener = ([127, 0, 0, 1], 1).into();
         let identity = broker.auth.authenticate(listener, None, None).unwrap();
@@ -306,9 +307,7 @@ pub async fn attach(broker: &Broker, client_id: &str, session_expiry: Option<u32
     broker.attach(AttachRequest { terms: &terms, user_name: None, will: None, link }).await.unwrap().slot
 }
 
-type KnownRoutes = Vec<(Box<str>, RecipientNo)>;
-
-fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
+fn open(folder: &Path, config: &Config) -> (Arc<Broker>, u64) {
     let settings = StoreSettings {
         cache_size: 1 << 20,
         commit_interval: Duration::ZERO,
@@ -318,10 +317,10 @@ fn open(folder: &Path, config: &Config) -> (Arc<Broker>, KnownRoutes, u64) {
         recent_max: StoreSettings::RECENT_MAX,
     };
     let (store, recovered) = Store::open(folder, &settings).unwrap();
-    let (routes, messages) = (recovered.routes.clone(), recovered.messages);
+    let messages = recovered.messages;
     let auth = Arc::new(Authenticator::load(AuthConfig::default()).unwrap());
     let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), limits(config));
-    (broker, routes, messages)
+    (broker, messages)
 }
 
 fn limits(config: &Config) -> BrokerLimits {
@@ -348,6 +347,7 @@ fn limits(config: &Config) -> BrokerLimits {
         retained_bytes: 1 << 20,
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
+        letters: Default::default(),
         takeover_timeout: Duration::from_secs(1),
         shared: Default::default(),
         checks_retained_source: false,

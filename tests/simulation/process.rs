@@ -74,11 +74,10 @@ impl Process {
         WALL_TIME.set(Some(now));
         let (store, recovered, writer) = ByHand::open(disk, &plan.store)?;
         let auth = Arc::new(Authenticator::load(Config::default().auth).expect("no files are named"));
-        let known = Target::known(&recovered);
         let inside = runtime.enter();
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), plan.limits.clone());
         drop(inside);
-        let target = plan.has_route.then(|| Target::enter(&broker, known));
+        let target = plan.has_route.then(|| Target::enter(&broker));
         let context = ConnectionContext {
             broker: Arc::clone(&broker),
             listener: address(),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::history::{History, Verdict};
 use super::packets::Publish;
-use crate::broker::{Broker, Route};
+use crate::broker::{Broker, Route, RouteFilters};
 use crate::config::RouteConfig;
-use crate::record::{Change, Lsn, RecipientNo, Record};
-use crate::store::Recovered;
+use crate::record::{Change, Lsn, Record};
 use crate::topic::TopicFilter;
 
 pub struct Target {
@@ -23,15 +22,11 @@ pub struct Target {
 const NAME: &str = "route";
 
 impl Target {
-    /// The number that the route had before the start.
-    pub fn known(recovered: &Recovered) -> Option<RecipientNo> {
-        recovered.routes.iter().find(|(name, _)| **name == *NAME).map(|(_, number)| *number)
-    }
-
-    pub fn enter(broker: &Broker, known: Option<RecipientNo>) -> Self {
+    pub fn enter(broker: &Broker) -> Self {
         let filter = TopicFilter::parse("t/#", 10).expect("a filter");
         let config = RouteConfig { queue: broker.limits().queue, ..RouteConfig::new(NAME, "t/#", "target") };
-        let route = broker.add_route(&config, &[filter], Vec::new(), known).expect("the store is open");
+        let filters = RouteFilters { topics: vec![filter], exclude: Vec::new() };
+        let route = broker.add_route(&config, filters).expect("the store is open");
         Self { route, cursor: Lsn::ZERO, posted: VecDeque::new() }
     }
 

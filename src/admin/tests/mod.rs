@@ -52,7 +52,7 @@ impl Admin {
         let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
         let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
         let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
-        let bridge = Arc::new(Bridge::start(&broker, config, &[]).unwrap());
+        let bridge = Arc::new(Bridge::start(&broker, config).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());
@@ -60,6 +60,7 @@ impl Admin {
             broker: Arc::clone(&broker),
             bridge,
             metrics,
+            reload: mpsc::channel(1).0,
             readiness: Arc::clone(&readiness),
             data: folder.path().to_owned(),
             free_space_min: 0,

@@ -10,27 +10,33 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use http::Request;
+use http_body_util::Full;
+use smallvec::SmallVec;
+use tokio::sync::{AcquireError, watch};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
+use super::outcome::broken;
+use super::reading::{Read, Reading};
 use super::settlement::Settlement;
+use super::slots::Slot;
 use super::target::Target;
-use super::window::{History, Wanted, Window, Work};
-use crate::bridge::client::{AttemptResult, Failure};
-use crate::bridge::policy::breaker::{Admit, Permit, State};
+use super::window::{Start, Window, Work};
+use crate::bridge::client::AttemptResult;
+use crate::bridge::policy::breaker::{Admit, Permit};
 use crate::bridge::policy::retry::give_up;
-use crate::bridge::policy::status::{Class, Outcome};
-use crate::bridge::policy::tries::{Next, Tries, Verdict};
 use crate::bridge::request::{Delivery, Item, Shape};
 use crate::broker::{Broker, Excess, Route};
-use crate::config::Overflow;
-use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, UnixMillis};
-use crate::store::{Page, StoreError, SubmitError};
+use crate::config::{Overflow, RouteConfig};
+use crate::record::{DeadLetterReason, Lsn, Message, UnixMillis};
+use crate::store::SubmitError;
 
 /// How long a route rests after its backlog could not be read, or when nothing more can be given up.
 const REST: Duration = Duration::from_secs(5);
@@ -38,62 +44,78 @@ const REST: Duration = Duration::from_secs(5);
 /// Set to the time at which attempts in flight are broken off.
 pub(in crate::bridge) type Stop = watch::Receiver<Option<Instant>>;
 
-type WaitForSlot = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type WaitForSlot = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
+
+/// What a worker carries, whereto, and how.
+pub(in crate::bridge) struct Job {
+    pub(in crate::bridge) route: Arc<Route>,
+    pub(in crate::bridge) config: Arc<RouteConfig>,
+    pub(in crate::bridge) target: Arc<Target>,
+    pub(in crate::bridge) shape: Shape,
+    pub(in crate::bridge) monitor: Arc<Monitor>,
+}
 
 /// The task's state.
 pub(in crate::bridge) struct Worker {
-    broker: Arc<Broker>,
-    route: Arc<Route>,
-    target: Arc<Target>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) route: Arc<Route>,
+    pub(super) config: Arc<RouteConfig>,
+    pub(super) target: Arc<Target>,
     shape: Shape,
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     stop: Stop,
-    window: Window,
-    settlement: Settlement,
+    pub(super) window: Window,
+    pub(super) settlement: Settlement,
     /// What is still to be given up, of too much that was found in the queue.
-    excess: Excess,
+    pub(super) excess: Excess,
     /// The last record that settles something, when the queue was found too long.
     shed_at: Lsn,
-    /// The QoS 0 message that starts next.
-    unstored: Option<Message>,
-    /// The last message that was started was a stored one.
+    /// The QoS 0 messages that start next.
+    unstored: Vec<Message>,
+    /// The last request that was started was of stored messages.
     stored_last: bool,
     attempts: JoinSet<AttemptResult>,
-    in_flight: HashMap<Id, InFlight, RandomState>,
+    pub(super) in_flight: HashMap<Id, InFlight, RandomState>,
     reading: Option<Reading>,
     /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     wait_for_slot: Option<WaitForSlot>,
+    /// Set to this time, unless it has passed.
+    timer: Pin<Box<Sleep>>,
+    wakes_at: UnixMillis,
     /// The number whose commit rings the bell.
     asked: Lsn,
 }
 
 /// An attempt under way.
-struct InFlight {
-    carried: Carried,
-    tries: Tries,
-    permit: Permit,
-    _slot: OwnedSemaphorePermit,
+pub(super) struct InFlight {
+    pub(super) carried: Carried,
+    pub(super) started_at: UnixMillis,
+    pub(super) permit: Permit,
+    pub(super) _slot: Slot,
 }
 
-/// What an attempt carries.
-enum Carried {
-    Stored(Work),
+/// What an attempt carries: one message at least.
+pub(super) enum Carried {
+    Stored(Vec<Work>),
     /// QoS 0: one try.
-    Unstored(Message),
+    Unstored(Vec<Message>),
 }
 
-struct Reading {
-    wanted: Wanted,
-    read: JoinHandle<Result<Page, StoreError>>,
+/// What may start next.
+enum Choice {
+    Stored,
+    Unstored,
+    /// Nothing before this time.
+    At(UnixMillis),
 }
 
 /// What the task was woken for.
 enum Event {
     Ended(Result<(Id, AttemptResult), JoinError>),
-    Read(Result<Result<Page, StoreError>, JoinError>),
-    Slot(Result<OwnedSemaphorePermit, AcquireError>),
+    Read(Read),
+    Slot(Result<Slot, AcquireError>),
     /// The bell, the time, or the order to stop.
     Look,
     /// The time to finish in is over.
@@ -101,25 +123,21 @@ enum Event {
 }
 
 impl Worker {
-    pub(in crate::bridge) fn new(
-        broker: &Arc<Broker>,
-        route: &Arc<Route>,
-        (target, shape): (&Arc<Target>, Shape),
-        monitor: &Arc<Monitor>,
-        stop: Stop,
-    ) -> Self {
+    pub(in crate::bridge) fn new(broker: &Arc<Broker>, job: Job, stop: Stop) -> Self {
+        let Job { route, config, target, shape, monitor } = job;
         Self {
-            window: Window::new(&target.config, route.queue.age),
+            window: Window::new(&config, &target.config),
             excess: Excess::default(),
             shed_at: Lsn::ZERO,
             settlement: Settlement::new(route.recipient),
             broker: Arc::clone(broker),
-            route: Arc::clone(route),
-            target: Arc::clone(target),
+            route,
+            config,
+            target,
             shape,
-            monitor: Arc::clone(monitor),
+            monitor,
             stop,
-            unstored: None,
+            unstored: Vec::new(),
             stored_last: false,
             attempts: JoinSet::new(),
             in_flight: HashMap::default(),
@@ -127,21 +145,41 @@ impl Worker {
             rests_until: UnixMillis(0),
             slot: None,
             wait_for_slot: None,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            wakes_at: UnixMillis(0),
             asked: Lsn::ZERO,
         }
     }
 
     /// Carries messages until told to stop, or until the store fails: then nothing can be settled any more.
     pub(in crate::bridge) async fn run(mut self) {
+        self.recall_tries().await;
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
+        for (_, InFlight { permit, .. }) in self.in_flight.drain() {
+            self.target.give_back(permit);
+            self.target.metrics.in_flight.decrement(1.0);
+        }
         if let Some(reading) = self.reading.take() {
             // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;
         }
         // Refused only when the store has failed: then what was settled is posted again after the restart.
         let _ = self.settlement.submit(&self.broker.store);
+    }
+
+    /// What was tried before this start goes on counting.
+    async fn recall_tries(&mut self) {
+        let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
+        match spawn_blocking(move || store.tries(recipient)).await {
+            Ok(Ok(tries)) => self.window.recall(tries),
+            Ok(Err(error)) => {
+                tracing::error!(route = &*self.route.name, %error, "tries begin to count anew: they cannot be read");
+            }
+            // The process ends.
+            Err(_) => {}
+        }
     }
 
     async fn carry(&mut self) -> Result<(), SubmitError> {
@@ -152,7 +190,13 @@ impl Worker {
                 return Ok(());
             }
             match self.next_event(wake_at).await {
-                Event::Ended(ended) => self.take_ended(ended)?,
+                Event::Ended(ended) => {
+                    self.take_ended(ended)?;
+                    // Together, so that one look starts as many again.
+                    while let Some(ended) = self.attempts.try_join_next_with_id() {
+                        self.take_ended(ended)?;
+                    }
+                }
                 Event::Read(read) => self.take_page(read),
                 Event::Slot(slot) => {
                     self.wait_for_slot = None;
@@ -182,45 +226,61 @@ impl Worker {
         if self.reading.is_none() {
             wake_at = wake_at.min(if now < self.rests_until { self.rests_until } else { self.window.due() });
         }
-        self.monitor.waiting(self.window.ready(), self.window.waiting());
+        self.monitor.waiting(self.window.held(), self.window.waiting());
         // What is overdue by now, or too much, waits for room among the dead letters.
-        let waits = !self.excess.is_none() || self.window.ready_until() <= now;
-        let overdue_at = if waits { now.plus(REST) } else { self.window.ready_until() };
+        let waits = !self.excess.is_none() || self.window.held_until() <= now;
+        let overdue_at = if waits { now.plus(REST) } else { self.window.held_until() };
         Ok(wake_at.min(overdue_at).min(self.settlement.due()))
     }
 
-    /// Starts what may start. Gives the time at which the breaker may let more through.
+    /// Starts what may start. Gives the time at which more may.
     fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
         loop {
             self.file_overdue(now)?;
-            let Some(stored) = self.choose() else {
+            let choice = self.choose(now);
+            if let Choice::At(at) = choice {
                 (self.slot, self.wait_for_slot) = (None, None);
-                return Ok(UnixMillis::NEVER);
-            };
+                return Ok(at);
+            }
             let Some(slot) = self.take_slot() else { return Ok(UnixMillis::NEVER) };
-            match self.target.admit(now) {
+            let permit = match self.target.admit(now) {
                 Admit::WaitUntil(at) => return Ok(at),
-                Admit::Go(permit) => self.start(stored, slot, permit, now),
+                Admit::Go(permit) => permit,
+            };
+            match choice {
+                Choice::Stored => self.start_stored((slot, permit), now)?,
+                _ => self.start_unstored((slot, permit), now),
             }
         }
     }
 
-    /// Whether a stored message or one of QoS 0 starts next: both in turn, while there are both.
-    fn choose(&mut self) -> Option<bool> {
-        if self.unstored.is_none() {
-            self.unstored = self.route.take_unstored();
+    /// Whether stored messages or those of QoS 0 start next: both in turn, while there are both.
+    fn choose(&mut self, now: UnixMillis) -> Choice {
+        if self.unstored.is_empty() {
+            let max = self.config.batch.as_ref().map_or(1, |batch| batch.count);
+            self.unstored.extend((0..max).map_while(|_| self.route.take_unstored()));
         }
-        match (self.window.peek().is_some(), self.unstored.is_some()) {
-            (true, true) => Some(!self.stored_last),
-            (false, false) => None,
-            (stored, _) => Some(stored),
+        match self.window.next_start(now) {
+            Start::Now if self.unstored.is_empty() || !self.stored_last => Choice::Stored,
+            _ if !self.unstored.is_empty() => Choice::Unstored,
+            Start::Now => Choice::Stored,
+            Start::At(at) => Choice::At(at),
+            Start::Never => Choice::At(UnixMillis::NEVER),
         }
     }
 
     /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
-    fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
-        if self.slot.is_some() || self.wait_for_slot.is_some() {
+    fn take_slot(&mut self) -> Option<Slot> {
+        if self.slot.is_some() {
             return self.slot.take();
+        }
+        if let Some(wait) = &mut self.wait_for_slot {
+            // Whoever waits is polled again by the task, with a waker.
+            let Poll::Ready(slot) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                return None;
+            };
+            self.wait_for_slot = None;
+            return slot.ok();
         }
         let slot = Arc::clone(&self.target.slots).try_acquire_owned().ok();
         if slot.is_none() {
@@ -229,27 +289,69 @@ impl Worker {
         slot
     }
 
-    fn start(&mut self, stored: bool, slot: OwnedSemaphorePermit, permit: Permit, now: UnixMillis) {
-        self.stored_last = stored;
-        let work = if stored { self.window.start().map(Carried::Stored) } else { None };
-        let Some(carried) = work.or_else(|| self.unstored.take().map(Carried::Unstored)) else { return };
-        let history = match &carried {
-            Carried::Stored(work) => work.history.as_ref(),
-            Carried::Unstored(_) => None,
-        };
-        let tries = history.map_or_else(|| Tries::begin(now), |history| history.tries.clone());
-        let number = carried.number();
-        let delivery = Delivery {
-            store_id: self.broker.store.id_of(number.unwrap_or_default()),
-            number,
-            attempt: tries.count.saturating_add(1),
-        };
-        let Ok(request) = self.shape.build(&[Item { message: carried.message(), delivery }], now) else {
-            return;
-        };
+    fn start_stored(&mut self, admitted: (Slot, Permit), now: UnixMillis) -> Result<(), SubmitError> {
+        self.stored_last = true;
+        let mut batch = self.window.start();
+        while !batch.is_empty() {
+            let store = &self.broker.store;
+            let items: SmallVec<[Item<'_>; 1]> = batch
+                .iter()
+                .map(|work| {
+                    let number = work.stored.origin.unwrap_or(work.stored.lsn);
+                    let attempt = work.tries(now).count.saturating_add(1);
+                    let delivery = Delivery { store_id: store.id_of(number), number: Some(number), attempt };
+                    Item { message: &work.stored.message, delivery }
+                })
+                .collect();
+            let built = self.shape.build(&items, now);
+            drop(items);
+            match built {
+                Ok(request) => {
+                    self.launch(Carried::Stored(batch), request, admitted, now);
+                    return Ok(());
+                }
+                Err(unfit) => {
+                    let work = batch.remove(unfit.index.min(batch.len() - 1));
+                    self.monitor.failed(now, unfit.why.clone());
+                    self.file_because(work, (DeadLetterReason::Unrenderable, Some(unfit.why)), now)?;
+                }
+            }
+        }
+        self.target.give_back(admitted.1);
+        Ok(())
+    }
+
+    fn start_unstored(&mut self, admitted: (Slot, Permit), now: UnixMillis) {
+        self.stored_last = false;
+        let mut messages = std::mem::take(&mut self.unstored);
+        while !messages.is_empty() {
+            let delivery = Delivery { store_id: 0, number: None, attempt: 1 };
+            let items: SmallVec<[Item<'_>; 1]> =
+                messages.iter().map(|message| Item { message, delivery }).collect();
+            let built = self.shape.build(&items, now);
+            drop(items);
+            match built {
+                Ok(request) => return self.launch(Carried::Unstored(messages), request, admitted, now),
+                Err(unfit) => {
+                    messages.remove(unfit.index.min(messages.len() - 1));
+                    self.monitor.failed(now, unfit.why);
+                    self.broker.metrics.dropped.target_failed.increment(1);
+                }
+            }
+        }
+        self.target.give_back(admitted.1);
+    }
+
+    fn launch(
+        &mut self,
+        carried: Carried,
+        request: Request<Full<Bytes>>,
+        (slot, permit): (Slot, Permit),
+        now: UnixMillis,
+    ) {
         let target = Arc::clone(&self.target);
         let task = self.attempts.spawn(async move { target.post(request).await });
-        self.in_flight.insert(task.id(), InFlight { carried, tries, permit, _slot: slot });
+        self.in_flight.insert(task.id(), InFlight { carried, started_at: now, permit, _slot: slot });
         self.target.metrics.in_flight.increment(1.0);
         self.monitor.in_flight(self.in_flight.len());
     }
@@ -295,7 +397,7 @@ impl Worker {
 
     /// Files what is too old to be tried. With too many dead letters there are, it may still be delivered.
     fn file_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
-        if now >= self.window.ready_until() && !self.broker.takes_dead_letters() {
+        if now >= self.window.held_until() && !self.broker.takes_dead_letters() {
             return Ok(());
         }
         for work in self.window.overdue(now) {
@@ -305,10 +407,9 @@ impl Worker {
             // The age of the queue, when it is neither that of the target nor its own.
             self.file(work, reason.unwrap_or(DeadLetterReason::QueueAge), now)?;
         }
-        if self.unstored.as_ref().is_some_and(|message| message.head().expires_at <= now) {
-            self.unstored = None;
-            self.broker.metrics.dropped.expired.increment(1);
-        }
+        let before = self.unstored.len();
+        self.unstored.retain(|message| message.head().expires_at > now);
+        self.broker.metrics.dropped.expired.increment((before - self.unstored.len()) as u64);
         Ok(())
     }
 
@@ -328,22 +429,17 @@ impl Worker {
         let Some(wanted) = self.window.wanted(now, |cursor| backlog.may_have(cursor, durable)) else {
             return;
         };
-        let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
-        let read = match &wanted {
-            Wanted::New { after, max } => {
-                let (after, max) = (*after, *max);
-                spawn_blocking(move || store.read_after(recipient, (after, durable), max, |_| false))
-            }
-            Wanted::Again(retries) => {
-                let numbers = retries.numbers.clone();
-                spawn_blocking(move || store.read(recipient, &numbers))
-            }
-        };
-        self.reading = Some(Reading { wanted, read });
+        let route = (self.route.recipient, &self.config);
+        self.reading = Some(Reading::begin(&self.broker.store, route, wanted, durable));
     }
 
     async fn next_event(&mut self, wake_at: UnixMillis) -> Event {
-        let pause = wake_at.since(self.broker.clock.now());
+        let is_set = self.wakes_at == wake_at && !self.timer.is_elapsed();
+        if !is_set && wake_at != UnixMillis::NEVER {
+            self.timer.as_mut().reset(Instant::now() + wake_at.since(self.broker.clock.now()));
+            self.wakes_at = wake_at;
+        }
+        let timer = self.timer.as_mut();
         let stop_at = *self.stop.borrow();
         let (reading, wait_for_slot) = (&mut self.reading, &mut self.wait_for_slot);
         tokio::select! {
@@ -361,19 +457,19 @@ impl Worker {
                 }
             } => Event::Slot(slot),
             () = self.route.bell.heard(), if stop_at.is_none() => Event::Look,
-            () = sleep(pause), if wake_at != UnixMillis::NEVER => Event::Look,
+            () = timer, if wake_at != UnixMillis::NEVER => Event::Look,
             _ = self.stop.changed(), if stop_at.is_none() => Event::Look,
             () = sleep_until(stop_at.unwrap_or_else(Instant::now)), if stop_at.is_some() => Event::BreakOff,
         }
     }
 
-    fn take_page(&mut self, read: Result<Result<Page, StoreError>, JoinError>) {
+    fn take_page(&mut self, read: Read) {
         let Some(Reading { wanted, .. }) = self.reading.take() else { return };
         let now = self.broker.clock.now();
         let error = match read {
-            Ok(Ok(page)) => {
+            Ok(Ok(arrived)) => {
                 self.rests_until = UnixMillis(0);
-                return self.window.arrived(now, wanted, page);
+                return self.window.arrived(now, wanted, arrived);
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
@@ -388,107 +484,26 @@ impl Worker {
 
     fn take_ended(&mut self, ended: Result<(Id, AttemptResult), JoinError>) -> Result<(), SubmitError> {
         let (id, result) = ended.unwrap_or_else(|error| (error.id(), broken(&error)));
-        let Some(InFlight { carried, mut tries, permit, _slot }) = self.in_flight.remove(&id) else {
-            return Ok(());
-        };
-        let now = self.broker.clock.now();
-        let head = carried.message().head();
-        let verdict = tries.judge(&result, head, &self.target.config, now, rand::random());
-        let (state, error) = self.target.ended(now, permit, &result, &verdict);
-        self.target.metrics.in_flight.decrement(1.0);
-        self.monitor.in_flight(self.in_flight.len());
-        match error {
-            Some(error) => self.monitor.failed(now, error),
-            None => self.monitor.taken(now),
+        match self.in_flight.remove(&id) {
+            Some(in_flight) => self.attempt_ended(in_flight, &result),
+            None => Ok(()),
         }
-        match carried {
-            Carried::Stored(work) => {
-                let attempts = tries.attempts(&result, now);
-                let work = Work { history: Some(Box::new(History { tries, attempts })), ..work };
-                self.conclude(work, &verdict, state, now)
-            }
-            Carried::Unstored(_) => {
-                if verdict.class != Class::Complete {
-                    self.broker.metrics.dropped.target_failed.increment(1);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn conclude(
-        &mut self,
-        work: Work,
-        verdict: &Verdict,
-        state: State,
-        now: UnixMillis,
-    ) -> Result<(), SubmitError> {
-        let lsn = work.stored.lsn;
-        match verdict.next {
-            Next::Settle => {
-                self.window.settled(lsn);
-                self.settlement.add(lsn, now);
-                // One less of what is too much.
-                let _ = self.excess.take(work.stored.bytes);
-            }
-            Next::DeadLetter(reason) => {
-                let _ = self.excess.take(work.stored.bytes);
-                self.file(work, reason, now)?;
-            }
-            // The breaker says when, not the backoff: a probe needs a message to be made with.
-            Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
-                self.window.hold(work);
-            }
-            Next::RetryAt(at) => {
-                if let Some(history) = work.history {
-                    self.window.wait(lsn, history, at);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Files a message that was started or taken out as a dead letter, which settles it.
-    fn file(&mut self, work: Work, reason: DeadLetterReason, now: UnixMillis) -> Result<Lsn, SubmitError> {
-        let Work { stored, history } = work;
-        let letter = DeadLetter {
-            message_no: stored.origin.unwrap_or(stored.lsn),
-            reason,
-            addressee: self.route.addressee(),
-            message: stored.message,
-            attempts: history.map(|history| history.attempts),
-            created_at: now,
-        };
-        self.window.settled(stored.lsn);
-        self.settlement.add(stored.lsn, now);
-        let settled = self.settlement.take().into_iter().collect();
-        self.broker.file_dead_letter(&letter, settled)
     }
 }
 
 impl Carried {
-    fn message(&self) -> &Message {
+    /// Messages.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Stored(work) => &work.stored.message,
-            Self::Unstored(message) => message,
+            Self::Stored(batch) => batch.len(),
+            Self::Unstored(messages) => messages.len(),
         }
     }
 
-    /// The number that the target knows the message by.
-    fn number(&self) -> Option<Lsn> {
+    pub(super) fn first(&self) -> Option<&Message> {
         match self {
-            Self::Stored(work) => Some(work.stored.origin.unwrap_or(work.stored.lsn)),
-            Self::Unstored(_) => None,
+            Self::Stored(batch) => batch.first().map(|work| &work.stored.message),
+            Self::Unstored(messages) => messages.first(),
         }
-    }
-}
-
-/// An attempt whose task has panicked: nobody knows what came of it.
-fn broken(error: &JoinError) -> AttemptResult {
-    AttemptResult {
-        outcome: Outcome::Failed(Failure::Broken(error.to_string())),
-        retry_after: None,
-        excerpt: String::new(),
-        latency: Duration::ZERO,
     }
 }

@@ -55,7 +55,8 @@ fn the_shipped_file_says_the_defaults() {
 #[test]
 fn every_optional_key_of_the_shipped_file_parses() {
     // The environment of a test is shared; PATH is set in all of them.
-    let text = uncommented().replace("SHORE_TOKEN", "PATH");
+    let names = ["SHORE_TOKEN", "SHORE_PROXY_PASSWORD", "SHORE_SECRET"];
+    let text = names.iter().fold(uncommented(), |text, name| text.replace(name, "PATH"));
     let config = Config::parse(&text, "causeway.toml").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.listeners[0].connections_max, Some(50_000));
     assert_eq!(config.listeners[1].tls.as_ref().unwrap().client_ca, Some("certs/clients.pem".into()));
@@ -64,14 +65,27 @@ fn every_optional_key_of_the_shipped_file_parses() {
     let target = &config.targets["shore"];
     assert_eq!(target.headers.len(), 1);
     assert_eq!(target.signing.len(), 1);
-    let shown =
-        TargetConfig { headers: HeaderMap::new(), ca_file: None, signing: Vec::new(), ..target.clone() };
+    assert!(target.proxy.is_some() && target.token_url().is_some() && target.tls.identity.is_some());
+    assert_eq!(target.addresses.listed.len(), 1);
+    assert_eq!(target.rate.map(|rate| rate.requests.get()), Some(100));
+    assert_eq!(target.breaker.slow_call, Some(Duration::from_secs(5)));
+    let shown = TargetConfig {
+        headers: HeaderMap::new(),
+        auth: TargetAuth::None,
+        tls: TargetTls::default(),
+        addresses: Addresses::default(),
+        proxy: None,
+        rate: None,
+        signing: Vec::new(),
+        breaker: BreakerConfig { slow_call: None, ..target.breaker.clone() },
+        ..target.clone()
+    };
     assert_eq!(
         shown,
         TargetConfig::new(target.url.clone()),
         "the shipped file shows the defaults of a target"
     );
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes.len(), 2, "with that to its second target");
     assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
     assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
@@ -94,6 +108,12 @@ fn the_shipped_file_has_every_key() {
         ("[admin]", ""),
         ("[log]", ""),
         ("[targets.t]", "url = \"http://h\""),
+        ("[targets.t.tls]", "[targets.t]\nurl = \"http://h\""),
+        (
+            "[targets.t.auth]",
+            "kind = \"oauth2\"\ntoken_url = \"https://h\"\nclient_id = \"c\"\nclient_secret = \"s\"\n\
+             [targets.t]\nurl = \"http://h\"",
+        ),
         ("[targets.t.retry]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.status]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.breaker]", "[targets.t]\nurl = \"http://h\""),
@@ -151,6 +171,31 @@ fn the_example_routes_parse() {
     assert_eq!(config.targets["demo"].retry.attempts, 4);
     assert_eq!(config.routes[0].topics, ["demo/#"]);
     assert_eq!(config.listeners, Config::default().listeners);
+}
+
+#[test]
+fn what_a_target_may_be_sent_and_how_often() {
+    let text = r#"
+        [targets.a]
+        url = "http://h"
+        concurrency = { adaptive = { min = 4, max = 200 } }
+        rate = "600/m"
+        [targets.a.retry]
+        schedule = ["5s", "PT5M", "0s"]
+        [targets.b]
+        url = "http://h"
+        concurrency = "adaptive"
+        retry = { factor = 1.5, counted = "all" }
+    "#;
+    let config = Config::parse(text, "a.toml").unwrap_or_else(|error| panic!("{error}"));
+    let target = &config.targets["a"];
+    assert_eq!((target.concurrency, target.concurrency_min), (200, Some(4)));
+    let rate = target.rate.unwrap();
+    assert_eq!((rate.requests.get(), rate.per, rate.burst.get()), (600, Duration::from_mins(1), 10));
+    assert_eq!((target.retry.attempts, target.retry.jitter), (4, Jitter::None));
+    assert_eq!(target.retry.backoff, Backoff::Schedule([5, 300, 0].map(Duration::from_secs).to_vec()));
+    assert_eq!(config.targets["b"].retry.backoff, Backoff::Exponential { factor: 1.5 });
+    assert_eq!((config.targets["b"].concurrency, config.targets["b"].concurrency_min), (64, Some(1)));
 }
 
 #[test]
@@ -303,7 +348,11 @@ fn whatever_stands_at_a_key_every_mistake_has_a_place() {
             let text = text.lines().enumerate().map(put).collect::<Vec<String>>().join("\r\n");
             let Err(error) = Config::parse(&text, "a.toml") else { continue };
             for place in error.mistakes.iter().map(|mistake| mistake.place.as_ref().unwrap()) {
-                assert_eq!(text.split("\r\n").nth(place.line - 1), Some(place.source.as_str()), "{error}");
+                let line = text.split("\r\n").nth(place.line - 1).unwrap();
+                // A secret is masked.
+                let same = |(shown, is): (char, char)| shown == is || shown == '*';
+                assert!(place.source.chars().zip(line.chars()).all(same), "{error}");
+                assert_eq!(line.chars().count(), place.source.chars().count(), "{error}");
             }
         }
     }
@@ -333,7 +382,13 @@ fn a_secret_never_shows_itself() {
     assert!(!format!("{config:?}").contains("hunter2"));
     fs::write(&file, "hunter2\n\u{1}").unwrap();
     assert!(!mistakes(&with("Bearer")).concat().contains("hunter2"));
-    for inline in ["url = \"http://u:hunter2@h\"", "url = \"http://h\"\nheaders = { x = \"hunter2\\n\" }"] {
+    for inline in [
+        "url = \"http://u:hunter2@h\"",
+        "url = \"http://h\"\nheaders = { x = \"hunter2\\n\" }",
+        "url = \"http://h\"\nproxy = \"http://u:hunter2@\"",
+        "url = \"http://h\"\nproxy = \"http://u:hunter2@169.254.169.254\"",
+        "url = \"http://h\"\nauth = { kind = \"bearer\", token = \"hunter2\\n\" }",
+    ] {
         let error = Config::parse(&format!("[targets.a]\n{inline}"), "a.toml").unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("hunter2") && shown.contains("****"), "{shown}");

@@ -17,8 +17,8 @@ async fn qos2_publisher_gone_after_commit() {
     let disk = Disk::default();
     let (broker, address) = broker_on(open_on(&disk, &STORE).unwrap()).await;
     let config = RouteConfig { queue: LIMITS.queue, ..RouteConfig::new("r", "t", "target") };
-    let route = broker.add_route(&config, &[TopicFilter::parse("t", 9).unwrap()], Vec::new(), None);
-    let route = route.unwrap();
+    let topics = vec![TopicFilter::parse("t", 9).unwrap()];
+    let route = broker.add_route(&config, RouteFilters { topics, exclude: Vec::new() }).unwrap();
     let mut subscribers = [
         Client::clean(address, "a").await.subscribed("t", 0).await,
         Client::clean(address, "b").await.subscribed("t", 1).await,
