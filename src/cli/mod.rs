@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod demo_target;
 pub mod passwd;
 pub mod reload;
+mod route_test;
 pub mod routes;
 pub mod serve;
 pub mod sessions;

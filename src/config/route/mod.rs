@@ -101,6 +101,9 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
+        if let (Some(_), Err(why)) = (&batch, request.check_batch()) {
+            section.wrong("batch", why);
+        }
         let (dead_letters, sink) = SinkConfig::read(section);
         if let Some(sink) = &sink {
             check_target(section, "dead_letter_sink", sink.get_ref(), targets);
