@@ -10,6 +10,7 @@
 mod backup;
 mod dead_letters;
 mod error;
+mod explain;
 mod gauges;
 mod guard;
 mod health;
@@ -38,6 +39,7 @@ use tokio::{
 
 pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
+pub use explain::Explanation;
 pub use health::{Phase, Readiness};
 pub use reload::{ReloadError, ReloadRequest, Reloaded};
 pub use routes::{RouteDetail, RouteList};
@@ -98,6 +100,7 @@ fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
+        .route("/explain", get(explain::explain))
         .route("/reload", post(reload::reload))
         .route("/routes", get(routes::list))
         .route("/routes/{name}", get(routes::show))
@@ -128,7 +131,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, reload, dead-letters and store/backup")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, explain, reload, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -7,6 +7,7 @@
 //! Invariant: every task that is started here is joined by [`Bridge::shutdown`].
 
 mod change;
+mod explain;
 mod removed;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::store::{Store, StoreError};
 use crate::topic::TopicError;
 
 pub use change::{Changed, Leftover, RemovedRoute};
+pub use explain::ReachedRoute;
 use removed::Removed;
 pub use removed::RemovedError;
 

@@ -18,5 +18,5 @@ pub(crate) mod request;
 
 pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
 pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus};
-pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
+pub use engine::{Bridge, BridgeError, Changed, Leftover, ReachedRoute, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
