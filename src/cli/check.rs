@@ -205,14 +205,14 @@ mod tests {
         let text = format!(
             "[auth]\npassword_file = {:?}\nacl_file = {:?}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
              tls = {{ certificate = {no:?}, key = {no:?} }}\n\
-             [targets.t]\nurl = \"https://h/\"\nca_file = {no:?}\n",
+             [targets.t]\nurl = \"https://h/\"\ntls = {{ ca_file = {no:?} }}\n",
             path("passwords"),
             path("acl"),
             no = path("no.pem"),
         );
         std::fs::write(path("c.toml"), text).unwrap();
         let error = check(Some(Path::new(&path("c.toml")))).unwrap_err();
-        let wrong = ["passwords:1: ", "acl:2: ", "no.pem holds no certificate", "target \"t\": ca_file "];
+        let wrong = ["passwords:1: ", "acl:2: ", "no.pem holds no certificate", "target \"t\": tls.ca_file "];
         assert_eq!(error.mistakes.len(), wrong.len(), "{error}");
         for (mistake, wrong) in error.mistakes.iter().zip(wrong) {
             assert!(mistake.file.ends_with("c.toml") && mistake.message.contains(wrong), "{mistake}");

@@ -31,7 +31,12 @@ pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
 pub use route::{BatchConfig, Order, RouteConfig};
-pub use target::{BreakerConfig, RetryConfig, StatusClass, StatusRules, TargetConfig};
+pub use secret::Secret;
+pub use target::{
+    Addresses, BreakerConfig, Compress, HttpVersion, Login, OAuth2Config, ProxyConfig, ProxyKind,
+    RefusedAddress, RetryConfig, Said, StatusClass, StatusRules, TargetAuth, TargetConfig, TargetTls,
+    TlsIdentity, TlsVersion,
+};
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
 #[derive(Clone, Debug, PartialEq)]

@@ -109,14 +109,5 @@ pub(super) fn check_room(section: &Section<'_>, key: &str, bytes: u64, packet_si
 }
 
 fn overflow(value: &DeValue<'_>) -> Result<Overflow, Wrong> {
-    let text = value.as_str().unwrap_or_default();
-    if let Some((_, overflow)) = POLICIES.iter().find(|(name, _)| *name == text) {
-        return Ok(*overflow);
-    }
-    let names = POLICIES.map(|(name, _)| name);
-    let wrong = values::unexpected(&format!("one of {}", names.join(", ")), value);
-    Err(match values::nearest(text, names.into_iter()) {
-        Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
-        None => wrong,
-    })
+    values::one_of(value, &POLICIES)
 }

@@ -2,12 +2,43 @@
 //!
 //! Invariant: no message repeats what was resolved, only where it was looked for.
 
-use std::{env, path::Path};
+use std::{env, fmt, path::Path};
+
+use toml::de::DeValue;
 
 use super::{files, report::Wrong};
 
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 const HELP: &str = "write \"${env:NAME}\" or \"${file:PATH}\"";
+
+/// Text that is never shown: `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Keeps this text.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whoever has to send it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Text in quotes, with its references resolved.
+    pub(super) fn parse(value: &DeValue<'_>) -> Result<Self, Wrong> {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| Wrong::new("must be text in quotes").help(HELP).secret())?;
+        resolve(text).map(Self::new)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("****")
+    }
+}
 
 /// The text with every reference replaced by what it refers to.
 pub(super) fn resolve(text: &str) -> Result<String, Wrong> {

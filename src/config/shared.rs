@@ -33,14 +33,5 @@ pub(super) fn read_shared(section: &mut Section<'_>) -> SharedConfig {
 }
 
 fn strategy(value: &DeValue<'_>) -> Result<ShareStrategy, Wrong> {
-    let text = value.as_str().unwrap_or_default();
-    if let Some((_, strategy)) = STRATEGIES.iter().find(|(name, _)| *name == text) {
-        return Ok(*strategy);
-    }
-    let names = STRATEGIES.map(|(name, _)| name);
-    let wrong = values::unexpected(&format!("one of {}", names.join(", ")), value);
-    Err(match values::nearest(text, names.into_iter()) {
-        Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
-        None => wrong,
-    })
+    values::one_of(value, &STRATEGIES)
 }

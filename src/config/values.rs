@@ -118,6 +118,20 @@ pub(super) fn origin(value: &DeValue<'_>) -> Result<String, Wrong> {
     origin.ok_or_else(|| unexpected("the origin of web pages", value).help(help))
 }
 
+/// One of these words.
+pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, known: &[(&'static str, T)]) -> Result<T, Wrong> {
+    let text = value.as_str().unwrap_or_default();
+    if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
+        return Ok(*meant);
+    }
+    let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+    let wrong = unexpected(&format!("one of {}", names.join(", ")), value);
+    Err(match nearest(text, names.into_iter()) {
+        Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
+        None => wrong,
+    })
+}
+
 /// A name that is safe in file names, metrics and on a command line.
 pub(super) fn check_name(name: &str) -> Result<(), Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -133,7 +133,7 @@ async fn a_wrong_configuration_changes_nothing() {
     let world = World::new(&right).await;
     let mut wrong = right.clone();
     wrong.routes[0].topics = vec!["other/#".into()];
-    wrong.targets.get_mut("t").unwrap().ca_file = Some("not/there.pem".into());
+    wrong.targets.get_mut("t").unwrap().tls.ca_file = Some("not/there.pem".into());
     let error = world.bridge.change(&wrong, None).unwrap_err();
     assert!(error.to_string().contains("not/there.pem"), "{error}");
     world.publish(Qos::AtLeastOnce, "plant/1", "a").await;

@@ -1,80 +1,55 @@
-//! Opens connections to a target: name lookup, TCP and TLS under one deadline, with errors that say
-//! which of them failed.
+//! Opens connections for a target: address, TCP, proxy and TLS under one deadline, with errors that say which of
+//! them failed.
+//!
+//! Invariant: no connection is made to an address that was not judged. A proxy looks names up itself: behind one
+//! only addresses that stand in a URL are.
 
-use std::{
-    path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::{Uri, uri::Scheme};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem, pem::PemObject},
-};
-use tokio::{net::TcpStream, time::timeout};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::failure::Failure;
-use crate::config::TargetConfig;
+use super::resolver::{LookUp, Resolver};
+use super::tls::{ClientError, tls_config};
+use crate::config::{Addresses, HttpVersion, Login, ProxyConfig, ProxyKind, Said, TargetConfig};
 
-/// Why a target's client cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The file cannot be read, or is no PEM.
-    #[error("ca_file {}: {reason}", path.display())]
-    CaFile {
-        /// As in the configuration.
-        path: PathBuf,
-        /// From the system, or from the parser of PEM.
-        reason: pem::Error,
-    },
-    /// The file can be read and has nothing to trust in it.
-    #[error("ca_file {}: no certificate in it; it needs PEM blocks of type CERTIFICATE", path.display())]
-    NoCertificate {
-        /// As in the configuration.
-        path: PathBuf,
-    },
-    /// A certificate that is not one.
-    #[error("ca_file {}: {reason}", path.display())]
-    BadCertificate {
-        /// As in the configuration.
-        path: PathBuf,
-        /// From the TLS library.
-        reason: rustls::Error,
-    },
-    /// The system has no certificate authorities, so no https target could ever be trusted.
-    #[error("this system has no certificate authorities to trust; install them, or set ca_file")]
-    NoSystemRoots,
-    /// The TLS library refused its settings.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
-}
+/// How long a connection says nothing before TCP asks whether the other side is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Opens connections to one target.
 #[derive(Clone)]
 pub(super) struct Connector {
-    inner: HttpsConnector<HttpConnector>,
+    inner: HttpsConnector<Dialer>,
     timeout: Duration,
 }
 
 impl Connector {
-    /// A connector for this target. Reads certificate authorities from disk, so it blocks.
-    pub(super) fn new(config: &TargetConfig) -> Result<Self, ClientError> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
-        let inner = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(config)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+    /// A connector for this target that offers these versions of HTTP. Reads files, so it blocks.
+    pub(super) fn new(
+        config: &TargetConfig,
+        version: HttpVersion,
+        look_up: LookUp,
+    ) -> Result<Self, ClientError> {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls_config(config)?).https_or_http();
+        let dialer = Dialer::new(config, look_up);
+        let inner = match version {
+            HttpVersion::Auto => builder.enable_all_versions().wrap_connector(dialer),
+            HttpVersion::Http1 => builder.enable_http1().wrap_connector(dialer),
+            HttpVersion::Http2 => builder.enable_http2().wrap_connector(dialer),
+        };
         Ok(Self { inner, timeout: config.connect_timeout })
     }
 }
@@ -100,35 +75,121 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn tls_config(config: &TargetConfig) -> Result<ClientConfig, ClientError> {
-    let roots = match &config.ca_file {
-        Some(path) => roots_of_file(path)?,
-        None if config.url.scheme() == Some(&Scheme::HTTPS) => roots_of_system()?,
-        // Plain HTTP trusts nobody, and redirects are not followed.
-        None => RootCertStore::empty(),
+/// Opens TCP connections, through a proxy where there is one.
+#[derive(Clone)]
+struct Dialer {
+    way: Way,
+    addresses: Arc<Addresses>,
+}
+
+type Tcp = HttpConnector<Resolver>;
+
+#[derive(Clone)]
+enum Way {
+    Direct(Tcp),
+    Tunnel(Tunnel<Tcp>),
+    Socks(SocksV5<Tcp>),
+}
+
+impl Dialer {
+    fn new(config: &TargetConfig, look_up: LookUp) -> Self {
+        let addresses = Arc::new(config.addresses.clone());
+        // The name of a proxy is the operator's own, and a proxy is mostly inside.
+        let said = if config.proxy.is_some() { Said::Configured } else { Said::Name };
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(look_up, Arc::clone(&addresses), said));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        // Shared out among the addresses of a name, so that one that is dead leaves time for the next.
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let way = match &config.proxy {
+            None => Way::Direct(tcp),
+            Some(ProxyConfig { kind: ProxyKind::Http, uri, login }) => {
+                let tunnel = Tunnel::new(uri.clone(), tcp);
+                Way::Tunnel(match login.as_ref().and_then(basic) {
+                    Some(value) => tunnel.with_auth(value),
+                    None => tunnel,
+                })
+            }
+            Some(ProxyConfig { kind: ProxyKind::Socks5, uri, login }) => {
+                let socks = SocksV5::new(uri.clone(), tcp);
+                Way::Socks(match login {
+                    Some(login) => socks.with_auth(login.user.clone(), login.password.expose().to_owned()),
+                    None => socks,
+                })
+            }
+        };
+        Self { way, addresses }
+    }
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match &mut self.way {
+            Way::Direct(tcp) => tcp.poll_ready(context).map_err(|error| Failure::from_connector(&error)),
+            Way::Tunnel(tunnel) => tunnel.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
+            Way::Socks(socks) => socks.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
+        }
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // What stands in the URL is connected to without a lookup, and so without a resolver that judges it.
+        if let Err(refused) = self.addresses.judge_host(uri.host().unwrap_or_default()) {
+            let remedy = refused.remedy();
+            let text = format!("the URL leads to {refused}; if it is meant to, add {remedy} to the target");
+            return Box::pin(async { Err(Failure::Refused(text)) });
+        }
+        match &mut self.way {
+            Way::Direct(tcp) => map(tcp.call(uri), Failure::from_connector),
+            Way::Tunnel(tunnel) => map(tunnel.call(with_port(uri)), Failure::from_proxy),
+            Way::Socks(socks) => map(socks.call(with_port(uri)), Failure::from_proxy),
+        }
+    }
+}
+
+type Dialing = <Dialer as Service<Uri>>::Future;
+
+fn map<E: Error + 'static>(
+    dialing: impl Future<Output = Result<TokioIo<TcpStream>, E>> + Send + 'static,
+    failure: fn(&(dyn Error + 'static)) -> Failure,
+) -> Dialing {
+    Box::pin(async move { dialing.await.map_err(|error| failure(&error)) })
+}
+
+/// A proxy has to be told the port, and would be told that of https when there is none.
+fn with_port(uri: Uri) -> Uri {
+    let is_plain = uri.scheme() == Some(&Scheme::HTTP);
+    let mut parts = uri.clone().into_parts();
+    let port = if is_plain { 80 } else { 443 };
+    parts.authority = match parts.authority {
+        Some(at) if at.port().is_none() => format!("{}:{port}", at.host()).parse::<Authority>().ok(),
+        at => at,
     };
-    // The provider is named, because a process-wide default may be absent.
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Uri::from_parts(parts).unwrap_or(uri)
 }
 
-fn roots_of_file(path: &Path) -> Result<RootCertStore, ClientError> {
-    let unreadable = |reason| ClientError::CaFile { path: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        let added = roots.add(certificate.map_err(unreadable)?);
-        added.map_err(|reason| ClientError::BadCertificate { path: path.to_owned(), reason })?;
-    }
-    if roots.is_empty() {
-        return Err(ClientError::NoCertificate { path: path.to_owned() });
-    }
-    Ok(roots)
+fn basic(login: &Login) -> Option<HeaderValue> {
+    let login = format!("{}:{}", login.user, login.password.expose());
+    HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(login))).ok()
 }
 
-fn roots_of_system() -> Result<RootCertStore, ClientError> {
-    let mut roots = RootCertStore::empty();
-    // Systems carry single certificates that do not parse; the others are good.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(ClientError::NoSystemRoots) } else { Ok(roots) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_told_the_port() {
+        for (uri, expected) in [
+            ("http://h/x", "http://h:80/x"),
+            ("https://h/x", "https://h:443/x"),
+            ("http://[::1]/", "http://[::1]:80/"),
+            ("https://h:1/", "https://h:1/"),
+        ] {
+            assert_eq!(with_port(Uri::from_static(uri)), expected);
+        }
+    }
 }

@@ -8,6 +8,12 @@ pub enum Failure {
     /// The name was not found, or nobody accepted the connection.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The connection would lead where no connection may be made to.
+    #[error("not connected: {0}")]
+    Refused(String),
+    /// The proxy was not reached, or would not make the connection.
+    #[error("no connection through the proxy: {0}")]
+    Proxy(String),
     /// The handshake failed; mostly a certificate that is not trusted.
     #[error("TLS handshake failed: {0}")]
     Tls(String),
@@ -17,6 +23,9 @@ pub enum Failure {
     /// There was a connection but no answer within this time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// There is no access token to send the request with.
+    #[error("no access token: {0}")]
+    Token(String),
     /// The connection ended, or what came was not HTTP.
     #[error("the connection broke before an answer: {0}")]
     Broken(String),
@@ -28,6 +37,9 @@ impl Failure {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::Refused(_) => "refused",
+            Self::Proxy(_) => "proxy",
+            Self::Token(_) => "token",
             Self::Tls(_) => "tls",
             Self::ConnectTimeout(_) => "connect_timeout",
             Self::Timeout(_) => "timeout",
@@ -37,19 +49,29 @@ impl Failure {
 
     /// The failure behind an error of the connector.
     pub(super) fn from_connector(error: &(dyn Error + 'static)) -> Self {
-        if chain(error).any(|cause| cause.is::<rustls::Error>()) {
-            Self::Tls(describe(error))
-        } else {
-            Self::Connect(describe(error))
-        }
+        known(error).unwrap_or_else(|| {
+            if chain(error).any(|cause| cause.is::<rustls::Error>()) {
+                Self::Tls(describe(error))
+            } else {
+                Self::Connect(describe(error))
+            }
+        })
+    }
+
+    /// The failure behind an error of a connection through a proxy.
+    pub(super) fn from_proxy(error: &(dyn Error + 'static)) -> Self {
+        known(error).unwrap_or_else(|| Self::Proxy(describe(error)))
     }
 
     /// The failure behind an error of the HTTP client.
     pub(super) fn from_client(error: &(dyn Error + 'static)) -> Self {
-        // What the connector said is passed on by the client as a cause of its own error.
-        let known = chain(error).find_map(|cause| cause.downcast_ref::<Self>());
-        known.cloned().unwrap_or_else(|| Self::Broken(describe(error)))
+        known(error).unwrap_or_else(|| Self::Broken(describe(error)))
     }
+}
+
+/// What was known already, and was passed on as the cause of another error.
+fn known(error: &(dyn Error + 'static)) -> Option<Failure> {
+    chain(error).find_map(|cause| cause.downcast_ref::<Failure>()).cloned()
 }
 
 /// The error and its causes. An [`io::Error`] hides the error it wraps from `source`, so it is opened.

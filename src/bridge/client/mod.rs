@@ -1,50 +1,50 @@
 //! The HTTP client of one target: one request in, one result out, and never an error that ends anything.
 //!
-//! It follows no redirect, decompresses nothing and keeps no cookies. The only thing it does twice is to
-//! pick a connection: when a pooled one turns out to be closed before any byte was sent.
+//! It follows no redirect, decompresses nothing and keeps no cookies. What it does twice is to pick a connection,
+//! when a pooled one turns out to be closed before any byte was sent, and to send a request with a new access token
+//! when the target says that the old one is not good any more.
 //!
 //! Invariant: an attempt ends within the target's timeout, and an answer costs bounded memory.
 
+mod compress;
 mod connector;
+mod exchange;
 mod failure;
+mod redact;
+mod resolver;
+mod tls;
+mod tokens;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, Request,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_util::{
-    client::legacy,
-    rt::{TokioExecutor, TokioTimer},
-};
-use tokio::time::{Instant, timeout_at};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::Full;
+use tokio::time::Instant;
 
-pub use connector::ClientError;
 pub use failure::Failure;
+pub use tls::ClientError;
 
-use connector::Connector;
+use compress::compress;
+use exchange::{Answer, Deadline, Exchange};
+use redact::{redact, secrets_of};
+use resolver::{LookUp, look_up_by_system};
+use tokens::{Token, Tokens};
 
 use super::excerpt::excerpt;
 use super::policy::status::Outcome;
-use crate::config::TargetConfig;
+use crate::config::{Compress, HttpVersion, TargetAuth, TargetConfig};
 
 /// Most bytes of an answer's body that are kept.
 pub const EXCERPT_BYTES_MAX: usize = 4 * 1024;
-/// Most bytes of an answer's body that are read to use its connection again.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Most bytes of an answer's status line and headers.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// What is read beyond that, so that a secret at its end is seen whole and masked.
+const SECRET_LEN_MAX: usize = 4 * 1024;
 /// An HTTP date has 29 characters.
 const RETRY_AFTER_LEN_MAX: usize = 64;
 /// A longer one is not handed on.
 const CONTENT_TYPE_LEN_MAX: usize = 1024;
-/// Shorter than the keep-alive of common servers (5 s in Node.js), so that a connection is seldom closed
-/// by the target while a request is on its way.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What one attempt brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,21 +75,43 @@ pub struct Reply {
 /// The HTTP client of one target, with its pool of connections. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    exchange: Exchange,
     timeout: Duration,
+    compress: Compress,
+    /// What each request has to carry.
+    auth: HeaderMap,
+    tokens: Option<Arc<Tokens>>,
+    /// What is masked in an excerpt.
+    secrets: Arc<[Box<[u8]>]>,
 }
 
 impl Client {
     /// A client for this target. Reads certificate authorities from disk, so it blocks.
     pub fn new(config: &TargetConfig) -> Result<Self, ClientError> {
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(usize::try_from(config.concurrency).unwrap_or(usize::MAX))
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector::new(config)?);
-        Ok(Self { http, timeout: config.timeout })
+        Self::looking_up(config, Arc::new(look_up_by_system))
+    }
+
+    /// As [`Client::new`], with another way to look names up.
+    fn looking_up(config: &TargetConfig, look_up: LookUp) -> Result<Self, ClientError> {
+        let mut auth = HeaderMap::new();
+        let mut tokens = None;
+        match &config.auth {
+            TargetAuth::None => {}
+            TargetAuth::Header(name, value) => drop(auth.insert(name, value.clone())),
+            TargetAuth::OAuth2(oauth2) => {
+                // The target may speak a version that the token endpoint does not.
+                let exchange = Exchange::new(config, HttpVersion::Auto, Arc::clone(&look_up))?;
+                tokens = Some(Arc::new(Tokens::new(oauth2, exchange)?));
+            }
+        }
+        Ok(Self {
+            exchange: Exchange::new(config, config.http_version, look_up)?,
+            timeout: config.timeout,
+            compress: config.compress,
+            secrets: secrets_of(&config.headers).into_iter().chain(secrets_of(&auth)).collect(),
+            auth,
+            tokens,
+        })
     }
 
     /// Sends one request and waits for its answer, at most for the target's timeout. With `reply_bytes_max` so
@@ -99,28 +121,54 @@ impl Client {
     /// still an answer, since what it says of the message was said.
     pub async fn post(&self, request: Request<Full<Bytes>>, reply_bytes_max: Option<usize>) -> AttemptResult {
         let started = Instant::now();
-        let deadline = started + self.timeout;
-        let failed = |failure| AttemptResult::failed(failure, started.elapsed());
-        let response = match timeout_at(deadline, self.http.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(Failure::from_client(&error)),
-            Err(_) => return failed(Failure::Timeout(self.timeout)),
+        let kept_max = reply_bytes_max.unwrap_or(0).max(EXCERPT_BYTES_MAX + SECRET_LEN_MAX);
+        let (answer, token) = match self.answer(request, kept_max).await {
+            Ok(answered) => answered,
+            Err(failure) => return AttemptResult::failed(failure, started.elapsed()),
         };
-        let (head, body) = response.into_parts();
-        let bytes_max = reply_bytes_max.unwrap_or(0).max(EXCERPT_BYTES_MAX);
-        let (body, is_whole) = read_body(body, bytes_max, deadline).await;
         let reply = reply_bytes_max.map(|bytes_max| Reply {
-            content_type: text_of(&head.headers, CONTENT_TYPE, CONTENT_TYPE_LEN_MAX),
-            is_cut: !is_whole || body.len() > bytes_max,
-            body: body.slice(..body.len().min(bytes_max)),
+            content_type: answer.text_of(CONTENT_TYPE, CONTENT_TYPE_LEN_MAX),
+            is_cut: !answer.is_whole || answer.body.len() > bytes_max,
+            body: answer.body.slice(..answer.body.len().min(bytes_max)),
         });
         AttemptResult {
-            outcome: Outcome::Status(head.status.as_u16()),
-            retry_after: text_of(&head.headers, RETRY_AFTER, RETRY_AFTER_LEN_MAX),
-            excerpt: excerpt(&body, EXCERPT_BYTES_MAX),
+            outcome: Outcome::Status(answer.status.as_u16()),
+            retry_after: answer.text_of(RETRY_AFTER, RETRY_AFTER_LEN_MAX),
+            excerpt: self.excerpt(&answer.body, token.as_ref()),
             reply,
             latency: started.elapsed(),
         }
+    }
+
+    /// The answer, and the token that it was asked for with.
+    async fn answer(
+        &self,
+        request: Request<Full<Bytes>>,
+        kept_max: usize,
+    ) -> Result<(Answer, Option<Token>), Failure> {
+        let deadline = Deadline::after(self.timeout);
+        let mut request = compress(request, self.compress).await;
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers_mut().extend(self.auth.clone());
+        let Some(tokens) = &self.tokens else {
+            return Ok((self.exchange.send(request, kept_max, deadline).await?, None));
+        };
+        let token = tokens.token(None, deadline).await?;
+        let answer = self.exchange.send(token.put_on(request.clone()), kept_max, deadline).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok((answer, Some(token)));
+        }
+        let token = tokens.token(Some(&token), deadline).await?;
+        Ok((self.exchange.send(token.put_on(request), kept_max, deadline).await?, Some(token)))
+    }
+
+    fn excerpt(&self, body: &[u8], token: Option<&Token>) -> String {
+        let body = redact(body, &self.secrets);
+        let body = match token {
+            Some(token) => redact(&body, &[token.secret()]).into_owned().into(),
+            None => body,
+        };
+        excerpt(&body, EXCERPT_BYTES_MAX)
     }
 }
 
@@ -130,34 +178,6 @@ impl AttemptResult {
         let outcome = Outcome::Failed(failure);
         Self { outcome, retry_after: None, excerpt: String::new(), reply: None, latency }
     }
-}
-
-/// A header that is printable and no longer than that.
-fn text_of(headers: &HeaderMap, name: HeaderName, len_max: usize) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    (value.len() <= len_max).then(|| value.to_owned())
-}
-
-/// The beginning of the body, and whether that is all of it. A body that goes on for too long, or for too
-/// much time, is dropped half read, and its connection with it.
-async fn read_body(mut body: Incoming, kept_max: usize, deadline: Instant) -> (Bytes, bool) {
-    let mut kept = Vec::new();
-    let mut read = 0;
-    while !body.is_end_stream() {
-        let frame = match timeout_at(deadline, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => break,
-            _ => return (kept.into(), false),
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        let wanted = data.len().min(kept_max.saturating_sub(kept.len()));
-        kept.extend_from_slice(data.get(..wanted).unwrap_or_default());
-        read += data.len();
-        if read >= BODY_BYTES_MAX.max(kept_max) {
-            break;
-        }
-    }
-    (kept.into(), read <= kept_max && body.is_end_stream())
 }
 
 #[cfg(test)]

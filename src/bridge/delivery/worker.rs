@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
 use super::outcome::broken;
@@ -79,6 +80,9 @@ pub(in crate::bridge) struct Worker {
     rests_until: UnixMillis,
     slot: Option<OwnedSemaphorePermit>,
     wait_for_slot: Option<WaitForSlot>,
+    /// Set to this time, unless it has passed.
+    timer: Pin<Box<Sleep>>,
+    wakes_at: UnixMillis,
     /// The number whose commit rings the bell.
     asked: Lsn,
 }
@@ -140,6 +144,8 @@ impl Worker {
             rests_until: UnixMillis(0),
             slot: None,
             wait_for_slot: None,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            wakes_at: UnixMillis(0),
             asked: Lsn::ZERO,
         }
     }
@@ -165,7 +171,13 @@ impl Worker {
                 return Ok(());
             }
             match self.next_event(wake_at).await {
-                Event::Ended(ended) => self.take_ended(ended)?,
+                Event::Ended(ended) => {
+                    self.take_ended(ended)?;
+                    // Together, so that one look starts as many again.
+                    while let Some(ended) = self.attempts.try_join_next_with_id() {
+                        self.take_ended(ended)?;
+                    }
+                }
                 Event::Read(read) => self.take_page(read),
                 Event::Slot(slot) => {
                     self.wait_for_slot = None;
@@ -240,8 +252,16 @@ impl Worker {
 
     /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
     fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
-        if self.slot.is_some() || self.wait_for_slot.is_some() {
+        if self.slot.is_some() {
             return self.slot.take();
+        }
+        if let Some(wait) = &mut self.wait_for_slot {
+            // Whoever waits is polled again by the task, with a waker.
+            let Poll::Ready(slot) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                return None;
+            };
+            self.wait_for_slot = None;
+            return slot.ok();
         }
         let slot = Arc::clone(&self.target.slots).try_acquire_owned().ok();
         if slot.is_none() {
@@ -399,7 +419,12 @@ impl Worker {
     }
 
     async fn next_event(&mut self, wake_at: UnixMillis) -> Event {
-        let pause = wake_at.since(self.broker.clock.now());
+        let is_set = self.wakes_at == wake_at && !self.timer.is_elapsed();
+        if !is_set && wake_at != UnixMillis::NEVER {
+            self.timer.as_mut().reset(Instant::now() + wake_at.since(self.broker.clock.now()));
+            self.wakes_at = wake_at;
+        }
+        let timer = self.timer.as_mut();
         let stop_at = *self.stop.borrow();
         let (reading, wait_for_slot) = (&mut self.reading, &mut self.wait_for_slot);
         tokio::select! {
@@ -417,7 +442,7 @@ impl Worker {
                 }
             } => Event::Slot(slot),
             () = self.route.bell.heard(), if stop_at.is_none() => Event::Look,
-            () = sleep(pause), if wake_at != UnixMillis::NEVER => Event::Look,
+            () = timer, if wake_at != UnixMillis::NEVER => Event::Look,
             _ = self.stop.changed(), if stop_at.is_none() => Event::Look,
             () = sleep_until(stop_at.unwrap_or_else(Instant::now)), if stop_at.is_some() => Event::BreakOff,
         }

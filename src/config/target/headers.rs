@@ -8,7 +8,8 @@ use crate::config::section::Section;
 use crate::config::{secret, values};
 
 /// Headers that describe the request as it is sent; the client writes them itself.
-const OWN_HEADERS: [HeaderName; 8] = [
+const OWN_HEADERS: [HeaderName; 9] = [
+    header::ACCEPT_ENCODING,
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -30,7 +31,7 @@ pub(super) fn read(section: &mut Section<'_>) -> HeaderMap {
                 continue;
             }
         };
-        match header_value(value.get_ref()) {
+        match header_value(value.get_ref(), "") {
             Ok(value) => {
                 if headers.insert(header, value).is_some() {
                     let wrong = Wrong::new("has this header twice, in upper and lower case");
@@ -43,7 +44,8 @@ pub(super) fn read(section: &mut Section<'_>) -> HeaderMap {
     headers
 }
 
-fn header_name(name: &str) -> Result<HeaderName, Wrong> {
+/// A name that the client does not set itself.
+pub(super) fn header_name(name: &str) -> Result<HeaderName, Wrong> {
     let shown = name.escape_debug();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Wrong::new(format!("has \"{shown}\", which cannot be the name of a header")))?;
@@ -54,10 +56,11 @@ fn header_name(name: &str) -> Result<HeaderName, Wrong> {
     Ok(header)
 }
 
-fn header_value(value: &DeValue<'_>) -> Result<HeaderValue, Wrong> {
+/// Text with its references resolved, and what stands before it.
+pub(super) fn header_value(value: &DeValue<'_>, prefix: &str) -> Result<HeaderValue, Wrong> {
     let text = value.as_str().ok_or_else(|| values::unexpected("text in quotes", value))?;
     let resolved = secret::resolve(text)?;
-    let mut header = HeaderValue::from_str(&resolved).map_err(|_| {
+    let mut header = HeaderValue::try_from(format!("{prefix}{resolved}")).map_err(|_| {
         Wrong::new("has characters that a header cannot carry (a line end, perhaps)").secret()
     })?;
     header.set_sensitive(true);

@@ -1,23 +1,34 @@
 //! `[targets.NAME]`: where messages go, and what may be expected there.
 
+mod addresses;
+mod auth;
 mod breaker;
 mod headers;
+mod http;
+mod proxy;
 mod retry;
 mod status;
+mod tls;
 mod url;
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use ::http::uri::Scheme;
+use ::http::{HeaderMap, Uri};
+use toml::Spanned;
 
 use super::report::Wrong;
 use super::section::Section;
 use super::values::{self, TIMEOUT};
+pub use addresses::{Addresses, RefusedAddress, Said};
+pub use auth::{OAuth2Config, TargetAuth};
 pub use breaker::BreakerConfig;
+pub use http::{Compress, HttpVersion};
+pub use proxy::{Login, ProxyConfig, ProxyKind};
 pub use retry::RetryConfig;
 pub use status::{StatusClass, StatusRules};
+pub use tls::{TargetTls, TlsIdentity, TlsVersion};
 
 const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
 /// How often something may be tried.
@@ -34,8 +45,18 @@ pub struct TargetConfig {
     pub connect_timeout: Duration,
     /// Headers of every request. Each value is marked sensitive: `Debug` does not print it.
     pub headers: HeaderMap,
-    /// Certificate authorities (PEM) to trust instead of those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// What each request carries to prove who sends it.
+    pub auth: TargetAuth,
+    /// Whom TLS trusts, and how it shows who we are.
+    pub tls: TargetTls,
+    /// Networks off the internet that its name may lead to.
+    pub addresses: Addresses,
+    /// Who makes its connections; without it, we do.
+    pub proxy: Option<ProxyConfig>,
+    /// The version of HTTP.
+    pub http_version: HttpVersion,
+    /// Which bodies are sent compressed.
+    pub compress: Compress,
     /// Most requests in flight at once. For the order of messages see [`RouteConfig::order`](super::RouteConfig).
     pub concurrency: u32,
     /// When a message is tried again, and when it is given up.
@@ -54,12 +75,33 @@ impl TargetConfig {
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             headers: HeaderMap::new(),
-            ca_file: None,
+            auth: TargetAuth::None,
+            tls: TargetTls::default(),
+            addresses: Addresses::default(),
+            proxy: None,
+            http_version: HttpVersion::Auto,
+            compress: Compress::None,
             concurrency: 16,
             retry: RetryConfig::default(),
             status: StatusRules::default(),
             breaker: BreakerConfig::default(),
         }
+    }
+}
+
+impl TargetConfig {
+    /// Where tokens for it are asked for.
+    pub fn token_url(&self) -> Option<&Uri> {
+        match &self.auth {
+            TargetAuth::OAuth2(oauth2) => Some(&oauth2.token_url),
+            _ => None,
+        }
+    }
+
+    /// Whether any connection for it is one of TLS.
+    pub fn speaks_tls(&self) -> bool {
+        let is_https = |url: &Uri| url.scheme() == Some(&Scheme::HTTPS);
+        is_https(&self.url) || self.token_url().is_some_and(is_https)
     }
 }
 
@@ -82,18 +124,43 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
         timeout: section.duration("timeout", TIMEOUT, default.timeout),
         connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
         headers: headers::read(section),
-        ca_file: section.readable_file("ca_file"),
+        auth: section.section("auth", TargetAuth::read),
+        tls: section.section("tls", TargetTls::read),
+        addresses: Addresses::read(section),
+        proxy: section.take("proxy", proxy::parse).map(Spanned::into_inner),
+        http_version: HttpVersion::read(section),
+        compress: Compress::read(section),
         concurrency: section.number("concurrency", CONCURRENCY, default.concurrency),
         retry: section.section("retry", RetryConfig::read),
         status: section.section("status", StatusRules::read),
         breaker: section.section("breaker", BreakerConfig::read),
         url: default.url,
     };
-    if target.ca_file.is_some() && target.url.scheme_str() == Some("http") {
-        section.wrong(
-            "ca_file",
-            Wrong::new("is of no use: the url is http, without TLS").help("write https://"),
-        );
-    }
+    check_target(section, &target);
     url.is_some().then_some(target)
+}
+
+/// What is wrong with keys that are good one by one.
+fn check_target(section: &Section<'_>, target: &TargetConfig) {
+    if target.tls != TargetTls::default() && !target.speaks_tls() {
+        let wrong = Wrong::new("is of no use: the url is http, without TLS");
+        section.wrong("tls", wrong.help("write https://"));
+    }
+    if let Some(header) = target.auth.header().filter(|header| target.headers.contains_key(*header)) {
+        let wrong = Wrong::new(format!("has \"{header}\", which auth sets"));
+        section.wrong("headers", wrong.help("leave it out, or leave auth out"));
+    }
+    let connects_to = [
+        ("url", Some(&target.url)),
+        ("auth", target.token_url()),
+        ("proxy", target.proxy.as_ref().map(|proxy| &proxy.uri)),
+    ];
+    for (key, url) in connects_to {
+        let host = url.and_then(Uri::host).unwrap_or_default();
+        if let Err(refused) = target.addresses.judge_host(host) {
+            let wrong = Wrong::new(format!("leads to {refused}"));
+            let wrong = wrong.help(format!("if it is meant to, add {}", refused.remedy()));
+            section.wrong(key, if key == "proxy" { wrong.secret() } else { wrong });
+        }
+    }
 }

@@ -55,7 +55,8 @@ fn the_shipped_file_says_the_defaults() {
 #[test]
 fn every_optional_key_of_the_shipped_file_parses() {
     // The environment of a test is shared; PATH is set in all of them.
-    let text = uncommented().replace("SHORE_TOKEN", "PATH");
+    let names = ["SHORE_TOKEN", "SHORE_PROXY_PASSWORD", "SHORE_SECRET"];
+    let text = names.iter().fold(uncommented(), |text, name| text.replace(name, "PATH"));
     let config = Config::parse(&text, "causeway.toml").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.listeners[0].connections_max, Some(50_000));
     assert_eq!(config.listeners[1].tls.as_ref().unwrap().client_ca, Some("certs/clients.pem".into()));
@@ -63,7 +64,16 @@ fn every_optional_key_of_the_shipped_file_parses() {
     assert_eq!(config.auth.acl_file, Some("acl".into()));
     let target = &config.targets["shore"];
     assert_eq!(target.headers.len(), 1);
-    let shown = TargetConfig { headers: HeaderMap::new(), ca_file: None, ..target.clone() };
+    assert!(target.proxy.is_some() && target.token_url().is_some() && target.tls.identity.is_some());
+    assert_eq!(target.addresses.listed.len(), 1);
+    let shown = TargetConfig {
+        headers: HeaderMap::new(),
+        auth: TargetAuth::None,
+        tls: TargetTls::default(),
+        addresses: Addresses::default(),
+        proxy: None,
+        ..target.clone()
+    };
     assert_eq!(
         shown,
         TargetConfig::new(target.url.clone()),
@@ -92,6 +102,12 @@ fn the_shipped_file_has_every_key() {
         ("[admin]", ""),
         ("[log]", ""),
         ("[targets.t]", "url = \"http://h\""),
+        ("[targets.t.tls]", "[targets.t]\nurl = \"http://h\""),
+        (
+            "[targets.t.auth]",
+            "kind = \"oauth2\"\ntoken_url = \"https://h\"\nclient_id = \"c\"\nclient_secret = \"s\"\n\
+             [targets.t]\nurl = \"http://h\"",
+        ),
         ("[targets.t.retry]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.status]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.breaker]", "[targets.t]\nurl = \"http://h\""),
@@ -291,7 +307,11 @@ fn whatever_stands_at_a_key_every_mistake_has_a_place() {
             let text = text.lines().enumerate().map(put).collect::<Vec<String>>().join("\r\n");
             let Err(error) = Config::parse(&text, "a.toml") else { continue };
             for place in error.mistakes.iter().map(|mistake| mistake.place.as_ref().unwrap()) {
-                assert_eq!(text.split("\r\n").nth(place.line - 1), Some(place.source.as_str()), "{error}");
+                let line = text.split("\r\n").nth(place.line - 1).unwrap();
+                // A secret is masked.
+                let same = |(shown, is): (char, char)| shown == is || shown == '*';
+                assert!(place.source.chars().zip(line.chars()).all(same), "{error}");
+                assert_eq!(line.chars().count(), place.source.chars().count(), "{error}");
             }
         }
     }
@@ -321,7 +341,13 @@ fn a_secret_never_shows_itself() {
     assert!(!format!("{config:?}").contains("hunter2"));
     fs::write(&file, "hunter2\n\u{1}").unwrap();
     assert!(!mistakes(&with("Bearer")).concat().contains("hunter2"));
-    for inline in ["url = \"http://u:hunter2@h\"", "url = \"http://h\"\nheaders = { x = \"hunter2\\n\" }"] {
+    for inline in [
+        "url = \"http://u:hunter2@h\"",
+        "url = \"http://h\"\nheaders = { x = \"hunter2\\n\" }",
+        "url = \"http://h\"\nproxy = \"http://u:hunter2@\"",
+        "url = \"http://h\"\nproxy = \"http://u:hunter2@169.254.169.254\"",
+        "url = \"http://h\"\nauth = { kind = \"bearer\", token = \"hunter2\\n\" }",
+    ] {
         let error = Config::parse(&format!("[targets.a]\n{inline}"), "a.toml").unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("hunter2") && shown.contains("****"), "{shown}");

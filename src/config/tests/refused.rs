@@ -226,6 +226,75 @@ fn websocket_paths_and_origins() {
 }
 
 #[test]
+fn connections_of_targets() {
+    let with = |line: &str| format!("[targets.a]\nurl = \"https://h\"\n{line}");
+    let auth = |line: &str| with(&format!("auth = {{ {line} }}"));
+    assert_refused(&[
+        (
+            "[targets.a]\nurl = \"http://169.254.169.254/latest\"".into(),
+            &[
+                "2:7: targets.a.url leads to 169.254.169.254 (where a cloud",
+                "addresses = [\"169.254.169.254/32\"]",
+            ],
+        ),
+        (
+            with("addresses = [\"10.0.0.1/8\"]"),
+            &[
+                "3:14: targets.a.addresses has 10.0.0.1/8, which is an address inside of 10.0.0.0/8",
+                "\"10.0.0.1\"",
+            ],
+        ),
+        (
+            with("addresses = [\"h\"]"),
+            &["3:14: targets.a.addresses must be a network or an address, not \"h\""],
+        ),
+        (
+            with("http_version = \"3\""),
+            &["3:16: targets.a.http_version must be one of auto, 1.1, 2, not \"3\""],
+        ),
+        (with("compress = \"zip\""), &["3:12: targets.a.compress must be one of none, gzip", "\"gzip\"?"]),
+        (with("proxy = \"h:3128\""), &["3:9: targets.a.proxy must be a URL with a scheme", "socks5://"]),
+        (with("tls = { certificate = \"c\" }"), &["3:23: targets.a.tls.certificate has no key"]),
+        (with("tls = { key = \"c\" }"), &["3:15: targets.a.tls.key has no certificate"]),
+        (
+            with("tls = { min_version = \"1.1\" }"),
+            &["3:23: targets.a.tls.min_version must be one of 1.2, 1.3"],
+        ),
+        (auth("kind = \"digest\""), &["3:17: targets.a.auth.kind must be one of none, basic"]),
+        (auth("token = \"x\""), &["3:10: unknown key \"token\" in targets.a.auth"]),
+        (auth("kind = \"bearer\""), &["3:8: targets.a.auth needs token", "${env:NAME}"]),
+        (
+            auth("kind = \"basic\", user = \"a:b\", password = \"x\""),
+            &["3:33: targets.a.auth.user must be a user name without \":\""],
+        ),
+        (
+            with("headers = { Authorization = \"x\" }\nauth = { kind = \"bearer\", token = \"x\" }"),
+            &["3:11: targets.a.headers has \"authorization\", which auth sets"],
+        ),
+        (
+            auth(
+                "kind = \"oauth2\", token_url = \"http://[fe80::1]/t\", client_id = \"c\", client_secret = \"s\"",
+            ),
+            &["3:8: targets.a.auth leads to fe80::1 (a link-local address)"],
+        ),
+        (
+            auth(
+                "kind = \"oauth2\", token_url = \"http://h/t\", client_id = \"c\", client_secret = \"s\", \
+                 scopes = [\"a b\"]",
+            ),
+            &["targets.a.auth.scopes must be a scope, not \"a b\""],
+        ),
+        (
+            auth(
+                "kind = \"oauth2\", token_url = \"http://h/t\", client_id = \"c\", client_secret = \"s\", \
+                 params = { scope = \"x\" }",
+            ),
+            &["targets.a.auth.params has \"scope\", which has a key of its own"],
+        ),
+    ]);
+}
+
+#[test]
 fn targets() {
     let at = |line: &str| format!("[targets.a]\n{line}");
     let with = |line: &str| at(&format!("url = \"http://h\"\n{line}"));
@@ -245,7 +314,7 @@ fn targets() {
             &["2:7: targets.a.url must not hold a user name", "authorization"],
         ),
         (with("concurrency = 0"), &["3:15: targets.a.concurrency must be between 1 and 1024, not 0"]),
-        (with("ca_file = \"ca.pem\""), &["3:11: targets.a.ca_file is of no use: the url is http"]),
+        (with("tls = { ca_file = \"ca.pem\" }"), &["3:7: targets.a.tls is of no use: the url is http"]),
         (with("headers = 5"), &["3:11: targets.a.headers must be a table"]),
         (
             with("headers = { \"a b\" = \"x\" }"),

@@ -1,23 +1,23 @@
 //! The client against real servers on loopback that answer, hang, break off and lie.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+mod auth;
+mod proxies;
+mod tls;
+mod versions;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
+use std::{io, net::SocketAddr};
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
 /// Long enough for a busy machine; only tests of timeouts wait for one.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BRIEFLY: Duration = Duration::from_millis(100);
-
-type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 fn target(url: &str) -> TargetConfig {
     let mut config = TargetConfig::new(url.parse().unwrap());
@@ -150,7 +150,7 @@ async fn a_request_has_host_and_length_and_its_path() {
     assert!(request.starts_with("POST /in?a=b HTTP/1.1\r\n"), "{request}");
     assert!(request.contains(&format!("host: {address}\r\n")), "{request}");
     assert!(request.contains("content-length: 5\r\n"), "{request}");
-    assert!(!request.contains("accept-encoding"), "nothing is decompressed, so nothing is asked for");
+    assert!(request.contains("accept-encoding: identity\r\n"), "nothing is decompressed: {request}");
 }
 
 #[tokio::test]
@@ -178,6 +178,59 @@ async fn a_redirect_is_not_followed() {
     let result = answer_of(answer.leak(), Then::Close).await;
     assert_eq!(result.outcome, Outcome::Status(301));
     assert!(visited.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_metadata_service_is_not_followed() {
+    let answer =
+        "HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/latest/\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(answer_of(answer, Then::KeepOpen).await.outcome, Outcome::Status(302));
+}
+
+#[tokio::test]
+async fn an_address_in_the_url_that_is_always_refused_is_not_connected_to() {
+    for host in ["169.254.169.254", "[fd00:ec2::254]", "0.0.0.0", "[::ffff:169.254.169.254]"] {
+        let failure = failure(post(&target(&format!("http://{host}/"))).await);
+        assert_eq!(failure.kind(), "refused", "{host}: {failure}");
+        assert!(failure.to_string().contains("addresses = ["), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
+    let (address, mut seen) = serve("HTTP/1.1 204 No Content\r\n\r\n", Then::KeepOpen).await;
+    let lookups = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&lookups);
+    // A name that leads to the internet at first, and to this machine when it is asked for again.
+    let look_up: LookUp =
+        Arc::new(move |_: &str| match counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Ok(vec!["127.0.0.1".parse().unwrap()]),
+            _ => Ok(vec!["8.8.8.8".parse().unwrap()]),
+        });
+    let mut config = target(&format!("http://shore.example:{}/", address.port()));
+    let client = Client::looking_up(&config, Arc::clone(&look_up)).unwrap();
+    let refused = failure(client.post(request(&config), None).await);
+    assert_eq!(refused.kind(), "refused");
+    assert!(seen.try_recv().is_err(), "no connection was made");
+
+    lookups.store(0, std::sync::atomic::Ordering::SeqCst);
+    config.addresses.listed = vec!["127.0.0.0/8".parse().unwrap()];
+    let client = Client::looking_up(&config, look_up).unwrap();
+    assert_eq!(client.post(request(&config), None).await.outcome, Outcome::Status(204));
+    assert_eq!(lookups.load(std::sync::atomic::Ordering::SeqCst), 1, "one lookup for one connection");
+    assert!(seen.recv().await.unwrap().1.contains("host: shore.example"));
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_not_taken_for_the_next() {
+    let answer = "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let (address, mut seen) = serve(answer, Then::KeepOpen).await;
+    let config = target(&format!("http://{address}/"));
+    let client = Client::new(&config).unwrap();
+    for connection in 1..=3 {
+        assert_eq!(client.post(request(&config), None).await.outcome, Outcome::Status(500));
+        assert_eq!(seen.recv().await.unwrap().0, connection);
+    }
 }
 
 #[tokio::test]
@@ -265,97 +318,4 @@ async fn an_answer_that_is_not_http() {
 #[tokio::test]
 async fn a_head_without_end_is_left() {
     assert_eq!(failure(answer_of("HTTP/1.1 200 OK\r\nx: ", Then::Flood).await).kind(), "broken");
-}
-
-#[tokio::test]
-async fn a_handshake_that_hangs_is_a_connect_timeout() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let authority = authority();
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = target(&format!("https://{}/", listener.local_addr().unwrap()));
-    config.ca_file = Some(folder.path().join("ca.pem"));
-    config.connect_timeout = BRIEFLY;
-    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-    // The kernel accepts for the listener, and nobody ever answers the ClientHello.
-    assert_eq!(failure(post(&config).await), Failure::ConnectTimeout(BRIEFLY));
-}
-
-fn authority() -> Issuer {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// An HTTPS server for one connection, with a certificate for 127.0.0.1 by this authority.
-async fn serve_tls(authority: &Issuer) -> SocketAddr {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, authority).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
-        .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.unwrap();
-        if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(socket).await {
-            read_request(&mut stream).await.unwrap();
-            stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-        }
-    });
-    address
-}
-
-fn trusting(address: SocketAddr, ca_file: &Path, authority: &Issuer) -> TargetConfig {
-    std::fs::write(ca_file, authority.pem()).unwrap();
-    let mut config = target(&format!("https://{address}/"));
-    config.ca_file = Some(ca_file.to_owned());
-    config
-}
-
-#[tokio::test]
-async fn a_private_authority_is_trusted_through_ca_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = authority();
-    let address = serve_tls(&authority).await;
-    let config = trusting(address, &folder.path().join("ca.pem"), &authority);
-    assert_eq!(post(&config).await.outcome, Outcome::Status(202));
-}
-
-#[tokio::test]
-async fn another_authority_is_not_trusted() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = serve_tls(&authority()).await;
-    let config = trusting(address, &folder.path().join("ca.pem"), &authority());
-    let failure = failure(post(&config).await);
-    assert_eq!(failure.kind(), "tls", "{failure}");
-    assert!(failure.to_string().contains("certificate"), "{failure}");
-}
-
-#[tokio::test]
-async fn a_certificate_for_another_name_is_not_trusted() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = authority();
-    let mut config = trusting(serve_tls(&authority).await, &folder.path().join("ca.pem"), &authority);
-    let port = config.url.port_u16().unwrap();
-    config.url = format!("https://localhost:{port}/").parse().unwrap();
-    assert_eq!(failure(post(&config).await).kind(), "tls");
-}
-
-#[tokio::test]
-async fn a_ca_file_without_a_certificate_is_refused_at_the_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    let mut config = target("https://127.0.0.1/");
-    config.ca_file = Some(file.clone());
-    assert!(matches!(Client::new(&config), Err(ClientError::CaFile { .. })), "no such file");
-    std::fs::write(&file, "not PEM").unwrap();
-    assert!(matches!(Client::new(&config), Err(ClientError::NoCertificate { .. })));
-    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    let error = Client::new(&config).err().unwrap();
-    assert!(matches!(error, ClientError::BadCertificate { .. }), "{error}");
-    assert!(error.to_string().contains("ca.pem"), "{error}");
 }
