@@ -30,6 +30,16 @@ pub(super) struct RouteMetrics {
     pub(super) backlog_messages: Gauge,
     /// Bytes on disk that are kept for it.
     pub(super) backlog_bytes: Gauge,
+    /// Answers that were published.
+    pub(super) replied: Counter,
+    /// Answers of which the status alone was published.
+    pub(super) reply_cut: Counter,
+    /// Messages that were replies too often to get another one.
+    pub(super) reply_loop: Counter,
+    /// Answers that have no topic to go to.
+    pub(super) reply_no_topic: Counter,
+    /// Answers that the publisher of their request may not have there.
+    pub(super) reply_not_authorized: Counter,
 }
 
 impl TargetMetrics {
@@ -62,7 +72,13 @@ impl TargetMetrics {
 
 impl RouteMetrics {
     pub(super) fn new(route: &str) -> Self {
+        let reply = |outcome: &'static str| counter!("causeway_bridge_replies_total", "route" => route.to_owned(), "outcome" => outcome);
         Self {
+            replied: reply("published"),
+            reply_cut: reply("too_large"),
+            reply_loop: reply("loop"),
+            reply_no_topic: reply("no_topic"),
+            reply_not_authorized: reply("not_authorized"),
             backlog_messages: gauge!("causeway_bridge_backlog_messages", "route" => route.to_owned()),
             backlog_bytes: gauge!("causeway_bridge_backlog_bytes", "route" => route.to_owned()),
         }
@@ -73,6 +89,10 @@ fn describe() {
     static DESCRIBED: Once = Once::new();
     DESCRIBED.call_once(|| {
         describe_counter!("causeway_bridge_attempts_total", "HTTP attempts by target and outcome");
+        describe_counter!(
+            "causeway_bridge_replies_total",
+            "Answers of targets to be published, by route and outcome"
+        );
         describe_histogram!("causeway_bridge_attempt_seconds", "Time of an HTTP attempt");
         describe_gauge!("causeway_bridge_in_flight", "HTTP attempts under way");
         describe_gauge!("causeway_bridge_breaker_open", "1 while the target fails and only probes are sent");

@@ -14,6 +14,7 @@ mod engine;
 mod excerpt;
 mod metrics;
 pub(crate) mod policy;
+mod reply;
 pub(crate) mod request;
 
 pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};

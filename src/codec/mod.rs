@@ -31,5 +31,5 @@ pub use decode::Decoder;
 pub use error::{DecodeError, EncodeError};
 pub use frame::MAX_PACKET_SIZE;
 pub use packet::*;
-pub use publish::PublishFrame;
+pub use publish::{OwnProperties, PublishFrame};
 pub use reason::ReasonCode;

@@ -7,4 +7,5 @@ mod delivery;
 mod failures;
 mod lanes;
 mod reload;
+mod reply;
 mod world;

@@ -18,7 +18,7 @@ const MINUTE: usize = 60;
 
 /// Written by the route's task, read by the admin.
 pub(in crate::bridge) struct Monitor {
-    metrics: RouteMetrics,
+    pub(super) metrics: RouteMetrics,
     in_flight: AtomicUsize,
     ready: AtomicUsize,
     waiting: AtomicUsize,

@@ -90,9 +90,13 @@ impl Target {
         self.condition.lock().breaker.state()
     }
 
-    /// One attempt.
-    pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request, None).await
+    /// One attempt. With `reply_max` so many bytes of the answer are kept.
+    pub(in crate::bridge) async fn post(
+        &self,
+        request: Request<Full<Bytes>>,
+        reply_max: Option<usize>,
+    ) -> AttemptResult {
+        self.client.post(request, reply_max).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the

@@ -2,6 +2,7 @@
 
 mod batch;
 mod order;
+mod reply;
 
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct RouteConfig {
     pub block_max: Duration,
     /// With this a request carries several messages.
     pub batch: Option<BatchConfig>,
+    /// With this the answer to a message is published to its Response Topic, up to so many bytes of it.
+    pub reply_max: Option<usize>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
 }
@@ -51,6 +54,7 @@ impl RouteConfig {
             order: Order::default(),
             block_max: BLOCK_MAX,
             batch: None,
+            reply_max: None,
             queue: QueueConfig::default(),
         }
     }
@@ -78,11 +82,12 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
+        let reply_max = reply::read(section, batch.is_some());
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
         let (name, target) = (name?.into_inner(), target?.into_inner());
-        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, queue })
+        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, reply_max, queue })
     });
     routes.into_iter().flatten().flatten().collect()
 }
