@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{ApiError, App, Shared};
 use crate::{
     bridge::{DeadLetterFilter, DeadLetterPage, DeadLettersError, FiledLetter},
-    broker::ReplayError,
+    broker::{Replay, ReplayError},
     record::{DeadLetterReason, DeadLetterView, Lsn},
 };
 
@@ -106,7 +106,7 @@ pub(super) async fn discard(State(app): Shared, id: Id) -> Result<StatusCode, Ap
 
 pub(super) async fn replay(State(app): Shared, id: Id) -> Result<StatusCode, ApiError> {
     let Path(id) = id?;
-    app.dead_letters.replay(Lsn(id)).await?;
+    app.dead_letters.replay(Lsn(id), &Replay::default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn replay_all(
     while let Some(ids) = meant.next_page().await? {
         let ids = BTreeSet::from_iter(ids);
         let count = ids.len();
-        let left = app.dead_letters.replay_each(&ids).await?;
+        let left = app.dead_letters.replay_each(&ids, &Replay::default()).await?;
         done.done += (count - left.len()) as u64;
         left.iter().for_each(|(_, error)| done.leave(error.to_string()));
     }
@@ -179,7 +179,7 @@ impl FilterQuery {
     fn parse(self) -> Result<DeadLetterFilter, ApiError> {
         let Self { route, client_id, reason } = self;
         let reason = reason.map(|word| find_reason(&word)).transpose()?;
-        Ok(DeadLetterFilter { route, client_id, reason })
+        Ok(DeadLetterFilter { route, client_id, reason, ..DeadLetterFilter::default() })
     }
 }
 

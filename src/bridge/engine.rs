@@ -22,11 +22,11 @@ use tokio::time::{Instant, interval};
 use super::client::ClientError;
 use super::delivery::target::Target;
 use super::delivery::worker::{Job, Stop, Worker};
-use super::delivery::{Monitor, RouteState, RouteStatus};
+use super::delivery::{Monitor, RouteState, RouteStatus, TargetState};
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
-use crate::record::RecipientNo;
-use crate::store::{Store, StoreError};
+use crate::record::{Lsn, RecipientNo};
+use crate::store::{Store, StoreError, SubmitError};
 use crate::topic::TopicError;
 
 pub use change::{Changed, Leftover, RemovedRoute};
@@ -152,6 +152,28 @@ impl Bridge {
             state.oldest = self.shared.broker.store.oldest(*recipient).ok().flatten().map(|lsn| lsn.0);
         }
         states.into_iter().map(|(_, state)| state).collect()
+    }
+
+    /// What each target is doing, by name.
+    pub fn targets(&self) -> Vec<TargetState> {
+        self.shared.lines.lock().targets.values().map(|target| target.view()).collect()
+    }
+
+    /// Has nothing sent to a target until it is [resumed](Bridge::resume), also after a restart. Gives the record
+    /// that has to be durable for that; `None` when there is no target of this name.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn pause(&self, target: &str, why: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.shared.lines.lock().targets.get(target).map(|target| target.pause(why)).transpose()
+    }
+
+    /// Ends a pause, as [`Bridge::pause`] begins one.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn resume(&self, target: &str) -> Result<Option<Lsn>, SubmitError> {
+        self.shared.lines.lock().targets.get(target).map(|target| target.resume()).transpose()
     }
 
     /// Starts no attempt any more, and waits for those under way, so long at most: what is broken off then

@@ -15,6 +15,12 @@ pub(super) struct TargetMetrics {
     pub(super) in_flight: Gauge,
     /// 1 while only probes are sent.
     pub(super) breaker_open: Gauge,
+    /// 1 while nothing is sent by order.
+    pub(super) paused: Gauge,
+    /// Most requests in flight, now.
+    pub(super) concurrency: Gauge,
+    /// How often a request had to wait for a token.
+    pub(super) rate_limited: Counter,
     /// How long attempts take.
     pub(super) seconds: Histogram,
     completed: Counter,
@@ -49,6 +55,9 @@ impl TargetMetrics {
         Self {
             in_flight: gauge!("causeway_bridge_in_flight", "target" => target.to_owned()),
             breaker_open: gauge!("causeway_bridge_breaker_open", "target" => target.to_owned()),
+            paused: gauge!("causeway_bridge_paused", "target" => target.to_owned()),
+            concurrency: gauge!("causeway_bridge_concurrency", "target" => target.to_owned()),
+            rate_limited: counter!("causeway_bridge_rate_limited_total", "target" => target.to_owned()),
             seconds: histogram!("causeway_bridge_attempt_seconds", "target" => target.to_owned()),
             completed: ended("completed"),
             retry: ended("retry"),
@@ -96,6 +105,9 @@ fn describe() {
         describe_histogram!("causeway_bridge_attempt_seconds", "Time of an HTTP attempt");
         describe_gauge!("causeway_bridge_in_flight", "HTTP attempts under way");
         describe_gauge!("causeway_bridge_breaker_open", "1 while the target fails and only probes are sent");
+        describe_gauge!("causeway_bridge_paused", "1 while a target is sent nothing by order");
+        describe_gauge!("causeway_bridge_concurrency", "Most HTTP attempts of a target under way, now");
+        describe_counter!("causeway_bridge_rate_limited_total", "Waits for the rate of a target");
         describe_gauge!("causeway_bridge_backlog_messages", "Messages on disk that a route is owed");
         describe_gauge!("causeway_bridge_backlog_bytes", "Bytes on disk that are kept for a route");
     });

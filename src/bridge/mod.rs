@@ -8,16 +8,16 @@
 //! without an answer that completes it or a record that says why not.
 
 pub(crate) mod client;
-mod dead_letters;
 mod delivery;
 mod engine;
 mod excerpt;
+mod letters;
 mod metrics;
 pub(crate) mod policy;
 mod reply;
 pub(crate) mod request;
 
-pub use dead_letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
-pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus};
+pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
 pub use engine::{Bridge, BridgeError, Changed, Leftover, ReachedRoute, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
+pub use letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};

@@ -115,6 +115,8 @@ impl Broker {
         let (kind, name) = match addressee {
             Addressee::Route { route, .. } => ("route", route),
             Addressee::Session { client_id } => ("session", client_id),
+            // It has no queue.
+            Addressee::Nobody => return,
         };
         tracing::warn!(
             kind,

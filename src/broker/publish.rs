@@ -104,7 +104,8 @@ impl Broker {
             return self.not_authorized();
         }
         let inbound = inbound(source, publish);
-        if matches.is_empty() && inbound.is_none() {
+        let is_for_nobody = matches.is_empty() && inbound.is_none();
+        if is_for_nobody && (publish.qos == Qos::AtMostOnce || !self.keeps_unroutable(topic.as_str())) {
             return Receipt::Safe(ReasonCode::NoMatchingSubscribers);
         }
         if source.is_overtaken(publish) {

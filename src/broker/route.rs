@@ -44,6 +44,8 @@ pub struct Route {
     pub queue: QueueConfig,
     /// Rung when there is something to deliver.
     pub bell: Arc<Bell>,
+    /// Where its dead letters are published: the first level of their topics.
+    pub dead_letter_topic: Option<Box<str>>,
     pub(super) id: u64,
     filters: RouteFilters,
     inbox: Arc<Inbox>,
@@ -204,6 +206,7 @@ impl Broker {
             recipient,
             backlog,
             bell,
+            dead_letter_topic: config.dead_letters.topic.as_deref().map(Into::into),
             id: self.new_id(),
             filters,
             inbox,

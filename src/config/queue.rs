@@ -2,15 +2,13 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use serde::{Deserialize, Serialize};
-use toml::{Spanned, de::DeValue};
-
 use super::{
     load::{BYTES, STORED},
     report::Wrong,
     section::Section,
     values,
 };
+use serde::{Deserialize, Serialize};
 
 /// Zero is no limit.
 const QUEUED_AGE: RangeInclusive<Duration> = Duration::ZERO..=*values::AGE.end();
@@ -94,7 +92,7 @@ pub(super) fn read_queue(section: &mut Section<'_>, default: &QueueConfig) -> Qu
         messages: section.number("queued_messages", STORED, default.messages),
         bytes: section.bytes("queued_bytes", BYTES, default.bytes),
         age: Some(age).filter(|age| !age.is_zero()),
-        overflow: section.take("overflow", overflow).map_or(default.overflow, Spanned::into_inner),
+        overflow: section.choice("overflow", &POLICIES).unwrap_or(default.overflow),
     }
 }
 
@@ -106,8 +104,4 @@ pub(super) fn check_room(section: &Section<'_>, key: &str, bytes: u64, packet_si
         let message = format!("has room for {bytes}, less than one packet of limits.packet_size ({packet})");
         section.wrong(key, Wrong::new(message).help("make it larger, or packet_size smaller"));
     }
-}
-
-fn overflow(value: &DeValue<'_>) -> Result<Overflow, Wrong> {
-    values::one_of(value, &POLICIES)
 }

@@ -201,10 +201,19 @@ impl<'a> Section<'a> {
         allowed: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
+        self.optional_duration(key, allowed).unwrap_or(default)
+    }
+
+    /// As [`Section::duration`]; `None` when it was left out.
+    pub(super) fn optional_duration(
+        &mut self,
+        key: &'static str,
+        allowed: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let read = |value: &DeValue<'a>| {
             within(values::duration(value)?, &allowed, |duration| values::show_duration(*duration))
         };
-        self.take(key, read).map_or(default, Spanned::into_inner)
+        self.take(key, read).map(Spanned::into_inner)
     }
 
     /// A number of bytes within `allowed`.
@@ -240,6 +249,17 @@ impl<'a> Section<'a> {
             })
         };
         self.take(key, read).map(Spanned::into_inner)
+    }
+
+    /// A number within `allowed` that need not be whole; `None` when it was left out.
+    pub(super) fn decimal(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
+        let read = |value: &DeValue<'a>| within(values::decimal(value)?, &allowed, f64::to_string);
+        self.take(key, read).map(Spanned::into_inner)
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Clone>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+        self.take(key, |value| values::choice(value, choices)).map(Spanned::into_inner)
     }
 
     /// A path to a file that must be readable; `None` when it was left out.

@@ -33,5 +33,5 @@ pub(super) fn read_shared(section: &mut Section<'_>) -> SharedConfig {
 }
 
 fn strategy(value: &DeValue<'_>) -> Result<ShareStrategy, Wrong> {
-    values::one_of(value, &STRATEGIES)
+    values::choice(value, &STRATEGIES)
 }

@@ -23,15 +23,26 @@ pub(super) fn unexpected(expected: &str, found: &DeValue<'_>) -> Wrong {
     Wrong::new(format!("must be {expected}")).not(&describe(found))
 }
 
-/// `"10s"`, `"1h 30m"`, `"90d"`.
+/// `"10s"`, `"1h 30m"`, `"90d"`, or as ISO 8601 writes it: `"PT10S"`, `"PT1H30M"`, `"P90D"`.
 pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Wrong> {
-    value.as_str().and_then(|text| humantime::parse_duration(text).ok()).ok_or_else(|| {
+    let read = |text: &str| match text.starts_with('P') {
+        true => iso_duration(text),
+        false => humantime::parse_duration(text).ok(),
+    };
+    value.as_str().and_then(read).ok_or_else(|| {
         let example = match value.as_integer() {
             Some(number) if number.radix() == 10 => format!("say in which unit: \"{number}s\""),
             _ => "write a number and its unit: \"500ms\", \"10s\", \"5m\", \"24h\" or \"90d\"".to_owned(),
         };
         unexpected("a duration", value).help(example)
     })
+}
+
+/// Months and years have no length of their own, and so are no durations here.
+fn iso_duration(text: &str) -> Option<Duration> {
+    let span: jiff::Span = text.parse().ok()?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    duration.try_into().ok()
 }
 
 /// `"64 MiB"`, `"1 GB"`, or a plain number of bytes.
@@ -55,6 +66,30 @@ pub(super) fn whole_number(value: &DeValue<'_>) -> Result<u64, Wrong> {
     number.ok_or_else(|| {
         let wrong = unexpected("a whole number", value);
         if value.is_str() { wrong.help("write it without quotes") } else { wrong }
+    })
+}
+
+/// A number that need not be whole.
+pub(super) fn decimal(value: &DeValue<'_>) -> Result<f64, Wrong> {
+    let number = match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(_) => whole_number(value).ok().map(|number| number as f64),
+        _ => None,
+    };
+    number.filter(|number: &f64| number.is_finite()).ok_or_else(|| unexpected("a number", value))
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Clone>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Wrong> {
+    let text = value.as_str().unwrap_or_default();
+    if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(chosen.clone());
+    }
+    let names = || choices.iter().map(|(name, _)| *name);
+    let wrong = unexpected(&format!("one of {}", names().collect::<Vec<_>>().join(", ")), value);
+    Err(match nearest(text, names()) {
+        Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
+        None => wrong,
     })
 }
 
@@ -116,20 +151,6 @@ pub(super) fn origin(value: &DeValue<'_>) -> Result<String, Wrong> {
                 without a path; \"*\" allows every web page";
     let origin = value.as_str().filter(is_origin).map(str::to_owned);
     origin.ok_or_else(|| unexpected("the origin of web pages", value).help(help))
-}
-
-/// One of these words.
-pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, known: &[(&'static str, T)]) -> Result<T, Wrong> {
-    let text = value.as_str().unwrap_or_default();
-    if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
-        return Ok(*meant);
-    }
-    let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-    let wrong = unexpected(&format!("one of {}", names.join(", ")), value);
-    Err(match nearest(text, names.into_iter()) {
-        Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
-        None => wrong,
-    })
 }
 
 /// A name that is safe in file names, metrics and on a command line.
@@ -204,6 +225,15 @@ mod tests {
         assert_eq!(duration(&value("\"1h 30m\"")), Ok(Duration::from_secs(5400)));
         assert_eq!(duration(&value("\"250ms\"")), Ok(Duration::from_millis(250)));
         assert_eq!(duration(&value("\"0s\"")), Ok(Duration::ZERO));
+        for (text, seconds) in
+            [("\"PT5S\"", 5), ("\"PT0S\"", 0), ("\"PT1H30M\"", 5400), ("\"P1DT1S\"", 86_401)]
+        {
+            assert_eq!(duration(&value(text)), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(duration(&value("\"PT0.25S\"")), Ok(Duration::from_millis(250)));
+        for text in ["\"P\"", "\"PT\"", "\"P1M\"", "\"-PT1S\"", "\"PT-1S\"", "\"P5S\"", "\"PT5\""] {
+            assert!(duration(&value(text)).is_err(), "{text}");
+        }
         for text in ["\"\"", "\"10\"", "\"-1s\"", "\"10 parsecs\"", "10", "true", "\"99999999999999999999d\""]
         {
             assert!(duration(&value(text)).is_err(), "{text}");

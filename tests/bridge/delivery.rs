@@ -50,7 +50,7 @@ async fn messages_start_in_the_order_of_their_numbers() {
 }
 
 #[tokio::test]
-async fn a_slow_target_does_not_delay_another() {
+async fn slow_target_isolation() {
     let slow = Server::new(|_, _| Answer::Hold).await;
     let fast = Server::answering(200).await;
     let mut config = config(target(&slow.url));

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use causeway::bridge::BreakerState;
 use causeway::codec::Qos;
-use causeway::record::{DeadLetterReason, LastAttempt};
+use causeway::record::{AttemptOutcome, DeadLetterReason};
 use tokio::net::TcpListener;
 
 use crate::world::{Answer, Server, World, config, eventually, route, target};
 
 #[tokio::test]
-async fn a_message_that_fails_is_tried_again_under_the_same_key() {
+async fn same_key_every_attempt() {
     let server = Server::new(|_, before| Answer::Status(if before < 3 { 500 } else { 200 })).await;
     let world = World::new(&config(target(&server.url))).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
@@ -52,13 +52,14 @@ async fn a_refusal_makes_a_dead_letter_at_once() {
     assert_eq!(filed.letter.message.payload(), b"m");
     let attempts = filed.letter.attempts.unwrap();
     assert_eq!(attempts.count, 1);
-    assert!(matches!(attempts.last, LastAttempt::Answered { status: 422, .. }));
+    let last = attempts.last().map(|last| &last.outcome);
+    assert!(matches!(last, Some(AttemptOutcome::Answered { status: 422, .. })));
     assert_eq!(world.owed(), 0, "the dead letter and the settlement are one record");
     assert_eq!(server.count(), 1);
 }
 
 #[tokio::test]
-async fn attempts_end() {
+async fn three_then_dlq() {
     let server = Server::answering(500).await;
     let mut target = target(&server.url);
     target.retry.attempts = 3;
@@ -150,7 +151,7 @@ async fn retry_after_pauses_the_whole_target() {
 }
 
 #[tokio::test]
-async fn a_message_grows_too_old_while_its_target_is_down() {
+async fn max_age_dlq() {
     let server = Server::answering(503).await;
     let mut target = target(&server.url);
     target.retry.max_age = Duration::from_millis(300);

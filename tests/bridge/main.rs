@@ -6,6 +6,7 @@ mod dead_letters;
 mod delivery;
 mod failures;
 mod lanes;
+mod policy;
 mod reload;
 mod reply;
 mod world;

@@ -358,6 +358,7 @@ fn limits(config: &Config) -> BrokerLimits {
         retained_bytes: 1 << 20,
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
+        letters: Default::default(),
         takeover_timeout: Duration::from_secs(1),
         shared: Default::default(),
         checks_retained_source: false,

@@ -5,9 +5,11 @@ mod monitor;
 mod outcome;
 mod reading;
 mod settlement;
+mod slots;
 pub(super) mod target;
 mod window;
 pub(super) mod worker;
 
 pub(super) use monitor::Monitor;
 pub use monitor::{BreakerState, LastError, Rate, RouteState, RouteStatus};
+pub use target::TargetState;

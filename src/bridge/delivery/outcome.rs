@@ -12,7 +12,7 @@ use crate::bridge::policy::breaker::State;
 use crate::bridge::policy::status::{Class, Outcome};
 use crate::bridge::policy::tries::{Next, Tries, Verdict};
 use crate::bridge::reply::{Publication, publication};
-use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, MessageHead, UnixMillis};
+use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, MessageHead, SavedTries, UnixMillis};
 use crate::store::SubmitError;
 
 /// Answers by which a target refuses a request for what is in it: Bad Request, Content Too Large, Unprocessable
@@ -91,6 +91,7 @@ impl Worker {
                 Next::DeadLetter(reason) => self.give_up(work, (reason, result), now)?,
                 // The breaker says when, not the backoff: a probe needs a message to be made with.
                 Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
+                    self.keep_tries(&work, now);
                     held.push(work);
                 }
                 Next::RetryAt(at) => self.try_again(work, (&verdict, count, result), at, now)?,
@@ -178,10 +179,20 @@ impl Worker {
         } else {
             history.blocks_since = None;
         }
+        self.keep_tries(&work, now);
         if let Some(history) = work.history {
             self.window.wait(work.stored.lsn, history, at);
         }
         Ok(())
+    }
+
+    /// Has what was tried with a message written down, so that a restart goes on counting.
+    fn keep_tries(&mut self, work: &Work, now: UnixMillis) {
+        if let Some(History { tries, attempts, .. }) = work.history.as_deref() {
+            let Tries { count, answers, first_at, .. } = *tries;
+            let saved = SavedTries { count, answers, first_at, last_at: attempts.last_at };
+            self.settlement.tried(work.stored.lsn, saved, now);
+        }
     }
 
     /// Files a message that was started or taken out as a dead letter, which settles it.
@@ -191,18 +202,26 @@ impl Worker {
         reason: DeadLetterReason,
         now: UnixMillis,
     ) -> Result<Lsn, SubmitError> {
+        self.file_because(work, (reason, None), now)
+    }
+
+    /// As [`Worker::file`], and says in a line what exactly was wrong.
+    pub(super) fn file_because(
+        &mut self,
+        work: Work,
+        (reason, detail): (DeadLetterReason, Option<String>),
+        now: UnixMillis,
+    ) -> Result<Lsn, SubmitError> {
         let Work { stored, history, .. } = work;
         let letter = DeadLetter {
             message_no: stored.origin.unwrap_or(stored.lsn),
-            reason,
-            addressee: self.route.addressee(),
-            message: stored.message,
+            detail,
             attempts: history.map(|history| history.attempts),
-            created_at: now,
+            ..DeadLetter::new(reason, self.route.addressee(), stored.message, now)
         };
         self.window.settled(stored.lsn);
         self.settlement.add(stored.lsn, now);
-        let settled = self.settlement.take().into_iter().collect();
+        let settled = self.settlement.take();
         self.broker.file_dead_letter(&letter, settled)
     }
 }
@@ -216,11 +235,11 @@ impl Work {
 
     /// With an attempt more.
     fn tried(self, tries: Tries, result: &AttemptResult, now: UnixMillis) -> Self {
-        let attempts = tries.attempts(result, now);
-        let (blocks_since, batch_max) = match &self.history {
-            Some(history) => (history.blocks_since, history.batch_max),
-            None => (None, usize::MAX),
+        let (before, blocks_since, batch_max) = match self.history {
+            Some(history) => (Some(history.attempts), history.blocks_since, history.batch_max),
+            None => (None, None, usize::MAX),
         };
+        let attempts = tries.attempts(before, result, now);
         Self { history: Some(Box::new(History { tries, attempts, blocks_since, batch_max })), ..self }
     }
 

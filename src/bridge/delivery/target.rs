@@ -1,6 +1,7 @@
-//! A target as its routes share it: one client, one breaker, one limit of requests in flight.
+//! A target as its routes share it: one client, one breaker, one limit of requests in flight, one rate.
 //!
-//! Invariant: every attempt that the breaker let through is recorded, whatever became of it.
+//! Invariant: every attempt that was let through is recorded, whatever became of it; and while the target is paused
+//! none is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +10,26 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use serde::Serialize;
 
-use crate::bridge::client::{AttemptResult, Client, ClientError};
+use super::slots::Slots;
+use crate::bridge::client::{AttemptResult, Client, ClientError, Failure};
 use crate::bridge::excerpt::excerpt;
 use crate::bridge::metrics::TargetMetrics;
-use crate::bridge::policy::breaker::{Admit, Breaker, Permit, State};
-use crate::bridge::policy::status::{Class, Outcome};
+use crate::bridge::policy::breaker::{Admit, Breaker, Cause, Permit, State};
+use crate::bridge::policy::concurrency::{Limit, Pace};
+use crate::bridge::policy::rate::Rate;
+use crate::bridge::policy::status::{Class, Outcome, refuses_us, throttles};
 use crate::bridge::policy::tries::Verdict;
-use crate::config::TargetConfig;
-use crate::record::UnixMillis;
-use crate::store::Bell;
+use crate::broker::{Broker, Clock};
+use crate::config::{StatusRules, TargetConfig};
+use crate::record::{Change, Lsn, Pause, Record, UnixMillis};
+use crate::store::{Bell, Store, StoreError, SubmitError};
 
 /// Bytes of an answer that an error shows.
 const ANSWER_SHOWN_MAX: usize = 200;
+/// Bytes of a reason for a pause that are kept.
+const WHY_MAX: usize = 200;
 /// A target that answers well now and then and badly in between is not complained of more often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -32,18 +39,49 @@ pub(in crate::bridge) struct Target {
     pub(in crate::bridge) name: Box<str>,
     /// Its rules.
     pub(in crate::bridge) config: TargetConfig,
-    /// One permit for each request that may be in flight.
-    pub(in crate::bridge) slots: Arc<Semaphore>,
+    /// One for each request that may be in flight.
+    pub(in crate::bridge) slots: Arc<Slots>,
     pub(in crate::bridge) metrics: TargetMetrics,
     client: Client,
+    clock: Clock,
+    store: Store,
     condition: Mutex<Condition>,
-    /// Of the tasks of its routes: they wait for the breaker.
+    /// Why nothing is sent. A target of this name that follows on this one when the configuration changes has it
+    /// in common with it.
+    paused: Arc<Mutex<Option<Pause>>>,
+    /// Of the tasks of its routes: they wait for the breaker, or for the end of a pause.
     bells: Mutex<Vec<Arc<Bell>>>,
+}
+
+/// What a target is doing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TargetState {
+    /// Its name.
+    pub name: String,
+    /// `closed` when messages flow, `open` when the target is down, `half_open` while it is probed.
+    pub breaker: &'static str,
+    /// Why the breaker is not closed: `failures`, `failure_rate`, `slow_calls` or `misconfigured`.
+    pub cause: Option<&'static str>,
+    /// Why it is paused, if it is.
+    pub paused: Option<String>,
+    /// When the breaker opened or closed, or a pause began or ended, the last time, in milliseconds since 1970.
+    pub changed_at: u64,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Most of them, now.
+    pub concurrency: u32,
+    /// The part of its rate that goes through now: less than 1 after it has throttled. `null` without a rate.
+    pub rate_part: Option<f64>,
 }
 
 /// How the target is.
 struct Condition {
     breaker: Breaker,
+    changed_at: UnixMillis,
+    limit: Limit,
+    rate: Option<Rate>,
+    /// Attempts that were let through and have not ended.
+    in_flight: u32,
     /// The last attempt that said something did not say "taken".
     failing: bool,
     complained_at: Option<UnixMillis>,
@@ -51,23 +89,56 @@ struct Condition {
 
 impl Target {
     /// Reads certificate authorities from disk, so it blocks.
-    pub(in crate::bridge) fn new(name: &str, config: &TargetConfig) -> Result<Self, ClientError> {
+    pub(in crate::bridge) fn new(
+        name: &str,
+        config: &TargetConfig,
+        broker: &Broker,
+    ) -> Result<Self, ClientError> {
+        let limit = match config.concurrency_min {
+            Some(min) => Limit::adaptive(min, config.concurrency),
+            None => Limit::fixed(config.concurrency),
+        };
+        let now = broker.clock.now();
+        let metrics = TargetMetrics::new(name);
+        metrics.concurrency.set(limit.get());
         Ok(Self {
             name: name.into(),
-            slots: Arc::new(Semaphore::new(usize::try_from(config.concurrency).unwrap_or(1).max(1))),
-            metrics: TargetMetrics::new(name),
+            slots: Slots::new(limit.get()),
+            metrics,
             client: Client::new(config)?,
+            clock: broker.clock,
+            store: broker.store.clone(),
             condition: Mutex::new(Condition {
                 breaker: Breaker::new(config.breaker.clone()),
+                changed_at: now,
+                limit,
+                rate: config.rate.map(|rate| Rate::new(rate, now)),
+                in_flight: 0,
                 failing: false,
                 complained_at: None,
             }),
+            paused: Arc::default(),
             bells: Mutex::default(),
             config: config.clone(),
         })
     }
 
-    /// Has this bell rung whenever the breaker changes.
+    /// Is paused again if it was when the broker ended. Blocks on the disk.
+    pub(in crate::bridge) fn remain_paused(&self) -> Result<(), StoreError> {
+        if let Some(pause) = self.store.pause_of(&self.name)? {
+            tracing::warn!(target = &*self.name, why = &*pause.why, "the target is still paused");
+            self.metrics.paused.set(1.0);
+            *self.paused.lock() = Some(pause);
+        }
+        Ok(())
+    }
+
+    /// Is paused as long as this one is, which it takes the place of.
+    pub(in crate::bridge) fn share_pause(&mut self, before: &Self) {
+        self.paused = Arc::clone(&before.paused);
+    }
+
+    /// Has this bell rung whenever the breaker changes, or a pause ends.
     pub(in crate::bridge) fn tell(&self, bell: &Arc<Bell>) {
         let mut bells = self.bells.lock();
         // A bell that nobody else has is of a route that is gone.
@@ -75,19 +146,94 @@ impl Target {
         bells.push(Arc::clone(bell));
     }
 
-    /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`].
+    /// Whether an attempt may start. Whoever is let through owes a [`Target::ended`] or a
+    /// [`Target::give_back`].
     pub(in crate::bridge) fn admit(&self, now: UnixMillis) -> Admit {
-        self.condition.lock().breaker.admit(now)
+        if self.paused.lock().is_some() {
+            return Admit::WaitUntil(UnixMillis::NEVER);
+        }
+        let mut condition = self.condition.lock();
+        // First, so that no token goes for what the breaker holds back.
+        if let Some(at) = condition.breaker.wait(now) {
+            return Admit::WaitUntil(at);
+        }
+        if let Some(Err(at)) = condition.rate.as_mut().map(|rate| rate.take(now)) {
+            self.metrics.rate_limited.increment(1);
+            return Admit::WaitUntil(at);
+        }
+        condition.in_flight += 1;
+        condition.breaker.admit(now)
     }
 
-    /// Gives back what was let through and not used.
+    /// Gives back what was let through, and not used or broken off.
     pub(in crate::bridge) fn give_back(&self, permit: Permit) {
-        self.condition.lock().breaker.give_back(permit);
+        let mut condition = self.condition.lock();
+        condition.in_flight = condition.in_flight.saturating_sub(1);
+        condition.breaker.give_back(permit);
+        drop(condition);
+        if permit == Permit::Probe {
+            self.ring();
+        }
     }
 
     /// What the breaker is doing.
     pub(in crate::bridge) fn state(&self) -> State {
         self.condition.lock().breaker.state()
+    }
+
+    /// What an operator sees of it.
+    pub(in crate::bridge) fn view(&self) -> TargetState {
+        let paused = self.paused.lock().clone();
+        let condition = self.condition.lock();
+        let changed_at = paused.as_ref().map_or(condition.changed_at, |pause| pause.since);
+        TargetState {
+            name: self.name.to_string(),
+            breaker: match condition.breaker.state() {
+                State::Closed => "closed",
+                State::Open => "open",
+                State::HalfOpen => "half_open",
+            },
+            cause: condition.breaker.cause().map(Cause::as_str),
+            paused: paused.map(|pause| pause.why.into()),
+            changed_at: changed_at.0,
+            in_flight: condition.in_flight,
+            concurrency: condition.limit.get(),
+            rate_part: condition.rate.as_ref().map(Rate::part),
+        }
+    }
+
+    /// Starts no attempt any more, also after a restart, until it is [resumed](Target::resume). Gives the record
+    /// that says so; when the target is paused already, its reason stays and there is nothing to wait for.
+    pub(in crate::bridge) fn pause(&self, why: &str) -> Result<Lsn, SubmitError> {
+        let since = self.clock.now();
+        let mut paused = self.paused.lock();
+        if paused.is_some() {
+            return Ok(Lsn::ZERO);
+        }
+        let pause = Pause { why: excerpt(why.as_bytes(), WHY_MAX).into(), since };
+        // Under the lock, so that the disk has pauses and their ends in this order.
+        let change = Change::TargetPaused(self.name.clone(), Box::new(pause.clone()));
+        let record = self.store.submit(Record::of([change]))?.lsn;
+        tracing::warn!(target = &*self.name, why = &*pause.why, "the target is paused: its messages wait");
+        self.metrics.paused.set(1.0);
+        *paused = Some(pause);
+        Ok(record)
+    }
+
+    /// Ends a pause. Gives the record that says so; without a pause there is nothing to wait for.
+    pub(in crate::bridge) fn resume(&self) -> Result<Lsn, SubmitError> {
+        let mut paused = self.paused.lock();
+        if paused.is_none() {
+            return Ok(Lsn::ZERO);
+        }
+        let record = self.store.submit(Record::of([Change::TargetResumed(self.name.clone())]))?.lsn;
+        tracing::info!(target = &*self.name, "the target is no longer paused: what has waited is sent");
+        self.metrics.paused.set(0.0);
+        *paused = None;
+        drop(paused);
+        self.condition.lock().changed_at = self.clock.now();
+        self.ring();
+        Ok(record)
     }
 
     /// One attempt. With `reply_max` so many bytes of the answer are kept.
@@ -113,18 +259,46 @@ impl Target {
         let error = (!matches!(verdict.class, Class::Complete | Class::Drop)).then(|| describe(result));
         let mut condition = self.condition.lock();
         let before = condition.breaker.state();
-        condition.breaker.record(now, permit, verdict.health);
-        let after = condition.breaker.state();
+        condition.breaker.record(now, permit, verdict.health, result.latency);
+        let (after, cause) = (condition.breaker.state(), condition.breaker.cause());
+        if (before == State::Closed) != (after == State::Closed) {
+            condition.changed_at = now;
+        }
+        condition.adapt(now, result, verdict.class, self);
         let complains = condition.complains(error.is_some(), now);
         drop(condition);
-        self.report(before, after, error.as_deref().filter(|_| complains));
-        if before != after {
-            self.bells.lock().iter().for_each(|bell| bell.ring());
+        let complaint = error.as_deref().filter(|_| complains);
+        self.report((before, after), cause, &result.outcome, complaint);
+        self.pause_if_told(&result.outcome);
+        // A probe may be followed by another one, of whichever route.
+        if before != after || permit == Permit::Probe {
+            self.ring();
         }
         (after, error)
     }
 
-    fn report(&self, before: State, after: State, complaint: Option<&str>) {
+    fn ring(&self) {
+        self.bells.lock().iter().for_each(|bell| bell.ring());
+    }
+
+    /// Pauses after a status that says so.
+    fn pause_if_told(&self, outcome: &Outcome) {
+        if let Outcome::Status(status) = outcome
+            && self.config.status.pauses(*status)
+        {
+            // Refused only when the store has failed, which ends everything.
+            let _ = self.pause(&format!("it answered {status}"));
+        }
+    }
+
+    /// Says what has changed, in one line.
+    fn report(
+        &self,
+        (before, after): (State, State),
+        cause: Option<Cause>,
+        outcome: &Outcome,
+        complaint: Option<&str>,
+    ) {
         let target = &*self.name;
         if let Some(error) = complaint {
             tracing::warn!(target, error, "a target does not take what it is sent");
@@ -132,7 +306,11 @@ impl Target {
         match (before, after) {
             (State::Closed, State::Open | State::HalfOpen) => {
                 self.metrics.breaker_open.set(1.0);
-                tracing::warn!(target, "the target is down: messages wait, and one probe at a time is sent");
+                tracing::warn!(
+                    target,
+                    "{}: messages wait, and one probe at a time is sent",
+                    trouble(cause, outcome, &self.config.status)
+                );
             }
             (State::Open | State::HalfOpen, State::Closed) => {
                 self.metrics.breaker_open.set(0.0);
@@ -144,6 +322,29 @@ impl Target {
 }
 
 impl Condition {
+    /// Changes the number of requests in flight and the rate, as the end of this attempt asks for.
+    fn adapt(&mut self, now: UnixMillis, result: &AttemptResult, class: Class, target: &Target) {
+        let in_flight = self.in_flight;
+        self.in_flight = in_flight.saturating_sub(1);
+        let throttles = class == Class::TargetFailure && throttles(&result.outcome);
+        if let (true, Some(rate)) = (throttles, self.rate.as_mut()) {
+            rate.throttled(now);
+        }
+        let pace = match &result.outcome {
+            _ if throttles => Pace::Throttled,
+            Outcome::Failed(Failure::Timeout(_)) => Pace::Throttled,
+            Outcome::Failed(_) => Pace::Unknown,
+            Outcome::Status(_) => Pace::Answered(result.latency),
+        };
+        let before = self.limit.get();
+        self.limit.ended(pace, in_flight);
+        let after = self.limit.get();
+        if before != after {
+            target.slots.change(before, after);
+            target.metrics.concurrency.set(after);
+        }
+    }
+
     /// Whether this attempt is the first of its kind for a while.
     fn complains(&mut self, failed: bool, now: UnixMillis) -> bool {
         let was_failing = std::mem::replace(&mut self.failing, failed);
@@ -153,6 +354,21 @@ impl Condition {
             self.complained_at = Some(now);
         }
         first && !lately
+    }
+}
+
+/// Why nothing is sent for a while, as somebody would say it who can do something about it.
+fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'static str {
+    match cause {
+        Some(Cause::Misconfigured) => {
+            "the TLS certificate of the target is not accepted, or ours not there (see ca_file, and its own)"
+        }
+        Some(Cause::FailureRate) => "the target fails too often",
+        Some(Cause::SlowCalls) => "the target is too slow",
+        _ if refuses_us(outcome, rules) => {
+            "the target does not let us in: its credentials have to be looked at"
+        }
+        _ => "the target is down",
     }
 }
 

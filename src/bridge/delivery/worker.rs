@@ -18,14 +18,15 @@ use foldhash::fast::RandomState;
 use http::Request;
 use http_body_util::Full;
 use smallvec::SmallVec;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::sync::{AcquireError, watch};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
 use super::outcome::broken;
 use super::reading::{Read, Reading};
 use super::settlement::Settlement;
+use super::slots::Slot;
 use super::target::Target;
 use super::window::{Start, Window, Work};
 use crate::bridge::client::AttemptResult;
@@ -44,7 +45,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Set to the time at which attempts in flight are broken off.
 pub(in crate::bridge) type Stop = watch::Receiver<Option<Instant>>;
 
-type WaitForSlot = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type WaitForSlot = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
 
 /// What a worker carries, whereto, and how.
 pub(in crate::bridge) struct Job {
@@ -79,7 +80,7 @@ pub(in crate::bridge) struct Worker {
     reading: Option<Reading>,
     /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     wait_for_slot: Option<WaitForSlot>,
     /// Set to this time, unless it has passed.
     timer: Pin<Box<Sleep>>,
@@ -93,7 +94,7 @@ pub(super) struct InFlight {
     pub(super) carried: Carried,
     pub(super) started_at: UnixMillis,
     pub(super) permit: Permit,
-    pub(super) _slot: OwnedSemaphorePermit,
+    pub(super) _slot: Slot,
 }
 
 /// What an attempt carries: one message at least.
@@ -115,7 +116,7 @@ enum Choice {
 enum Event {
     Ended(Result<(Id, AttemptResult), JoinError>),
     Read(Read),
-    Slot(Result<OwnedSemaphorePermit, AcquireError>),
+    Slot(Result<Slot, AcquireError>),
     /// The bell, the time, or the order to stop.
     Look,
     /// The time to finish in is over.
@@ -153,15 +154,33 @@ impl Worker {
 
     /// Carries messages until told to stop, or until the store fails: then nothing can be settled any more.
     pub(in crate::bridge) async fn run(mut self) {
+        self.recall_tries().await;
         // An error says that the store has failed, which the whole process ends for.
         let _ = self.carry().await;
         self.attempts.shutdown().await;
+        for (_, InFlight { permit, .. }) in self.in_flight.drain() {
+            self.target.give_back(permit);
+            self.target.metrics.in_flight.decrement(1.0);
+        }
         if let Some(reading) = self.reading.take() {
             // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;
         }
         // Refused only when the store has failed: then what was settled is posted again after the restart.
         let _ = self.settlement.submit(&self.broker.store);
+    }
+
+    /// What was tried before this start goes on counting.
+    async fn recall_tries(&mut self) {
+        let (store, recipient) = (self.broker.store.clone(), self.route.recipient);
+        match spawn_blocking(move || store.tries(recipient)).await {
+            Ok(Ok(tries)) => self.window.recall(tries),
+            Ok(Err(error)) => {
+                tracing::error!(route = &*self.route.name, %error, "tries begin to count anew: they cannot be read");
+            }
+            // The process ends.
+            Err(_) => {}
+        }
     }
 
     async fn carry(&mut self) -> Result<(), SubmitError> {
@@ -252,7 +271,7 @@ impl Worker {
     }
 
     /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
-    fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
+    fn take_slot(&mut self) -> Option<Slot> {
         if self.slot.is_some() {
             return self.slot.take();
         }
@@ -271,11 +290,7 @@ impl Worker {
         slot
     }
 
-    fn start_stored(
-        &mut self,
-        admitted: (OwnedSemaphorePermit, Permit),
-        now: UnixMillis,
-    ) -> Result<(), SubmitError> {
+    fn start_stored(&mut self, admitted: (Slot, Permit), now: UnixMillis) -> Result<(), SubmitError> {
         self.stored_last = true;
         let mut batch = self.window.start();
         if let Some(at) = batch.iter().position(|work| self.has_looped(&work.stored.message)) {
@@ -302,8 +317,8 @@ impl Worker {
                 }
                 Err(unfit) => {
                     let work = batch.remove(unfit.index.min(batch.len() - 1));
-                    self.monitor.failed(now, unfit.why);
-                    self.file(work, DeadLetterReason::Unrenderable, now)?;
+                    self.monitor.failed(now, unfit.why.clone());
+                    self.file_because(work, (DeadLetterReason::Unrenderable, Some(unfit.why)), now)?;
                 }
             }
         }
@@ -311,7 +326,7 @@ impl Worker {
         Ok(())
     }
 
-    fn start_unstored(&mut self, admitted: (OwnedSemaphorePermit, Permit), now: UnixMillis) {
+    fn start_unstored(&mut self, admitted: (Slot, Permit), now: UnixMillis) {
         self.stored_last = false;
         let mut messages = std::mem::take(&mut self.unstored);
         messages.retain(|message| !self.has_looped(message));
@@ -347,7 +362,7 @@ impl Worker {
         &mut self,
         carried: Carried,
         request: Request<Full<Bytes>>,
-        (slot, permit): (OwnedSemaphorePermit, Permit),
+        (slot, permit): (Slot, Permit),
         now: UnixMillis,
     ) {
         let target = Arc::clone(&self.target);

@@ -16,7 +16,7 @@ use crate::bridge::delivery::Monitor;
 use crate::bridge::delivery::target::Target;
 use crate::bridge::delivery::worker::Job;
 use crate::bridge::request::Shape;
-use crate::broker::RouteFilters;
+use crate::broker::{Broker, RouteFilters};
 use crate::config::{Config, RouteConfig, TargetConfig};
 use crate::topic::TopicFilter;
 
@@ -89,7 +89,7 @@ impl Bridge {
     pub fn change(&self, config: &Config, leftover: Option<Leftover>) -> Result<Changed, BridgeError> {
         let _changing = self.changing.lock();
         let targets = self.shared.lines.lock().targets.clone();
-        let plan = Plan::of(config, &targets)?;
+        let plan = Plan::of(config, &targets, &self.shared.broker)?;
         let mut lines = self.shared.lines.lock();
         if lines.is_shutting_down {
             return Err(BridgeError::ShuttingDown);
@@ -104,10 +104,14 @@ impl Bridge {
 
 impl Plan {
     /// Targets that are as before are taken over.
-    fn of(config: &Config, before: &BTreeMap<String, Arc<Target>>) -> Result<Self, BridgeError> {
+    fn of(
+        config: &Config,
+        before: &BTreeMap<String, Arc<Target>>,
+        broker: &Broker,
+    ) -> Result<Self, BridgeError> {
         let mut targets = BTreeMap::new();
         for (name, settings) in &config.targets {
-            targets.insert(name.clone(), target(name, settings, before)?);
+            targets.insert(name.clone(), target((name, settings), before.get(name), broker)?);
         }
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
@@ -248,17 +252,22 @@ impl Target {
     }
 }
 
-/// The target of this name and these settings: the one there is, or a new one.
+/// The target of this name and these settings: the one there is, or a new one, which is paused if that is.
 fn target(
-    name: &str,
-    settings: &TargetConfig,
-    before: &BTreeMap<String, Arc<Target>>,
+    (name, settings): (&str, &TargetConfig),
+    before: Option<&Arc<Target>>,
+    broker: &Broker,
 ) -> Result<Arc<Target>, BridgeError> {
-    if let Some(known) = before.get(name).filter(|known| known.config == *settings) {
+    if let Some(known) = before.filter(|known| known.config == *settings) {
         return Ok(Arc::clone(known));
     }
-    let made = Target::new(name, settings);
-    Ok(Arc::new(made.map_err(|error| BridgeError::Target { target: name.to_owned(), error })?))
+    let mut made = Target::new(name, settings, broker)
+        .map_err(|error| BridgeError::Target { target: name.to_owned(), error })?;
+    match before {
+        Some(before) => made.share_pause(before),
+        None => made.remain_paused()?,
+    }
+    Ok(Arc::new(made))
 }
 
 fn filters(route: &RouteConfig, levels_max: u16) -> Result<RouteFilters, BridgeError> {

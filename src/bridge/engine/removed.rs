@@ -284,14 +284,9 @@ impl Job {
     fn file(&self, stored: Stored) -> Result<Lsn, String> {
         let Stored { lsn, message, origin, .. } = stored;
         let broker = &self.shared.broker;
-        let letter = DeadLetter {
-            message_no: origin.unwrap_or(lsn),
-            reason: DeadLetterReason::TargetRemoved,
-            addressee: Addressee::Route { route: self.name.to_string(), target: self.target.to_string() },
-            message,
-            attempts: None,
-            created_at: broker.clock.now(),
-        };
+        let addressee = Addressee::Route { route: self.name.to_string(), target: self.target.to_string() };
+        let letter = DeadLetter::new(DeadLetterReason::TargetRemoved, addressee, message, broker.clock.now());
+        let letter = DeadLetter { message_no: origin.unwrap_or(lsn), ..letter };
         let filed = broker.file_if_room(&letter, vec![Change::Settled(self.recipient, vec![lsn])]);
         let filed = filed.map_err(|error| error.to_string())?;
         filed.ok_or_else(|| {

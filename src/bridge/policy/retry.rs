@@ -3,23 +3,23 @@
 //! Two limits end the tries: answers that spent an attempt are counted, and the age of the message is
 //! measured. A target that is down spends no attempts, so only the age ends those tries.
 //!
-//! Invariant: a delay is never longer than the larger of `max` and `retry_after_max`, whatever a target
-//! asks for.
+//! Invariant: a delay is never longer than the largest of `max`, of the schedule and of `retry_after_max`, whatever
+//! a target asks for.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::RetryConfig;
+use crate::config::{Backoff, Jitter, RetryConfig};
 use crate::record::{DeadLetterReason, MessageHead, UnixMillis};
 
-/// The delay after the `attempt`-th attempt (counted from 1): exponential backoff with full jitter, which
-/// is the whole range from zero to the backoff. `random` is uniform over all of `u64`.
+/// The delay after the `attempt`-th attempt (counted from 1), less what is left to chance. `random` is uniform over
+/// all of `u64`.
 pub fn delay(attempt: u32, policy: &RetryConfig, random: u64) -> Duration {
-    let ceiling = backoff(attempt, policy.initial, policy.max);
-    // A 64-bit fraction of the ceiling. In 128 bits the product cannot overflow, because a ceiling of
-    // more than u64::MAX nanoseconds (584 years) is cut to that.
-    let nanos = ceiling.as_nanos().min(u64::MAX.into());
-    let share = (nanos * u128::from(random)) >> 64;
-    Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
+    let longest = longest(attempt, policy);
+    match policy.jitter {
+        Jitter::None => longest,
+        Jitter::Full => share(longest, random),
+        Jitter::Equal => longest.saturating_sub(share(longest / 2, random)),
+    }
 }
 
 /// `initial`, doubled for each attempt after the first, and at most `max`.
@@ -72,6 +72,46 @@ pub fn give_up(
     }
 }
 
+/// The delay after the `attempt`-th attempt when nothing is left to chance.
+fn longest(attempt: u32, policy: &RetryConfig) -> Duration {
+    let retry = attempt.max(1);
+    let grown = match &policy.backoff {
+        Backoff::Exponential { factor } => {
+            // At some point the power is infinite, and too long for a duration before: both are the maximum.
+            let power = factor.powi(i32::try_from(retry - 1).unwrap_or(i32::MAX));
+            Duration::try_from_secs_f64(policy.initial.as_secs_f64() * power).unwrap_or(policy.max)
+        }
+        Backoff::Linear { from_zero } => policy.initial.saturating_mul(retry - u32::from(*from_zero)),
+        Backoff::Constant => policy.initial,
+        Backoff::Fibonacci => policy.initial.saturating_mul(fibonacci(retry)),
+        // An operator who wrote down every delay means these.
+        Backoff::Schedule(delays) => {
+            let nth = usize::try_from(retry - 1).ok().and_then(|nth| delays.get(nth)).or(delays.last());
+            return nth.copied().unwrap_or(policy.max);
+        }
+    };
+    grown.min(policy.max)
+}
+
+/// 1, 1, 2, 3, 5, 8 for 1 to 6; the largest number there is where it would be larger.
+fn fibonacci(n: u32) -> u32 {
+    let (mut this, mut next) = (1u32, 1u32);
+    // The 48th does not fit any more.
+    for _ in 1..n.min(48) {
+        (this, next) = (next, this.saturating_add(next));
+    }
+    this
+}
+
+/// A share of the duration, from nothing to all of it.
+fn share(of: Duration, random: u64) -> Duration {
+    // A 64-bit fraction. In 128 bits the product cannot overflow, because a duration of more than u64::MAX
+    // nanoseconds (584 years) is cut to that.
+    let nanos = of.as_nanos().min(u64::MAX.into());
+    let share = (nanos * u128::from(random)) >> 64;
+    Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
+}
+
 fn wall_time(at: UnixMillis) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(at.0)).unwrap_or(UNIX_EPOCH)
 }
@@ -93,6 +133,7 @@ mod tests {
             max: 60 * SECOND,
             max_age: 3600 * SECOND,
             retry_after_max: 300 * SECOND,
+            ..RetryConfig::default()
         }
     }
 
@@ -131,6 +172,65 @@ mod tests {
     }
 
     #[test]
+    fn equal_jitter_spans_the_upper_half() {
+        let policy = RetryConfig { jitter: Jitter::Equal, ..policy() };
+        assert_eq!(delay(3, &policy, 0), 4 * SECOND);
+        assert_eq!(delay(3, &policy, 1 << 63), 3 * SECOND);
+        assert!(delay(3, &policy, u64::MAX) >= 2 * SECOND);
+        let policy = RetryConfig { jitter: Jitter::None, ..policy };
+        assert_eq!(delay(3, &policy, 1 << 63), 4 * SECOND);
+    }
+
+    /// The first delays in seconds, with nothing left to chance, of 60 s at most.
+    fn delays(backoff: Backoff, initial: u64) -> Vec<f64> {
+        let initial = Duration::from_secs(initial);
+        let policy = RetryConfig { backoff, initial, jitter: Jitter::None, ..policy() };
+        (1..=7).map(|attempt| delay(attempt, &policy, 1 << 63).as_secs_f64()).collect()
+    }
+
+    #[test]
+    fn delays_grow_as_the_policy_says() {
+        let schedule = Backoff::Schedule([5, 300, 90].map(Duration::from_secs).to_vec());
+        assert_eq!(delays(Backoff::Exponential { factor: 2.0 }, 1), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]);
+        assert_eq!(
+            delays(Backoff::Exponential { factor: 1.5 }, 4),
+            [4.0, 6.0, 9.0, 13.5, 20.25, 30.375, 45.5625]
+        );
+        assert_eq!(
+            delays(Backoff::Linear { from_zero: false }, 10),
+            [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 60.0]
+        );
+        assert_eq!(
+            delays(Backoff::Linear { from_zero: true }, 10),
+            [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+        );
+        assert_eq!(delays(Backoff::Constant, 5), [5.0; 7]);
+        assert_eq!(delays(Backoff::Fibonacci, 5), [5.0, 5.0, 10.0, 15.0, 25.0, 40.0, 60.0]);
+        assert_eq!(
+            delays(schedule, 1),
+            [5.0, 300.0, 90.0, 90.0, 90.0, 90.0, 90.0],
+            "whatever initial and max say"
+        );
+    }
+
+    #[test]
+    fn no_attempt_is_too_late_for_a_delay() {
+        let backoffs = [
+            Backoff::Exponential { factor: 100.0 },
+            Backoff::Linear { from_zero: false },
+            Backoff::Linear { from_zero: true },
+            Backoff::Fibonacci,
+        ];
+        for backoff in backoffs {
+            let policy = RetryConfig { backoff, jitter: Jitter::None, ..policy() };
+            for attempt in [1000, i32::MAX as u32, u32::MAX] {
+                assert_eq!(delay(attempt, &policy, 0), 60 * SECOND, "{policy:?} {attempt}");
+            }
+        }
+        assert_eq!([1, 2, 6, 46, 48, u32::MAX].map(fibonacci), [1, 1, 8, 1_836_311_903, u32::MAX, u32::MAX]);
+    }
+
+    #[test]
     fn a_delay_without_bounds_does_not_overflow() {
         let policy = RetryConfig { initial: Duration::MAX, max: Duration::MAX, ..policy() };
         assert!(delay(u32::MAX, &policy, u64::MAX) > Duration::from_secs(500 * 365 * 86_400));
@@ -166,6 +266,34 @@ mod tests {
         assert_eq!(asked(30), 30 * SECOND);
         assert_eq!(asked(u64::MAX), 300 * SECOND, "never later than the maximum");
         assert_eq!(delay_as_asked(8 * SECOND, None, &policy), 8 * SECOND);
+    }
+
+    /// Every form of the header, from its text to the delay.
+    #[test]
+    fn retry_after() {
+        let policy = policy();
+        let (own, most) = (8 * SECOND, 300 * SECOND);
+        for (value, expected) in [
+            ("120", 120 * SECOND),
+            ("0", own),
+            ("3", own),
+            ("301", most),
+            ("99999999999999999999999", most),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", 60 * SECOND),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", own),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", own),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", most),
+            ("Sun, 06 Nov 1994", own),
+            ("-5", own),
+            ("1e3", own),
+            ("tomorrow", own),
+            ("", own),
+        ] {
+            let asked = parse_retry_after(value, NOVEMBER);
+            assert_eq!(delay_as_asked(own, asked, &policy), expected, "{value:?}");
+        }
+        let deaf = RetryConfig { retry_after_max: Duration::ZERO, ..policy };
+        assert_eq!(delay_as_asked(own, Some(60 * SECOND), &deaf), own, "zero is not to listen");
     }
 
     #[test]

@@ -46,7 +46,19 @@ pub fn classify(outcome: &Outcome, rules: &StatusRules) -> Class {
         StatusClass::Retry => Class::RetryMessage,
         StatusClass::DeadLetter => Class::DeadLetter,
         StatusClass::Drop => Class::Drop,
+        StatusClass::Pause => Class::TargetFailure,
     }
+}
+
+/// Whether the target says that it gets too much at once: Too Many Requests, Service Unavailable.
+pub fn throttles(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Status(429 | 503))
+}
+
+/// Whether the target does not take who we are, whatever the message: Unauthorized, Forbidden; unless the operator
+/// says what these mean.
+pub fn refuses_us(outcome: &Outcome, rules: &StatusRules) -> bool {
+    matches!(outcome, Outcome::Status(status @ (401 | 403)) if rules.overridden(*status).is_none())
 }
 
 /// Too Many Requests, Bad Gateway, Service Unavailable, Gateway Timeout.
@@ -96,6 +108,44 @@ mod tests {
             }
         }
         assert_eq!(next, 1000);
+    }
+
+    /// `404`, `506-599` or `5xx`.
+    fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
+        match (text.split_once('-'), text.strip_suffix("xx")) {
+            (Some((first, last)), _) => Some(first.parse().ok()?..=last.parse().ok()?),
+            (_, Some(hundreds)) => hundreds.parse::<u16>().ok().map(|n| n * 100..=n * 100 + 99),
+            _ => text.parse().ok().map(|status| status..=status),
+        }
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let docs = include_str!("../../../docs/http-routes.md");
+        let section = docs.split("## What an answer means").nth(1).unwrap();
+        let mut documented = [Class::DeadLetter; 600];
+        let mut named = 0;
+        for row in section.lines().skip_while(|line| !line.starts_with("|---")).skip(1) {
+            let Some((first, rest)) = row.strip_prefix("| ").and_then(|row| row.split_once(" | ")) else {
+                break;
+            };
+            let class = match rest.split(" | ").next().unwrap() {
+                "complete" => Class::Complete,
+                "retry" => Class::RetryMessage,
+                "target failure" => Class::TargetFailure,
+                "dead letter" => Class::DeadLetter,
+                other => panic!("{other} is no class"),
+            };
+            for status in first.split(", ").filter_map(statuses).flatten() {
+                documented[usize::from(status)] = class;
+                named += 1;
+            }
+        }
+        assert!(named > 300, "{named}");
+        for status in 100..600 {
+            let class = class(status, &StatusRules::default());
+            assert_eq!(documented[usize::from(status)], class, "status {status}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `[[routes]]`: which messages go to which target.
 
 mod batch;
+mod dead_letters;
 mod order;
 mod reply;
 
@@ -14,6 +15,7 @@ use super::values::AGE;
 use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
 pub use batch::BatchConfig;
+pub use dead_letters::SinkConfig;
 pub use order::Order;
 
 /// How long a message keeps those behind it waiting, where nothing else is said.
@@ -41,6 +43,8 @@ pub struct RouteConfig {
     pub reply_max: Option<usize>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
+    /// Where its dead letters go beside the store.
+    pub dead_letters: SinkConfig,
 }
 
 impl RouteConfig {
@@ -56,6 +60,7 @@ impl RouteConfig {
             batch: None,
             reply_max: None,
             queue: QueueConfig::default(),
+            dead_letters: SinkConfig::default(),
         }
     }
 }
@@ -63,6 +68,8 @@ impl RouteConfig {
 /// Reads each `[[routes]]`; `targets` are the names that there are, and `limits` what applies to all of them.
 pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &Limits) -> Vec<RouteConfig> {
     let mut names: Vec<Spanned<String>> = Vec::new();
+    // Those that have a second target.
+    let mut sinks = Vec::new();
     let routes = root.sections("routes", |section| {
         let name = section.require("name", "\"a-name\"", values::text);
         if let Some(name) = &name {
@@ -73,7 +80,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let exclude = section.list("exclude", filter);
         let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
         if let Some(target) = &target {
-            check_target(section, target.get_ref(), targets);
+            check_target(section, "target", target.get_ref(), targets);
         }
         let queue = queue::read_queue(section, &limits.queue);
         if queue.bytes != limits.queue.bytes {
@@ -83,13 +90,22 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
         let reply_max = reply::read(section, batch.is_some());
+        let (dead_letters, sink) = SinkConfig::read(section);
+        if let Some(sink) = &sink {
+            check_target(section, "dead_letter_sink", sink.get_ref(), targets);
+            sinks.extend(name.clone());
+        }
+        if let Some(name) = &name {
+            dead_letters::check_name(section, name.get_ref(), &names, &sinks);
+        }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
         let (name, target) = (name?.into_inner(), target?.into_inner());
-        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, reply_max, queue })
+        let route = RouteConfig { reply_max, queue, dead_letters, ..RouteConfig::new(&name, "", &target) };
+        Some(RouteConfig { topics, exclude, order, block_max, batch, ..route })
     });
-    routes.into_iter().flatten().flatten().collect()
+    dead_letters::with_sinks(routes.into_iter().flatten().flatten().collect())
 }
 
 fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Spanned<String>]) {
@@ -103,7 +119,7 @@ fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Span
     }
 }
 
-fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
+fn check_target(section: &Section<'_>, key: &str, target: &str, targets: &[String]) {
     if targets.iter().any(|known| known == target) {
         return;
     }
@@ -113,7 +129,7 @@ fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
         None if targets.is_empty() => format!("add [targets.{shown}] with a url"),
         None => format!("there are: {}", targets.join(", ")),
     };
-    section.wrong("target", Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
+    section.wrong(key, Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
 }
 
 fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {

@@ -23,7 +23,7 @@ const VERSIONS: [(&str, HttpVersion); 3] =
 impl HttpVersion {
     /// Reads the key.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let version = section.take("http_version", |value| values::one_of(value, &VERSIONS));
+        let version = section.take("http_version", |value| values::choice(value, &VERSIONS));
         version.map(Spanned::into_inner).unwrap_or_default()
     }
 }
@@ -46,7 +46,7 @@ impl Compress {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let size_min = section.bytes("compress_min", 0..=u64::MAX, Self::SIZE_MIN);
         let known = [("none", Self::None), ("gzip", Self::Gzip(size_min))];
-        let compress = section.take("compress", |value| values::one_of(value, &known));
+        let compress = section.take("compress", |value| values::choice(value, &known));
         compress.map(Spanned::into_inner).unwrap_or_default()
     }
 }

@@ -3,9 +3,12 @@
 mod addresses;
 mod auth;
 mod breaker;
+mod concurrency;
 mod headers;
 mod http;
+mod knative;
 mod proxy;
+mod rate;
 mod retry;
 mod status;
 mod tls;
@@ -26,11 +29,11 @@ pub use auth::{OAuth2Config, TargetAuth};
 pub use breaker::BreakerConfig;
 pub use http::{Compress, HttpVersion};
 pub use proxy::{Login, ProxyConfig, ProxyKind};
-pub use retry::RetryConfig;
+pub use rate::RateConfig;
+pub use retry::{Backoff, Counted, Jitter, RetryConfig};
 pub use status::{StatusClass, StatusRules};
 pub use tls::{TargetTls, TlsIdentity, TlsVersion};
 
-const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
 /// How often something may be tried.
 const TIMES: RangeInclusive<u32> = 1..=1_000_000;
 
@@ -59,6 +62,10 @@ pub struct TargetConfig {
     pub compress: Compress,
     /// Most requests in flight at once. For the order of messages see [`RouteConfig::order`](super::RouteConfig).
     pub concurrency: u32,
+    /// How few they may become when the answers of the target decide; `None` when they do not.
+    pub concurrency_min: Option<u32>,
+    /// Most requests over time.
+    pub rate: Option<RateConfig>,
     /// When a message is tried again, and when it is given up.
     pub retry: RetryConfig,
     /// What each HTTP status means for a message.
@@ -82,6 +89,8 @@ impl TargetConfig {
             http_version: HttpVersion::Auto,
             compress: Compress::None,
             concurrency: 16,
+            concurrency_min: None,
+            rate: None,
             retry: RetryConfig::default(),
             status: StatusRules::default(),
             breaker: BreakerConfig::default(),
@@ -120,6 +129,7 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
     let url = section.require("url", "\"http://127.0.0.1:8080/events\"", url::parse);
     // The other keys are read in any case, for what is wrong with them.
     let default = TargetConfig::new(url.as_ref().map(|url| url.get_ref().clone()).unwrap_or_default());
+    let (concurrency, concurrency_min) = concurrency::read(section, default.concurrency);
     let target = TargetConfig {
         timeout: section.duration("timeout", TIMEOUT, default.timeout),
         connect_timeout: section.duration("connect_timeout", TIMEOUT, default.connect_timeout),
@@ -130,8 +140,10 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
         proxy: section.take("proxy", proxy::parse).map(Spanned::into_inner),
         http_version: HttpVersion::read(section),
         compress: Compress::read(section),
-        concurrency: section.number("concurrency", CONCURRENCY, default.concurrency),
-        retry: section.section("retry", RetryConfig::read),
+        concurrency,
+        concurrency_min,
+        rate: RateConfig::read(section),
+        retry: knative::read_retry(section),
         status: section.section("status", StatusRules::read),
         breaker: section.section("breaker", BreakerConfig::read),
         url: default.url,

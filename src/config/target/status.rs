@@ -9,6 +9,8 @@ use crate::config::report::Wrong;
 use crate::config::section::Section;
 use crate::config::values;
 
+const GONE: u16 = 410;
+
 /// What becomes of a message after an answer with a certain status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
@@ -20,12 +22,15 @@ pub enum StatusClass {
     DeadLetter,
     /// Trying again would not help, and nobody wants to see it: counted and gone.
     Drop,
+    /// The message stays, and the target is sent nothing until somebody lets it go on.
+    Pause,
 }
 
 /// Which status means what: the operator's ranges, and the defaults for everything else.
 ///
 /// By default 2xx completes; 404, 408, 409, 425, 429 and 5xx without 501 and 505 are retried; the rest,
-/// redirects among them, is a dead letter. 401 and 403 are not retried: the same credentials fail again.
+/// redirects among them, is a dead letter. 401 and 403 are not retried: the same credentials fail again. After a
+/// 410 the target is paused, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusRules {
     /// Ranges that do not overlap.
@@ -35,8 +40,19 @@ pub struct StatusRules {
 impl StatusRules {
     /// What this status means.
     pub fn class(&self, status: u16) -> StatusClass {
-        let overridden = self.overrides.iter().find(|(range, _)| range.contains(&status));
-        overridden.map_or_else(|| default_class(status), |(_, class)| *class)
+        self.overridden(status).unwrap_or_else(|| default_class(status))
+    }
+
+    /// Whether the target is paused after an answer with this status: as the operator says, and by default when
+    /// the target says that it is gone for good.
+    pub fn pauses(&self, status: u16) -> bool {
+        self.overridden(status).map_or(status == GONE, |class| class == StatusClass::Pause)
+    }
+
+    /// What the operator says that this status means, if anything.
+    pub fn overridden(&self, status: u16) -> Option<StatusClass> {
+        let found = self.overrides.iter().find(|(range, _)| range.contains(&status));
+        found.map(|(_, class)| *class)
     }
 }
 
@@ -48,6 +64,7 @@ impl StatusRules {
             ("retry", StatusClass::Retry),
             ("dead_letter", StatusClass::DeadLetter),
             ("drop", StatusClass::Drop),
+            ("pause", StatusClass::Pause),
         ];
         let mut ranges: Vec<(Spanned<RangeInclusive<u16>>, StatusClass)> = Vec::new();
         for (key, class) in classes {
@@ -124,5 +141,15 @@ mod tests {
         assert_eq!(rules.class(403), StatusClass::Complete);
         assert_eq!(rules.class(400), StatusClass::DeadLetter);
         assert_eq!(rules.class(404), StatusClass::Retry);
+    }
+
+    #[test]
+    fn a_target_that_is_gone_is_paused_unless_the_operator_says_what_410_means() {
+        assert!(StatusRules::default().pauses(410));
+        assert!(!StatusRules::default().pauses(404));
+        let rules = |range, class| StatusRules { overrides: vec![(range, class)] };
+        assert!(!rules(410..=410, StatusClass::DeadLetter).pauses(410));
+        assert!(rules(500..=599, StatusClass::Pause).pauses(507));
+        assert!(rules(500..=599, StatusClass::Pause).pauses(410));
     }
 }

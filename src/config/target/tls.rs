@@ -52,7 +52,7 @@ impl TargetTls {
             }
             _ => {}
         }
-        let version = section.take("min_version", |value| values::one_of(value, &VERSIONS));
+        let version = section.take("min_version", |value| values::choice(value, &VERSIONS));
         Self {
             ca_file: section.readable_file("ca_file"),
             identity: certificate.zip(key).map(|(certificate, key)| TlsIdentity { certificate, key }),

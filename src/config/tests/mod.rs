@@ -66,12 +66,16 @@ fn every_optional_key_of_the_shipped_file_parses() {
     assert_eq!(target.headers.len(), 1);
     assert!(target.proxy.is_some() && target.token_url().is_some() && target.tls.identity.is_some());
     assert_eq!(target.addresses.listed.len(), 1);
+    assert_eq!(target.rate.map(|rate| rate.requests.get()), Some(100));
+    assert_eq!(target.breaker.slow_call, Some(Duration::from_secs(5)));
     let shown = TargetConfig {
         headers: HeaderMap::new(),
         auth: TargetAuth::None,
         tls: TargetTls::default(),
         addresses: Addresses::default(),
         proxy: None,
+        rate: None,
+        breaker: BreakerConfig { slow_call: None, ..target.breaker.clone() },
         ..target.clone()
     };
     assert_eq!(
@@ -79,7 +83,7 @@ fn every_optional_key_of_the_shipped_file_parses() {
         TargetConfig::new(target.url.clone()),
         "the shipped file shows the defaults of a target"
     );
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes.len(), 2, "with that to its second target");
     assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
     assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
@@ -155,6 +159,31 @@ fn the_example_routes_parse() {
     assert_eq!(config.targets["demo"].retry.attempts, 4);
     assert_eq!(config.routes[0].topics, ["demo/#"]);
     assert_eq!(config.listeners, Config::default().listeners);
+}
+
+#[test]
+fn what_a_target_may_be_sent_and_how_often() {
+    let text = r#"
+        [targets.a]
+        url = "http://h"
+        concurrency = { adaptive = { min = 4, max = 200 } }
+        rate = "600/m"
+        [targets.a.retry]
+        schedule = ["5s", "PT5M", "0s"]
+        [targets.b]
+        url = "http://h"
+        concurrency = "adaptive"
+        retry = { factor = 1.5, counted = "all" }
+    "#;
+    let config = Config::parse(text, "a.toml").unwrap_or_else(|error| panic!("{error}"));
+    let target = &config.targets["a"];
+    assert_eq!((target.concurrency, target.concurrency_min), (200, Some(4)));
+    let rate = target.rate.unwrap();
+    assert_eq!((rate.requests.get(), rate.per, rate.burst.get()), (600, Duration::from_mins(1), 10));
+    assert_eq!((target.retry.attempts, target.retry.jitter), (4, Jitter::None));
+    assert_eq!(target.retry.backoff, Backoff::Schedule([5, 300, 0].map(Duration::from_secs).to_vec()));
+    assert_eq!(config.targets["b"].retry.backoff, Backoff::Exponential { factor: 1.5 });
+    assert_eq!((config.targets["b"].concurrency, config.targets["b"].concurrency_min), (64, Some(1)));
 }
 
 #[test]

@@ -352,6 +352,53 @@ fn targets() {
 }
 
 #[test]
+fn how_often_a_target_is_tried() {
+    let with = |line: &str| format!("[targets.a]\nurl = \"http://h\"\n{line}");
+    assert_refused(&[
+        (
+            with("retry = { backoff = \"exponentail\" }"),
+            &["3:21: targets.a.retry.backoff must be one of exponential,", "did you mean \"exponential\"?"],
+        ),
+        (
+            with("retry = { backoff = \"linear\", factor = 3 }"),
+            &["3:40: targets.a.retry.factor is for backoff = \"exponential\" only"],
+        ),
+        (
+            with("retry = { backoff = \"linear\", schedule = [\"1s\"] }"),
+            &["3:21: targets.a.retry.backoff does not go together with schedule"],
+        ),
+        (
+            with("retry = { factor = 0.5 }"),
+            &["3:20: targets.a.retry.factor must be between 1 and 100, not 0.5"],
+        ),
+        (with("retry = { schedule = [\"2d\"] }"), &["3:23: targets.a.retry.schedule must not have a delay"]),
+        (
+            with("backoff_policy = \"linear\""),
+            &["3:18: targets.a.backoff_policy is Knative's name, and needs retry = 5"],
+        ),
+        (
+            with("backoff_delay = \"PT1S\"\nretry = { attempts = 3 }"),
+            &["3:17: targets.a.backoff_delay is Knative's name", "[targets.NAME.retry]"],
+        ),
+        (with("retry = -1"), &["3:9: targets.a.retry must be a whole number, not -1"]),
+        (with("rate = \"100\""), &["3:8: targets.a.rate must be so many requests in a time", "\"100/s\""]),
+        (with("burst = 5"), &["3:9: targets.a.burst needs rate beside it"]),
+        (
+            with("concurrency = \"adaptiv\""),
+            &["3:15: targets.a.concurrency must be a whole number or \"adaptive\", not \"adaptiv\""],
+        ),
+        (
+            with("concurrency = { adaptive = { min = 9, max = 3 } }"),
+            &["3:36: targets.a.concurrency.adaptive.min is more than max (3)"],
+        ),
+        (
+            with("breaker = { failure_rate = 1.5 }"),
+            &["3:28: targets.a.breaker.failure_rate must be between 0.01 and 1, not 1.5"],
+        ),
+    ]);
+}
+
+#[test]
 fn routes() {
     let target = "[targets.shore]\nurl = \"http://h\"\n";
     let after = |text: &str| format!("{target}[[routes]]\n{text}");
