@@ -42,7 +42,7 @@ pub use dead_letters::Done;
 pub use explain::Explanation;
 pub use health::{Phase, Readiness};
 pub use reload::{ReloadError, ReloadRequest, Reloaded};
-pub use routes::{RouteDetail, RouteList};
+pub use routes::{RouteDetail, RouteList, TargetList};
 pub use sessions::{SessionDetail, SessionList};
 
 use crate::{
@@ -106,6 +106,12 @@ fn router(app: Arc<App>) -> Router {
         .route("/routes/{name}", get(routes::show))
         .route("/routes/{name}/dead-letter", post(routes::dead_letter))
         .route("/routes/{name}/discard", post(routes::discard))
+        .route("/routes/{name}/pause", post(routes::pause))
+        .route("/routes/{name}/resume", post(routes::resume))
+        .route("/targets", get(routes::targets))
+        .route("/targets/{name}", get(routes::target))
+        .route("/targets/{name}/pause", post(routes::pause))
+        .route("/targets/{name}/resume", post(routes::resume))
         .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
@@ -131,7 +137,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, explain, reload, dead-letters and store/backup")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, targets, explain, reload, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -87,7 +87,13 @@ impl Worker {
         let mut held = Vec::new();
         for (work, verdict) in batch.drain(..) {
             match verdict.next {
-                Next::Settle => self.settle(&work, result, now)?,
+                Next::Settle => {
+                    if verdict.class == Class::Complete {
+                        let published = work.stored.message.head().published_at;
+                        self.target.metrics.delivery_seconds.record(now.since(published).as_secs_f64());
+                    }
+                    self.settle(&work, result, now)?;
+                }
                 Next::DeadLetter(reason) => self.give_up(work, (reason, result), now)?,
                 // The breaker says when, not the backoff: a probe needs a message to be made with.
                 Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
