@@ -11,4 +11,5 @@ mod lanes;
 mod matrix;
 mod policy;
 mod reload;
+mod reply;
 mod world;

@@ -15,6 +15,7 @@ use super::{Bridge, BridgeError, Line, Lines, Shared};
 use crate::bridge::delivery::Monitor;
 use crate::bridge::delivery::target::Target;
 use crate::bridge::delivery::worker::Job;
+use crate::bridge::policy::breaker::State;
 use crate::bridge::request::Shape;
 use crate::broker::{Broker, RouteFilters};
 use crate::config::{Config, RouteConfig, TargetConfig};
@@ -121,7 +122,7 @@ impl Plan {
             })?;
             routes.push(Planned {
                 filters: filters(route, config.limits.topic_levels)?,
-                shape: shape(route, &target.config),
+                shape: Shape::new(route, &target.config),
                 target: Arc::clone(target),
                 config: Arc::new(route.clone()),
             });
@@ -152,7 +153,12 @@ impl Shared {
     ) -> Result<Changed, BridgeError> {
         let mut changed = Changed { removed: lines.not_in(&plan).collect(), ..Changed::default() };
         let mut before = std::mem::take(&mut lines.active);
-        lines.targets = plan.targets;
+        for (name, target) in std::mem::replace(&mut lines.targets, plan.targets) {
+            if !lines.targets.contains_key(&name) {
+                // What is gone is not down for ever.
+                target.metrics.circuit(State::Closed);
+            }
+        }
         for planned in plan.routes {
             let known = before.iter().position(|line| line.config.name == planned.config.name);
             let name = planned.config.name.clone();
@@ -243,11 +249,6 @@ impl Line {
         let with_these = RouteConfig { topics, exclude, ..RouteConfig::clone(&planned.config) };
         *self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
     }
-}
-
-fn shape(route: &RouteConfig, target: &TargetConfig) -> Shape {
-    let shape = Shape::new(route, target);
-    if route.batch.is_some() { shape.batched() } else { shape }
 }
 
 impl Target {
