@@ -7,6 +7,7 @@ mod dead_letters;
 mod delivery;
 mod failures;
 mod faults;
+mod guarantees;
 mod lanes;
 mod matrix;
 mod policy;
