@@ -17,7 +17,10 @@ use crate::session::{Claim, Delivery, Receipt};
 use crate::store::Entry;
 
 /// Recipients whose queue is full, and how: their leg becomes a dead letter.
-type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
+pub(super) type Full = SmallVec<[(RecipientNo, Addressee, DeadLetterReason); 1]>;
+
+/// A number that is never given out.
+const NOBODY: RecipientNo = RecipientNo(0);
 
 /// Whom a message is owed to, before it has a number.
 #[derive(Default)]
@@ -74,14 +77,10 @@ impl Broker {
         if !routed.goes_through && self.refuses(&plan) {
             return Receipt::Refused(ReasonCode::QuotaExceeded);
         }
-        // A dead letter has to be durable, too, and no later than its message. After a crash in between it is there
-        // for a message that was not acknowledged, and is new when its publisher sends it again.
-        let mut dead_letter = None;
-        for (_, addressee, reason) in &plan.full {
-            match self.give_up_unsent(&message, addressee.clone(), *reason) {
-                Ok(lsn) => dead_letter = Some(lsn),
-                Err(error) => return refused(error),
-            }
+        let mut routed = routed;
+        match self.letters_of_full(&message, &plan.full) {
+            Ok(letters) => routed.changes.extend(letters),
+            Err(error) => return refused(error),
         }
         let mut entry = None;
         if needs_disk || routed.retain || !routed.changes.is_empty() {
@@ -95,12 +94,15 @@ impl Broker {
         let groups = matches.groups.iter().zip(owners);
         let groups = groups.filter(|(_, owner)| owner.is_none_or(|owner| !is_full(&plan.full, owner)));
         self.push_to_groups(groups, (&message, &entry), touched);
-        match (entry, dead_letter) {
+        let announced = match self.announce_full(&message, &plan.full, touched) {
+            Ok(announced) => announced,
+            Err(error) => return refused(error),
+        };
+        match (entry, announced) {
             // What a QoS 0 publish makes durable, nobody waits for.
             _ if qos == Qos::AtMostOnce => Receipt::Safe(reason),
+            (_, Some(lsn)) => Receipt::SafeAt(lsn, reason),
             (Some(entry), None) => Receipt::SafeWith(entry, reason),
-            (Some(entry), Some(_)) => Receipt::SafeAt(entry.lsn, reason),
-            (None, Some(lsn)) => Receipt::SafeAt(lsn, reason),
             (None, None) => Receipt::Safe(reason),
         }
     }
@@ -115,12 +117,21 @@ impl Broker {
         self.store.submit(Record { publication: Some(publication), changes })
     }
 
+    /// Whether a message of this topic becomes a dead letter when it matches nobody.
+    pub(super) fn keeps_unroutable(&self, topic: &str) -> bool {
+        self.limits.letters.keeps(DeadLetterReason::Unroutable, topic)
+    }
+
     /// Finds the durable legs, and looks at the limits of all of them before anything is done.
     pub(super) fn plan(&self, matches: &Matches, message: &Message) -> Plan {
         let mut plan = Plan::default();
         let qos = message.head().qos;
         if qos == Qos::AtMostOnce {
             return plan;
+        }
+        // One that is retained has come to where it belongs.
+        if matches.is_empty() && !message.head().retain && self.keeps_unroutable(message.topic()) {
+            plan.full.push((NOBODY, Addressee::Nobody, DeadLetterReason::Unroutable));
         }
         for session in &matches.sessions {
             let Some(durable) = session.slot.durable() else { continue };

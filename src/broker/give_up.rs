@@ -213,7 +213,10 @@ impl Broker {
             let Some(reason) = reason else {
                 return Chosen { given_up, next: too_old_at, goes_on: false };
             };
-            let reason = Some(reason).filter(|_| head.expires_at > now);
+            let reason = Some(reason).filter(|_| head.expires_at > now).or_else(|| {
+                let expired = DeadLetterReason::Expired;
+                self.limits.letters.keeps(expired, stored.message.topic()).then_some(expired)
+            });
             given_up.push(GivenUp::new(stored, reason, owner.addressee(), now));
         }
         Chosen { given_up, next: None, goes_on: !page.is_last }
@@ -235,8 +238,7 @@ impl GivenUp {
         let mut changes = vec![Change::Settled(stored.leg.recipient, vec![lsn])];
         if let Some(reason) = reason {
             let message_no = stored.origin.unwrap_or(lsn);
-            let (message, attempts) = (stored.message, None);
-            let letter = DeadLetter { message_no, reason, addressee, message, attempts, created_at: now };
+            let letter = DeadLetter { message_no, ..DeadLetter::new(reason, addressee, stored.message, now) };
             let mut encoded = Vec::new();
             letter.encode(&mut encoded);
             changes.push(Change::DeadLetter(encoded.into()));

@@ -12,6 +12,7 @@ mod clock;
 mod clock_watch;
 mod dead_letters;
 mod directory;
+mod explain;
 mod fan_out;
 mod give_up;
 mod groups;
@@ -24,6 +25,7 @@ mod recovery;
 mod redirect;
 mod replay;
 mod retained;
+mod retention;
 mod route;
 mod slot;
 mod space;
@@ -50,12 +52,18 @@ pub use admin::{SessionCounts, SessionSummary};
 pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use clock::simulated::WALL_TIME;
+pub use dead_letters::DeadLetterRules;
 pub use directory::{AttachRequest, Attachment, Departure};
+pub(crate) use explain::full_reason;
+pub use explain::{
+    Guarantee, Kept, Path, PathCounts, Reach, ReachedGroup, ReachedMember, ReachedSession, RetainedSummary,
+    Thought, WeakLink, Weakness,
+};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use overflow::Excess;
 pub use publish::{PublishContext, Source};
-pub use replay::ReplayError;
+pub use replay::{Replay, ReplayError};
 pub use retained::RetainedScan;
 pub use route::{Route, RouteFilters};
 pub use slot::{DurableSlot, Link, Mode, Slot, Subscription};
@@ -70,6 +78,7 @@ use crate::store::{Bell, Recovered, Store, sync};
 use crate::telemetry::Metrics;
 use crate::topic::{RetainedTree, SubscriptionIndex};
 use clock::{Beginning, wall_time};
+use dead_letters::LetterRoom;
 use give_up::Watched;
 use matching::Target;
 use overflow::OverflowLog;
@@ -101,6 +110,8 @@ pub struct BrokerLimits {
     pub dead_letters: u64,
     /// Bytes of dead letters.
     pub dead_letter_bytes: u64,
+    /// What becomes one, and how long they are kept.
+    pub letters: DeadLetterRules,
     /// How long a new connection waits for the old one of its session to leave.
     pub takeover_timeout: Duration,
     /// Which member of a shared group gets a message.
@@ -141,6 +152,7 @@ pub struct Broker {
     timers: Timers,
     watched: Watched,
     overflow_log: Mutex<OverflowLog>,
+    letter_room: LetterRoom,
     /// Why everybody has to leave, once that is so.
     leaving: OnceLock<ReasonCode>,
     /// Where everybody is sent instead.
@@ -181,6 +193,7 @@ impl Broker {
             timers: Timers::default(),
             watched: Watched::default(),
             overflow_log: Mutex::default(),
+            letter_room: LetterRoom::default(),
             leaving: OnceLock::new(),
             redirect: ArcSwapOption::empty(),
             next_id: AtomicU64::new(1),

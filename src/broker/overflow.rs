@@ -115,6 +115,8 @@ impl Broker {
         let (kind, name) = match addressee {
             Addressee::Route { route, .. } => ("route", route),
             Addressee::Session { client_id } => ("session", client_id),
+            // It has no queue.
+            Addressee::Nobody => return,
         };
         tracing::warn!(
             kind,
@@ -155,7 +157,7 @@ impl Excess {
 }
 
 /// Which limit leaves no room for one message more.
-fn full(backlog: &Backlog, queue: &QueueConfig) -> Option<DeadLetterReason> {
+pub(super) fn full(backlog: &Backlog, queue: &QueueConfig) -> Option<DeadLetterReason> {
     if backlog.count() >= queue.messages {
         Some(DeadLetterReason::QueueFull)
     } else if backlog.bytes() >= queue.bytes {

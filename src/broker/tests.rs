@@ -50,6 +50,7 @@ pub(crate) const LIMITS: BrokerLimits = BrokerLimits {
     retained_bytes: 1 << 20,
     dead_letters: 1000,
     dead_letter_bytes: 1 << 26,
+    letters: DeadLetterRules::NONE,
     takeover_timeout: Duration::from_secs(1),
     shared: SharedConfig { strategy: ShareStrategy::RoundRobin, groups: BTreeMap::new() },
     checks_retained_source: false,
@@ -483,15 +484,9 @@ async fn a_replayed_letter_is_one_copy_for_the_one_it_was_for() {
     for client in [&addressee, &other] {
         ["a", "+", "#"].into_iter().for_each(|filter| world.subscribe(client, filter));
     }
-    let letter = DeadLetter {
-        message_no: Lsn::ZERO,
-        reason: DeadLetterReason::QueueFull,
-        addressee: addressee.attachment.slot.addressee(),
-        message: retained_message(UnixMillis::NEVER),
-        attempts: None,
-        created_at: UnixMillis(1),
-    };
-    let safe_at = world.broker.owe_again(Lsn(1), &letter).unwrap();
+    let (for_whom, message) = (addressee.attachment.slot.addressee(), retained_message(UnixMillis::NEVER));
+    let letter = DeadLetter::new(DeadLetterReason::QueueFull, for_whom, message, UnixMillis(1));
+    let safe_at = world.broker.owe_again(Lsn(1), &letter, &Replay::default()).unwrap();
     world.broker.store.durable(safe_at).await.unwrap();
     let owed = |client: &Client| client.attachment.slot.durable().unwrap().backlog.count();
     assert_eq!((owed(&addressee), owed(&other)), (1, 0));

@@ -15,6 +15,7 @@ mod connect;
 mod decode;
 pub mod encode;
 mod error;
+mod forwarded;
 mod frame;
 mod guard;
 mod packet;
@@ -29,7 +30,8 @@ mod tests;
 
 pub use decode::Decoder;
 pub use error::{DecodeError, EncodeError};
+pub use forwarded::{PropertyChanges, are_forwarded};
 pub use frame::MAX_PACKET_SIZE;
 pub use packet::*;
-pub use publish::PublishFrame;
+pub use publish::{OwnProperties, PublishFrame};
 pub use reason::ReasonCode;

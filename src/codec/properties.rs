@@ -161,6 +161,11 @@ impl PropertyId {
         )
     }
 
+    /// Whether a PUBLISH may have it.
+    pub fn is_of_publish(self) -> bool {
+        self.places() & PUBLISH != 0
+    }
+
     fn may_repeat(self, place: Place) -> bool {
         match self {
             Self::UserProperty => true,

@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, MqttConfig, Overflow,
-    QueueConfig, RetainConfig, SharedConfig, StoreConfig, SysConfig, TlsConfig, WebSocketConfig,
+    AdminConfig, AuthConfig, Config, DeadLettersConfig, Limits, ListenerConfig, LogConfig, LogFormat,
+    MqttConfig, Overflow, QueueConfig, RetainConfig, SharedConfig, StoreConfig, SysConfig, TlsConfig,
+    WebSocketConfig,
 };
 use crate::codec::Qos;
 
@@ -28,6 +29,7 @@ impl Default for Config {
             mqtt: MqttConfig::default(),
             redirect: None,
             limits: Limits::default(),
+            dead_letters: DeadLettersConfig::default(),
             targets: Default::default(),
             routes: Vec::new(),
             shared: SharedConfig::default(),

@@ -12,8 +12,8 @@ use toml::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminConfig, AuthConfig, Config, Limits, ListenerConfig, LogConfig, LogFormat, RetainConfig, StoreConfig,
-    SysConfig, TlsConfig, WebSocketConfig,
+    AdminConfig, AuthConfig, Config, DeadLettersConfig, Limits, ListenerConfig, LogConfig, LogFormat,
+    RetainConfig, StoreConfig, SysConfig, TlsConfig, WebSocketConfig,
     error::{ConfigError, Mistake},
     files, mqtt, queue,
     report::{Report, Span, Wrong},
@@ -102,6 +102,8 @@ fn parse(report: Report<'_>, text: &str) -> Result<Config, ConfigError> {
 fn read_config(root: &mut Section<'_>) -> Config {
     let store = root.section("store", read_store);
     let limits = root.section("limits", read_limits);
+    let dead_letters =
+        root.section("dead_letters", |section| DeadLettersConfig::read(section, limits.topic_levels));
     let mqtt = root.section("mqtt", |section| mqtt::read_mqtt(section, limits.topic_levels));
     let redirect = root.optional_section("redirect", mqtt::read_redirect).flatten();
     let auth = root.section("auth", read_auth);
@@ -124,6 +126,7 @@ fn read_config(root: &mut Section<'_>) -> Config {
         mqtt,
         redirect,
         limits,
+        dead_letters,
         targets,
         routes,
         shared,

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use crate::codec::Qos;
 
+mod dead_letters;
 mod defaults;
 mod error;
 mod files;
@@ -27,15 +28,20 @@ mod target;
 mod tests;
 mod values;
 
+pub use dead_letters::{DeadLettersConfig, WhenFull};
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use route::{BatchConfig, Order, RouteConfig};
+pub use route::{
+    BatchConfig, BatchForm, Body, CloudEventsConfig, CloudEventsMode, Expression, FILTER_VARIABLES,
+    FilterConfig, IdSource, LOOPED_VALUES_MAX, OnFilterError, Order, RequestConfig, RouteConfig, SinkConfig,
+    Template, VARIABLES, check_path,
+};
 pub use secret::Secret;
 pub use target::{
     Addresses, Backoff, BreakerConfig, Compress, Counted, HttpVersion, Jitter, Login, OAuth2Config,
-    ProxyConfig, ProxyKind, RateConfig, RefusedAddress, RetryConfig, Said, StatusClass, StatusRules,
-    TargetAuth, TargetConfig, TargetTls, TlsIdentity, TlsVersion,
+    ProxyConfig, ProxyKind, RateConfig, RefusedAddress, RetryConfig, Said, SigningKey, StatusClass,
+    StatusRules, TargetAuth, TargetConfig, TargetTls, TlsIdentity, TlsVersion,
 };
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.
@@ -53,6 +59,8 @@ pub struct Config {
     pub redirect: Option<RedirectConfig>,
     /// What each client, and all of them together, may use.
     pub limits: Limits,
+    /// What becomes a dead letter, and how long they are kept.
+    pub dead_letters: DeadLettersConfig,
     /// HTTP targets by name.
     pub targets: BTreeMap<String, TargetConfig>,
     /// Which topics go to which target.

@@ -6,8 +6,8 @@ use super::drive::store_failed;
 use super::output::WRITE_MAX;
 use super::{Connection, End};
 use crate::codec::Qos;
-use crate::record::{Exchange, UnixMillis};
-use crate::session::{Close, Delivery, Dropped, Outcome, Outgoing};
+use crate::record::{DeadLetterReason, Exchange, Message, UnixMillis};
+use crate::session::{Claim, Close, Delivery, Dropped, Outcome, Outgoing};
 use crate::topic::TopicName;
 
 impl Connection {
@@ -19,7 +19,12 @@ impl Connection {
         now: UnixMillis,
     ) -> Result<bool, End> {
         let expired = self.session.write_held(now, self.watermark, out);
-        self.context.broker.metrics.dropped.expired.increment(expired as u64);
+        self.context.broker.metrics.dropped.expired.increment(expired.len() as u64);
+        for (message, claim) in expired {
+            if let Some(claim) = claim {
+                self.file_unsent(&message, &claim, Dropped::Expired);
+            }
+        }
         let mut moved = false;
         while out.len() < WRITE_MAX {
             if self.deliver_frames(out, now)? {
@@ -115,7 +120,39 @@ impl Connection {
         Ok(allowed)
     }
 
+    /// Keeps a message that this client does not get, if the operator wants that. Gives whether it is kept: then its
+    /// leg is settled by the report, with which the dead letter goes to disk.
+    fn file_unsent(&mut self, message: &Message, claim: &Claim, why: Dropped) -> bool {
+        let broker = &self.context.broker;
+        let Some(addressee) = broker.addressee_of(&self.slot, claim) else { return false };
+        let why = match why {
+            Dropped::Expired => (DeadLetterReason::Expired, None),
+            Dropped::TooLarge => {
+                let limit = self.session.max_packet_size();
+                let detail = format!("the client takes packets of up to {limit} bytes (Maximum Packet Size)");
+                (DeadLetterReason::Oversize, Some(detail))
+            }
+        };
+        let letter = broker.letter_of_unsent(message, addressee, why, claim.lsn);
+        let is_kept = letter.is_some();
+        self.letters.extend(letter);
+        is_kept
+    }
+
+    fn dropped(&mut self, why: Dropped) {
+        let dropped = self.session.dropped().map(|dropped| (dropped.message.clone(), dropped.claim.clone()));
+        if let Some((message, Some(claim))) = dropped
+            && self.file_unsent(&message, &claim, why)
+            && let Some(claim) = self.session.dropped().and_then(|dropped| dropped.claim.as_mut())
+        {
+            claim.entry = None;
+        }
+    }
+
     fn count_delivery(&mut self, qos: Qos, payload: usize, outcome: Outcome) {
+        if let Outcome::Dropped(why) = outcome {
+            self.dropped(why);
+        }
         let dropped = &self.context.broker.metrics.dropped;
         match outcome {
             Outcome::Taken => {

@@ -136,7 +136,8 @@ impl Connection {
 
     fn submit_report(&mut self) -> Result<(), End> {
         let Some(delta) = self.session.take_report() else { return Ok(()) };
-        let record = report_record(delta, self.session.durable().is_some());
+        let mut record = report_record(delta, self.session.durable().is_some());
+        record.changes.append(&mut self.letters);
         let entry = self.context.broker.store.submit(record).map_err(|_| store_failed())?;
         self.session.reported(entry.lsn);
         self.last_report = entry.lsn;

@@ -363,6 +363,7 @@ impl Accepted {
             scans: Default::default(),
             backlog: BacklogReader::default(),
             settling: Vec::new(),
+            letters: Vec::new(),
             last_report: Lsn::ZERO,
             watermark: Lsn::ZERO,
             rings_at: Lsn::ZERO,

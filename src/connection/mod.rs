@@ -30,7 +30,7 @@ use tokio::time::Sleep;
 use crate::auth::{Escaped, Exchange, Identity, Rights};
 use crate::broker::{Broker, Departure, Group, Link, MemoryShare, PublishContext, RetainedScan, Slot};
 use crate::codec::{Decoder, ReasonCode};
-use crate::record::{Lsn, UnixMillis};
+use crate::record::{Change, Lsn, UnixMillis};
 use crate::session::{Authentication, Close, Delivery, Outgoing, Session};
 use crate::telemetry::ByQos;
 use crate::transport::{Farewell, Stream};
@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     backlog: BacklogReader,
     /// Messages of shared groups that the next report settles.
     settling: Vec<(Arc<Group>, Lsn)>,
+    /// Dead letters that go to disk with the report that settles their messages.
+    letters: Vec<Change>,
     /// The number of the session's last report.
     last_report: Lsn,
     /// How far the disk was when this round began. A round goes by one watermark: nothing becomes durable

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Epoch, Lsn, Message, RecipientNo, UnixMillis};
+use super::{Epoch, Lsn, Message, RecipientNo, SavedTries, UnixMillis};
 use crate::codec::{PacketId, Qos, SubscribeOptions};
 
 /// Subscription identifiers that a delivery carries. Most carry none, some one.
@@ -23,6 +23,12 @@ impl Record {
     /// A record of changes without a message.
     pub fn of(changes: impl Into<Vec<Change>>) -> Self {
         Self { publication: None, changes: changes.into() }
+    }
+
+    /// How many dead letters it files. Each has a number of its own: a record with several takes as many, and the
+    /// last of them is its own and that of its message.
+    pub fn letters(&self) -> u64 {
+        self.changes.iter().filter(|change| matches!(change, Change::DeadLetter(_))).count() as u64
     }
 
     /// Whether there is something to write even when nobody is owed the message any more.
@@ -120,10 +126,13 @@ pub enum Change {
     RetainedBy(Box<str>, Arc<str>),
     /// A shared group exists: `$share/<name>/<filter>`.
     GroupOpened(RecipientNo, Box<str>),
+    /// What was tried with messages that wait for another try: it counts on after a restart. It goes when they are
+    /// settled.
+    Tried(RecipientNo, Vec<(Lsn, SavedTries)>),
     /// A route exists under this name.
     RouteOpened(RecipientNo, Box<str>),
-    /// A delivery was given up; the encoded dead letter, filed under the number of its record, which holds
-    /// one at most.
+    /// A delivery was given up; the encoded dead letter, filed under a number of its record
+    /// ([`Record::letters`]).
     DeadLetter(Arc<[u8]>),
     /// Dead letters were discarded, or replayed by the same record.
     DeadLettersDiscarded(Vec<Lsn>),
@@ -143,6 +152,7 @@ impl Change {
             Self::Settled(_, numbers) | Self::DeadLettersDiscarded(numbers) => {
                 size_of_val(numbers.as_slice())
             }
+            Self::Tried(_, tries) => size_of_val(tries.as_slice()),
             Self::Progress(delta) => {
                 size_of_val(delta.settled.as_slice())
                     + size_of_val(delta.settled_shared.as_slice())

@@ -135,6 +135,15 @@ impl Message {
         Self(ThinArc::from_header_and_slice(head, &self.0.slice))
     }
 
+    /// The same message with another topic and other properties.
+    pub fn with(&self, topic: &str, properties: &[u8]) -> Self {
+        let rest = self.0.slice.get((self.head().topic_len + self.head().properties_len) as usize..);
+        let bytes = [topic.as_bytes(), properties, rest.unwrap_or_default()].concat();
+        let (topic_len, properties_len) = (topic.len() as u32, properties.len() as u32);
+        let head = MessageHead { topic_len, properties_len, ..self.head().clone() };
+        Self(ThinArc::from_header_and_slice(head, &bytes))
+    }
+
     /// The same message with the user name of its publisher, which somebody has checked.
     pub fn published_by(&self, user_name: &str) -> Self {
         let (topic, properties) = (self.topic_bytes(), self.properties());
@@ -146,6 +155,13 @@ impl Message {
         bytes.extend_from_slice(self.payload());
         let head = MessageHead { publisher_len, ..self.head().clone() };
         Self(ThinArc::from_header_and_slice(head, &bytes))
+    }
+
+    /// The same message as if the broker published it now: not retained, and without an expiry.
+    pub fn anew(&self, qos: Qos, now: UnixMillis) -> Self {
+        let (published_at, expires_at) = (now, UnixMillis::NEVER);
+        let head = MessageHead { qos, retain: false, published_at, expires_at, ..self.head().clone() };
+        Self(ThinArc::from_header_and_slice(head, &self.0.slice))
     }
 
     /// The lengths of topic, properties and publisher, in this order.

@@ -1,5 +1,6 @@
 //! Numbers with a meaning of their own.
 
+use std::fmt;
 use std::time::Duration;
 
 /// The number of a record, and of the message it holds. Numbers rise in the order in which records were
@@ -10,6 +11,31 @@ pub struct Lsn(pub u64);
 impl Lsn {
     /// Below every number that is given out: "nothing to wait for".
     pub const ZERO: Self = Self(0);
+}
+
+/// A number with the id of the database that gave it out: the same over restarts, backups and exports.
+///
+/// As text it is what targets know a message by: `00000000000000ab-7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GlobalNo {
+    /// The id that the database had then.
+    pub store_id: u64,
+    /// The number.
+    pub number: Lsn,
+}
+
+impl fmt::Display for GlobalNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.store_id, self.number.0)
+    }
+}
+
+impl GlobalNo {
+    /// From its text; `None` when it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (store_id, number) = text.split_once('-').filter(|(store_id, _)| store_id.len() == 16)?;
+        Some(Self { store_id: u64::from_str_radix(store_id, 16).ok()?, number: Lsn(number.parse().ok()?) })
+    }
 }
 
 /// Who is owed a message: a durable session, a shared group, or a route. Given at creation and never

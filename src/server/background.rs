@@ -29,6 +29,7 @@ impl Background {
         let broker = Arc::clone(&state.broker);
         background.tasks.spawn(async move { broker.run_timers().await });
         background.tasks.spawn(Arc::clone(&state.broker).run_give_up());
+        background.tasks.spawn(Arc::clone(&state.broker).run_retention());
         if !config.sys.interval.is_zero() {
             background.tasks.spawn(Arc::clone(&state.broker).run_sys(config.sys.interval));
         }

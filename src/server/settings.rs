@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::broker::BrokerLimits;
-use crate::config::{Config, MqttConfig};
+use crate::broker::{BrokerLimits, DeadLetterRules};
+use crate::config::{Config, MqttConfig, WhenFull};
 use crate::session::{Offer, SessionLimits};
 use crate::store::StoreSettings;
+use crate::topic::TopicFilter;
 
 pub(super) fn store(config: &Config) -> StoreSettings {
     StoreSettings {
@@ -42,10 +43,26 @@ pub(super) fn broker(config: &Config) -> BrokerLimits {
         retained_bytes: limits.retained_bytes,
         dead_letters: limits.dead_letters,
         dead_letter_bytes: limits.dead_letter_bytes,
+        letters: letters(config),
         takeover_timeout: limits.takeover_timeout,
         shared: config.shared.clone(),
         checks_retained_source: config.retain.check_source,
         clock_grace: config.store.clock_grace,
+    }
+}
+
+fn letters(config: &Config) -> DeadLetterRules {
+    let rules = &config.dead_letters;
+    // The configuration has looked at them.
+    let parse = |filters: &[String]| -> Vec<TopicFilter> {
+        filters.iter().filter_map(|filter| TopicFilter::parse(filter, u16::MAX).ok()).collect()
+    };
+    DeadLetterRules {
+        age: rules.age,
+        drops_oldest: rules.when_full == WhenFull::DropOldest,
+        expired: parse(&rules.expired),
+        oversize: parse(&rules.oversize),
+        unroutable: parse(&rules.unroutable),
     }
 }
 

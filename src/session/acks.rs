@@ -1,7 +1,7 @@
 //! The client's acknowledgements of what it was sent.
 
 use super::replies::{ReplyPacket, Wait};
-use super::{Close, Session};
+use super::{Claim, Close, Session};
 use crate::codec::{Ack, PacketId, ReasonCode};
 use crate::record::{Exchange, ExchangeState};
 
@@ -72,11 +72,17 @@ impl Session {
 
     /// Ends an exchange: its place in the window is free, and its message is settled.
     pub(super) fn finish(&mut self, packet_id: PacketId) {
-        let Some(ended) = self.outbound.end(packet_id) else { return };
-        self.outbound.settled.extend(ended.claim);
+        let claim = self.end_exchange(packet_id);
+        self.outbound.settled.extend(claim);
+    }
+
+    /// Ends an exchange, and gives what is to be settled by that.
+    pub(super) fn end_exchange(&mut self, packet_id: PacketId) -> Option<Claim> {
+        let ended = self.outbound.end(packet_id)?;
         if ended.saved {
             self.report.ended(packet_id, self.heard_at);
         }
+        ended.claim
     }
 
     fn state(&mut self, packet_id: PacketId) -> Option<ExchangeState> {

@@ -95,6 +95,8 @@ pub(super) struct Outbound {
     pub(super) extra_releases: u16,
     /// Claims that were settled and are still to be told.
     pub(super) settled: Vec<Claim>,
+    /// What was dropped last, until its claim is told.
+    pub(super) dropped: Option<Box<Delivery>>,
 }
 
 /// An exchange that is open.
@@ -140,6 +142,7 @@ impl Outbound {
             aliases: OutboundAliases::new(terms.topic_alias_out),
             extra_releases: 0,
             settled: Vec::new(),
+            dropped: None,
         }
     }
 
@@ -255,8 +258,7 @@ impl Session {
     /// QoS 1 and 2 that [`Session::has_window`].
     pub fn deliver(&mut self, now: UnixMillis, delivery: Delivery, out: &mut Outgoing) -> Outcome {
         if is_expired(&delivery.message, now) {
-            self.drop_unsent(delivery);
-            return Outcome::Dropped(Dropped::Expired);
+            return self.drop_because(Dropped::Expired, delivery);
         }
         let mut packet_id = None;
         if delivery.qos != Qos::AtMostOnce {
@@ -266,8 +268,7 @@ impl Session {
             }
         }
         if !self.fits(now, &delivery, packet_id) {
-            self.drop_unsent(delivery);
-            return Outcome::Dropped(Dropped::TooLarge);
+            return self.drop_because(Dropped::TooLarge, delivery);
         }
         match packet_id {
             Some(packet_id) => self.begin(now, packet_id, delivery, out),
@@ -279,15 +280,22 @@ impl Session {
         Outcome::Taken
     }
 
-    /// Sends the QoS 2 messages whose identifiers are durable. Says how many have expired instead.
-    pub fn write_held(&mut self, now: UnixMillis, watermark: Lsn, out: &mut Outgoing) -> usize {
+    /// Sends the QoS 2 messages whose identifiers are durable. Gives those that have expired instead: they are settled
+    /// by the session's report.
+    pub fn write_held(
+        &mut self,
+        now: UnixMillis,
+        watermark: Lsn,
+        out: &mut Outgoing,
+    ) -> Vec<(Message, Option<Claim>)> {
         self.outbound.ids.advance(watermark);
-        let mut expired = 0;
+        let mut expired = Vec::new();
         while let Some(held) = self.outbound.held.pop_front_if(|h| h.report.is_some_and(|at| at <= watermark))
         {
             if is_expired(&held.delivery.message, now) {
-                self.finish(held.packet_id);
-                expired += 1;
+                let claim = self.end_exchange(held.packet_id);
+                self.outbound.settled.extend(claim.clone());
+                expired.push((held.delivery.message, claim));
                 continue;
             }
             self.outbound.hand_over(held.packet_id);
@@ -340,11 +348,23 @@ impl Session {
             Some(ExchangeState::AwaitingPubcomp) | None => return Outcome::Taken,
         };
         if !self.fits(now, &delivery, Some(packet_id)) {
-            self.finish(packet_id);
-            return Outcome::Dropped(Dropped::TooLarge);
+            delivery.claim = self.end_exchange(packet_id);
+            return self.drop_because(Dropped::TooLarge, delivery);
         }
         self.send(now, &delivery, Some(packet_id), true, out);
         Outcome::Taken
+    }
+
+    /// What [`Outcome::Dropped`] was said of last. Its leg is settled with the next [`Session::take_settled`]: by
+    /// the session's report, if its entry is taken out of the claim here.
+    pub fn dropped(&mut self) -> Option<&mut Delivery> {
+        self.outbound.dropped.as_deref_mut()
+    }
+
+    fn drop_because(&mut self, why: Dropped, delivery: Delivery) -> Outcome {
+        let before = self.outbound.dropped.replace(Box::new(delivery));
+        self.outbound.settled.extend(before.and_then(|before| before.claim));
+        Outcome::Dropped(why)
     }
 
     /// Settles a message that the client does not get.

@@ -70,6 +70,8 @@ impl Session {
     /// Messages that were settled since the last call. The caller strikes the leg from the record when the
     /// writer has not taken it yet, and otherwise says so with [`Session::settle_by_report`].
     pub fn take_settled(&mut self) -> impl Iterator<Item = Claim> + use<> {
+        let dropped = self.outbound.dropped.take().and_then(|dropped| dropped.claim);
+        self.outbound.settled.extend(dropped);
         std::mem::take(&mut self.outbound.settled).into_iter()
     }
 

@@ -21,7 +21,7 @@ use redb::{
 use super::check_rows::schema_of;
 use super::tables::{
     AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SESSIONS, SHARED,
-    SUBSCRIPTIONS,
+    SUBSCRIPTIONS, TRIES,
 };
 use super::{FILE, Store, StoreError, overlay, recover};
 use crate::telemetry::free_space;
@@ -128,6 +128,7 @@ impl Copy<'_> {
             self.table(from, into, DEAD_LETTERS)?,
             self.table(from, into, INDEX)?,
             self.table(from, into, SHARED)?,
+            self.table(from, into, TRIES)?,
             self.table(from, into, MESSAGES)?,
         ];
         // A copy that lacks a table would be no copy.

@@ -19,7 +19,7 @@ use super::runs::PendingList;
 use super::shared_rows::SharedRow;
 use super::tables::{
     AUTHORS, DEAD_LETTERS, GROUPS, INDEX, MESSAGES, META, PROGRESS, RETAINED, ROUTES, SCHEMA, SESSIONS,
-    SHARED, SUBSCRIPTIONS, key,
+    SHARED, SUBSCRIPTIONS, TRIES, key,
 };
 use super::{StoreError, pauses};
 use crate::record::{DeadLetter, Lsn, RecipientNo, UnixMillis};
@@ -37,6 +37,7 @@ pub(super) fn check_rows(txn: &ReadTransaction, path: &Path) -> Result<CheckRepo
         meta: Meta::default(),
         known: BTreeMap::new(),
         index: BTreeMap::new(),
+        tried: BTreeSet::new(),
     };
     check.run(path)
 }
@@ -65,6 +66,8 @@ struct Check<'a> {
     known: BTreeMap<u64, Known>,
     /// What the index says that somebody is owed: of those who are gone as well.
     index: BTreeMap<u64, Owed>,
+    /// Recipients and messages of which is known what was tried, and that have not been found yet.
+    tried: BTreeSet<(u64, u64)>,
 }
 
 /// The numbers in `meta`.
@@ -178,8 +181,10 @@ impl Check<'_> {
         self.progress()?;
         self.subscriptions()?;
         self.index()?;
+        self.tries()?;
         self.messages()?;
         self.index_is_complete();
+        self.tries_are_of_messages();
         self.retained()?;
         self.dead_letters()?;
         let mut report = self.report;
@@ -313,9 +318,28 @@ impl Check<'_> {
         })
     }
 
+    fn tries(&mut self) -> Result<(), StoreError> {
+        let Self { tried, .. } = self;
+        each(self.txn, TRIES, &mut self.problems, |key, row, problems| {
+            let (recipient, number) = key;
+            let what = format_args!("tries of message {number} for recipient {recipient}");
+            problems.read_row(what, rows::tries(row));
+            tried.insert(key);
+        })
+    }
+
+    /// What was tried is known only of messages that wait for another try.
+    fn tries_are_of_messages(&mut self) {
+        for (recipient, number) in &self.tried {
+            self.problems.add(format!(
+                "tries of message {number} are there, and recipient {recipient} is not owed it"
+            ));
+        }
+    }
+
     fn messages(&mut self) -> Result<(), StoreError> {
         let shared = open(self.txn, SHARED)?;
-        let Self { known, index, report, meta, .. } = self;
+        let Self { known, index, tried, report, meta, .. } = self;
         let (mut indexed_bytes, mut counted) = (0, 0);
         each(self.txn, MESSAGES, &mut self.problems, |lsn, row, problems| {
             let what = format!("message {lsn}");
@@ -336,6 +360,7 @@ impl Check<'_> {
                 };
                 if known.is_owed(lsn, is_indexed) {
                     open += 1;
+                    tried.remove(&(*number, lsn));
                     known.pin.add(row.len(), read.message.head().published_at);
                 }
             }

@@ -115,15 +115,35 @@ impl OpenChunks {
         recipient: RecipientNo,
         lsn: Lsn,
     ) -> Result<bool, StoreError> {
-        if !self.chunks.get(&recipient).is_some_and(|chunk| chunk.spans(lsn)) {
-            self.close(tables, recipient)?;
-            let Some(chunk) = row_at(&tables.index, recipient, lsn)? else { return Ok(false) };
-            self.chunks.insert(recipient, chunk);
-        }
-        let Some(chunk) = self.chunks.get_mut(&recipient) else { return Ok(false) };
+        let Some(chunk) = self.open(tables, recipient, lsn)? else { return Ok(false) };
         let struck = chunk.list.remove(lsn);
         chunk.is_changed |= struck;
         Ok(struck)
+    }
+
+    /// Whether a number is in there.
+    pub(super) fn has(
+        &mut self,
+        tables: &mut Tables<'_>,
+        recipient: RecipientNo,
+        lsn: Lsn,
+    ) -> Result<bool, StoreError> {
+        Ok(self.open(tables, recipient, lsn)?.is_some_and(|chunk| chunk.list.contains(lsn)))
+    }
+
+    /// The chunk that a number would be in.
+    fn open(
+        &mut self,
+        tables: &mut Tables<'_>,
+        recipient: RecipientNo,
+        lsn: Lsn,
+    ) -> Result<Option<&mut Chunk>, StoreError> {
+        if !self.chunks.get(&recipient).is_some_and(|chunk| chunk.spans(lsn)) {
+            self.close(tables, recipient)?;
+            let Some(chunk) = row_at(&tables.index, recipient, lsn)? else { return Ok(None) };
+            self.chunks.insert(recipient, chunk);
+        }
+        Ok(self.chunks.get_mut(&recipient))
     }
 
     /// Appends numbers that are above all that are there. Gives how many runs they are.

@@ -14,6 +14,7 @@ mod check;
 mod check_rows;
 mod compact;
 mod error;
+mod given_up;
 mod index;
 mod indexing;
 mod metrics;

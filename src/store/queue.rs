@@ -113,8 +113,8 @@ pub(super) struct Batch {
     pub(super) last: Lsn,
 }
 
-/// The queue. Number and place are given under one lock, so that the numbers in it rise without a gap and
-/// the watermark can be a single number.
+/// The queue. Number and place are given under one lock, so that the numbers in it rise, no number between them
+/// comes later, and the watermark can be a single number.
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
@@ -160,15 +160,17 @@ impl Queue {
     pub(super) fn submit(&self, record: Record) -> Result<Arc<Entry>, SubmitError> {
         // Before the lock, which every publisher takes for every message.
         let mut entry = Arc::new(Entry::new(record));
+        let further_letters = entry.record.letters().saturating_sub(1);
         let mut inner = self.inner.lock();
-        if inner.failed || inner.closed || inner.next >= inner.reserved {
+        let number = inner.next.saturating_add(further_letters);
+        if inner.failed || inner.closed || number >= inner.reserved {
             return Err(SubmitError::Failed);
         }
         // Nobody else has it yet.
         if let Some(entry) = Arc::get_mut(&mut entry) {
-            entry.lsn = Lsn(inner.next);
+            entry.lsn = Lsn(number);
         }
-        inner.next += 1;
+        inner.next = number + 1;
         inner.bytes += entry.size;
         self.bytes.store(inner.bytes, Ordering::Relaxed);
         self.bytes_ever.fetch_add(entry.size as u64, Ordering::Relaxed);

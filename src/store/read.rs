@@ -1,13 +1,14 @@
 //! Reading back, page by page, in short transactions: a long one makes the file grow.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
 
 use super::rows::{self, MessageRow, Progress};
-use super::tables::{DEAD_LETTERS, INDEX, MESSAGES, PROGRESS};
+use super::tables::{DEAD_LETTERS, INDEX, MESSAGES, PROGRESS, TRIES};
 use super::{Store, StoreError, index};
-use crate::record::{Leg, Lsn, Message, RecipientNo, UnixMillis};
+use crate::record::{Leg, Lsn, Message, RecipientNo, SavedTries, UnixMillis};
 
 /// Bytes of messages that one page holds at most (one message at least).
 const PAGE_BYTES_MAX: usize = 256 * 1024;
@@ -142,6 +143,21 @@ impl Store {
         let row = table.get(lsn.0)?;
         let stored = row.map(|row| rows::message(row.value(), drop)).transpose()?;
         Ok(stored.map(|row| self.timeline().current(row.message).head().published_at))
+    }
+
+    /// What was tried with messages that a route is owed, before the start or since: of those that wait for another
+    /// try, as of the last commit. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn tries(&self, recipient: RecipientNo) -> Result<BTreeMap<Lsn, SavedTries>, StoreError> {
+        let table = self.database.begin_read()?.open_table(TRIES)?;
+        let mut tries = BTreeMap::new();
+        for row in table.range((recipient.0, 0)..=(recipient.0, u64::MAX))? {
+            let (key, row) = row?;
+            tries.insert(Lsn(key.value().1), rows::tries(row.value())?);
+        }
+        Ok(tries)
     }
 
     /// Dead letters after `cursor`, oldest first, `max` at most and up to a page's worth of bytes (one letter

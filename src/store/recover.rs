@@ -213,6 +213,12 @@ fn recipients(
         state.enter(registry, RecipientNo(number.value())).name = Some(name.value().into());
         recovered.routes.push((name.value().into(), RecipientNo(number.value())));
     }
+    for row in tables.tries.iter()? {
+        let (recipient, number) = row?.0.value();
+        if let Some(recipient) = state.recipients.get_mut(&RecipientNo(recipient)) {
+            recipient.tried.insert(Lsn(number));
+        }
+    }
     for row in tables.progress.iter()? {
         let (number, row) = row?;
         state.enter(registry, RecipientNo(number.value())).progress = rows::progress(row.value())?;

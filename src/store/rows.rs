@@ -10,8 +10,8 @@ use super::bytes::{RowReader, put_bytes, put_varint};
 use super::runs::{PendingList, Run};
 use crate::codec::{PacketId, Qos, RetainHandling, SubscribeOptions};
 use crate::record::{
-    Change, Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SessionOpened,
-    SubscriptionIds, SubscriptionRow, UnixMillis, WillRecord,
+    Change, Epoch, Exchange, ExchangeState, Leg, Lsn, Message, MessageParts, RecipientNo, SavedTries,
+    SessionOpened, SubscriptionIds, SubscriptionRow, UnixMillis, WillRecord,
 };
 
 /// A message as it is stored.
@@ -313,6 +313,22 @@ pub(super) fn indexed(bytes: &[u8]) -> Result<Indexed, StoreError> {
     let indexed = Indexed { count: row.varint()?, bytes: row.varint()? };
     row.finish()?;
     Ok(indexed)
+}
+
+pub(super) fn put_tries(out: &mut Vec<u8>, tries: &SavedTries) {
+    let SavedTries { count, answers, first_at, last_at } = *tries;
+    put_varint(out, count.into());
+    put_varint(out, answers.into());
+    put_varint(out, first_at.0);
+    put_varint(out, last_at.0);
+}
+
+pub(super) fn tries(bytes: &[u8]) -> Result<SavedTries, StoreError> {
+    let mut row = RowReader::new("tries", bytes);
+    let (count, answers) = (row.u32()?, row.u32()?);
+    let (first_at, last_at) = (UnixMillis(row.varint()?), UnixMillis(row.varint()?));
+    row.finish()?;
+    Ok(SavedTries { count, answers, first_at, last_at })
 }
 
 pub(super) fn put_subscription(out: &mut Vec<u8>, options: SubscribeOptions, id: Option<u32>) {

@@ -2,13 +2,14 @@
 //!
 //! Invariant: memory and tables change together; after a failed commit neither is used again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use redb::ReadableTable as _;
 use smallvec::SmallVec;
 
+use super::given_up::first_letter;
 use super::index::OpenChunks;
 use super::indexing::Indexing;
 use super::rows::Indexed;
@@ -41,9 +42,9 @@ pub(super) struct State {
     /// Recent deliveries that were settled.
     settled: usize,
     /// Whether the batch has changed the dead letters.
-    letters_changed: bool,
+    pub(super) letters_changed: bool,
     /// The row in the making: one buffer for all.
-    row: Vec<u8>,
+    pub(super) row: Vec<u8>,
 }
 
 /// A session, group or route, as the writer sees it.
@@ -62,6 +63,8 @@ pub(super) struct Recipient {
     pub(super) session: Option<SessionRow>,
     /// The name of a group or route, which its row is found by.
     pub(super) name: Option<Box<str>>,
+    /// Messages of which is known what was tried with them: rows that go when they are settled.
+    pub(super) tried: BTreeSet<Lsn>,
     dirty: bool,
 }
 
@@ -78,8 +81,15 @@ impl State {
         if let Some(publication) = &record.publication {
             self.publish(tables, lsn, publication, legs)?;
         }
+        let mut letter_no = first_letter(lsn, record);
         for change in &record.changes {
-            self.change(tables, registry, lsn, change)?;
+            match change {
+                Change::DeadLetter(letter) => {
+                    self.file(tables, registry, letter_no, letter)?;
+                    letter_no.0 += 1;
+                }
+                _ => self.change(tables, registry, lsn, change)?,
+            }
         }
         Ok(())
     }
@@ -245,19 +255,10 @@ impl State {
                 self.admit(tables, registry, *recipient)?.name = Some(name.clone());
                 tables.routes.insert(&**name, recipient.0)?;
             }
-            Change::DeadLetter(letter) => {
-                tables.dead_letters.insert(lsn.0, &**letter)?;
-                registry.dead_letters.added(letter.len());
-                self.letters_changed = true;
-            }
-            Change::DeadLettersDiscarded(numbers) => {
-                for number in numbers {
-                    if let Some(old) = tables.dead_letters.remove(number.0)? {
-                        registry.dead_letters.removed(old.value().len());
-                        self.letters_changed = true;
-                    }
-                }
-            }
+            Change::Tried(recipient, tries) => self.tried(tables, *recipient, tries)?,
+            // Filed by whoever knows its number.
+            Change::DeadLetter(_) => {}
+            Change::DeadLettersDiscarded(numbers) => self.discard_letters(tables, registry, numbers)?,
         }
         Ok(())
     }
@@ -328,6 +329,9 @@ impl State {
         let Some(recipient) = self.recipients.remove(&number) else { return Ok(()) };
         tables.sessions.remove(number.0)?;
         tables.progress.remove(number.0)?;
+        for lsn in &recipient.tried {
+            tables.tries.remove((number.0, lsn.0))?;
+        }
         let range = (number.0, "")..(number.0 + 1, "");
         tables.subscriptions.retain_in(range, |_, _| false)?;
         if let Some(name) = &recipient.name {
@@ -370,6 +374,9 @@ impl State {
     /// A recipient has no further claim to a message. One that it never had a claim to is ignored.
     fn settle(&mut self, tables: &mut Tables<'_>, number: RecipientNo, lsn: Lsn) -> Result<(), StoreError> {
         let Some(recipient) = self.recipients.get_mut(&number) else { return Ok(()) };
+        if recipient.tried.remove(&lsn) {
+            tables.tries.remove((number.0, lsn.0))?;
+        }
         if lsn <= recipient.progress.cursor {
             return self.settle_indexed(tables, number, lsn);
         }

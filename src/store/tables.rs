@@ -7,8 +7,9 @@ use super::StoreError;
 /// The layout this program writes and the newest it reads.
 ///
 /// 1: the first. 2: what is owed is indexed ([`INDEX`], [`SHARED`]); a file of version 1 is one whose index ends
-/// at number 0.
-pub(super) const SCHEMA: u64 = 2;
+/// at number 0. 3: what was tried is kept ([`TRIES`]), and dead letters tell every attempt; a file of version 2 has no
+/// such rows, and letters of the form before.
+pub(super) const SCHEMA: u64 = 3;
 
 type Numbered = TableDefinition<'static, u64, &'static [u8]>;
 type Named = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -38,7 +39,9 @@ pub(super) const AUTHORS: TableDefinition<'static, &'static str, &'static str> =
 pub(super) const INDEX: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("index");
 /// Number of a message for several to how many of them it is owed to still, where the index knows of it.
 pub(super) const SHARED: TableDefinition<'static, u64, u64> = TableDefinition::new("shared");
-/// Number of the record that gave up to the dead letter.
+/// Recipient and message number to what was tried with that message, while it waits for another try.
+pub(super) const TRIES: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("tries");
+/// A number of the record that gave up to the dead letter.
 pub(super) const DEAD_LETTERS: Numbered = TableDefinition::new("dead_letters");
 
 /// All tables, open for writing.
@@ -54,6 +57,7 @@ pub(super) struct Tables<'txn> {
     pub(super) authors: Table<'txn, &'static str, &'static str>,
     pub(super) index: Table<'txn, (u64, u64), &'static [u8]>,
     pub(super) shared: Table<'txn, u64, u64>,
+    pub(super) tries: Table<'txn, (u64, u64), &'static [u8]>,
     pub(super) dead_letters: Table<'txn, u64, &'static [u8]>,
 }
 
@@ -72,6 +76,7 @@ impl<'txn> Tables<'txn> {
             authors: txn.open_table(AUTHORS)?,
             index: txn.open_table(INDEX)?,
             shared: txn.open_table(SHARED)?,
+            tries: txn.open_table(TRIES)?,
             dead_letters: txn.open_table(DEAD_LETTERS)?,
         })
     }

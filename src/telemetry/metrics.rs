@@ -153,6 +153,11 @@ impl Metrics {
         ]
     }
 
+    /// Counts dead letters that were discarded, and why: for their `age` or their `count`.
+    pub fn dead_letters_discarded(&self, why: &'static str, count: u64) {
+        counter!("causeway_dead_letters_discarded_total", "why" => why).increment(count);
+    }
+
     /// Counts a dead letter.
     pub fn dead_letter(&self, reason: DeadLetterReason) {
         let known = self.dead_letters.iter().find(|(known, _)| *known == reason);
@@ -240,6 +245,10 @@ fn describe() {
     describe_gauge!("causeway_retained_messages", "Retained messages");
     describe_gauge!("causeway_retained_bytes", "Bytes of retained messages");
     describe_counter!("causeway_dead_letters_total", "Messages that became dead letters, by reason");
+    describe_counter!(
+        "causeway_dead_letters_discarded_total",
+        "Dead letters that went by themselves: for age or count"
+    );
     describe_counter!("causeway_store_commits_total", "Commits of the store");
     describe_counter!("causeway_store_records_skipped_total", "Records of which nothing was left to write");
     describe_counter!(

@@ -1,7 +1,8 @@
 //! What an operator does with dead letters.
 
 use causeway::bridge::{DeadLetterFilter, DeadLettersError};
-use causeway::broker::ReplayError;
+
+use causeway::broker::{Replay, ReplayError};
 use causeway::codec::{Qos, SubscribeOptions};
 use causeway::record::{Addressee, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
 use causeway::session::SubscribeRequest;
@@ -20,14 +21,9 @@ fn letter(addressee: Addressee) -> DeadLetter {
         payload: b"m",
         publisher: "p",
     };
-    DeadLetter {
-        message_no: Lsn(77),
-        reason: DeadLetterReason::Expired,
-        addressee,
-        message: Message::new(&parts, &mut Vec::new()),
-        attempts: None,
-        created_at: UnixMillis(3000),
-    }
+    let message = Message::new(&parts, &mut Vec::new());
+    let letter = DeadLetter::new(DeadLetterReason::Expired, addressee, message, UnixMillis(3000));
+    DeadLetter { message_no: Lsn(77), ..letter }
 }
 
 async fn filed(world: &World, addressee: Addressee) -> Lsn {
@@ -46,7 +42,7 @@ async fn a_replay_delivers_the_message_under_its_old_key_and_removes_the_letter(
 
     // Also when it has to wait over a restart.
     server.now_answers(|_, _| Answer::Hold);
-    let replayed = world.letters.replay(id).await.unwrap();
+    let replayed = world.letters.replay(id, &Replay::default()).await.unwrap();
     assert!(replayed > id);
     assert_eq!((world.owed(), world.broker.store.dead_letters().0), (1, 0));
     let world = world.restart(&config, NOW).await;
@@ -63,7 +59,8 @@ async fn a_letter_is_replayed_once_however_many_ask() {
     let world = World::new(&config(target(&server.url))).await;
     let addressee = Addressee::Route { route: "r".into(), target: "t".into() };
     let id = filed(&world, addressee).await;
-    let (one, other) = tokio::join!(world.letters.replay(id), world.letters.replay(id));
+    let as_it_is = Replay::default();
+    let (one, other) = tokio::join!(world.letters.replay(id, &as_it_is), world.letters.replay(id, &as_it_is));
     assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
     let refused = if one.is_ok() { other } else { one };
     assert!(matches!(refused, Err(DeadLettersError::NotFound(_))), "{refused:?}");
@@ -77,9 +74,9 @@ async fn a_replay_without_an_addressee_says_so_and_keeps_the_letter() {
     let world = World::new(&config(target(&server.url))).await;
     let route = filed(&world, Addressee::Route { route: "gone".into(), target: "t".into() }).await;
     let session = filed(&world, Addressee::Session { client_id: "gone".into() }).await;
-    let refused = world.letters.replay(route).await;
+    let refused = world.letters.replay(route, &Replay::default()).await;
     assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::RouteGone(_)))), "{refused:?}");
-    let refused = world.letters.replay(session).await;
+    let refused = world.letters.replay(session, &Replay::default()).await;
     assert!(matches!(refused, Err(DeadLettersError::Replay(ReplayError::SessionGone(_)))), "{refused:?}");
     assert_eq!(world.dead_letters(2).await.len(), 2);
 }
@@ -97,7 +94,7 @@ async fn a_letter_of_a_session_is_owed_to_it_again() {
     let rights = world.broker.auth.rights_of_absent(None, "c").unwrap();
     world.broker.subscribe(&slot, vec![Ok(request)], &rights).unwrap();
     let id = filed(&world, Addressee::Session { client_id: "c".into() }).await;
-    let replayed = world.letters.replay(id).await.unwrap();
+    let replayed = world.letters.replay(id, &Replay::default()).await.unwrap();
     let (store, durable) = (&world.broker.store, slot.durable().unwrap());
     let oldest = store.oldest(durable.recipient).unwrap();
     assert_eq!((durable.backlog.count(), oldest), (1, Some(replayed)));
@@ -129,4 +126,27 @@ async fn letters_are_listed_page_by_page_and_discarded() {
     assert!(matches!(world.letters.get(ids[0]).await, Err(DeadLettersError::NotFound(_))));
     assert_eq!(world.letters.get(ids[2]).await.unwrap().view().reason, "rejected");
     assert_eq!(world.broker.store.dead_letters().0, 3);
+}
+
+#[tokio::test]
+async fn tries_are_counted_on_over_a_restart_and_forgotten_with_the_message() {
+    let server = Server::new(|_, before| if before < 2 { Answer::Status(500) } else { Answer::Hold }).await;
+    let mut target = target(&server.url);
+    target.retry.attempts = 4;
+    let config = config(target);
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
+    eventually("the third is under way", || server.count() == 3).await;
+    let world = world.restart(&config, NOW).await;
+    server.now_answers(|_, _| Answer::Status(500));
+    let letter = &world.dead_letters(1).await[0].letter;
+    let attempts: Vec<_> =
+        server.of("m").iter().map(|seen| seen.header("x-delivery-attempt").to_owned()).collect();
+    assert_eq!(attempts, ["1", "2", "3", "3", "4"], "the third was broken off");
+    let told = letter.attempts.as_ref().unwrap();
+    assert_eq!((letter.reason, told.count), (DeadLetterReason::AttemptsExhausted, 4));
+    assert_eq!(told.list.len(), 2, "those since the start: {told:?}");
+    assert!(told.first_at <= told.list[0].at && told.list[0].at <= told.list[1].at);
+    let recipient = world.broker.routes()[0].recipient;
+    assert!(world.broker.store.tries(recipient).unwrap().is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use causeway::bridge::BreakerState;
 use causeway::codec::Qos;
-use causeway::record::{DeadLetterReason, LastAttempt};
+use causeway::record::{AttemptOutcome, DeadLetterReason};
 use tokio::net::TcpListener;
 
 use crate::world::{Answer, Server, World, config, eventually, route, target};
@@ -52,7 +52,8 @@ async fn a_refusal_makes_a_dead_letter_at_once() {
     assert_eq!(filed.letter.message.payload(), b"m");
     let attempts = filed.letter.attempts.unwrap();
     assert_eq!(attempts.count, 1);
-    assert!(matches!(attempts.last, LastAttempt::Answered { status: 422, .. }));
+    let last = attempts.last().map(|last| &last.outcome);
+    assert!(matches!(last, Some(AttemptOutcome::Answered { status: 422, .. })));
     assert_eq!(world.owed(), 0, "the dead letter and the settlement are one record");
     assert_eq!(server.count(), 1);
 }
@@ -97,7 +98,10 @@ async fn a_target_that_is_down_costs_no_attempts_and_gets_one_probe_at_a_time() 
 #[tokio::test]
 async fn a_route_that_waits_for_the_probe_of_another_goes_on_with_it() {
     let server = Server::answering(503).await;
-    let mut config = config(target(&server.url));
+    let mut target = target(&server.url);
+    // The second one is for the other route to make.
+    target.breaker.probes = 2;
+    let mut config = config(target);
     config.routes.push(route("other", "office/#", "t"));
     let world = World::new(&config).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "probe").await;

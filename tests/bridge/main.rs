@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod batches;
 mod dead_letters;
 mod delivery;
 mod failures;
@@ -10,4 +11,5 @@ mod lanes;
 mod matrix;
 mod policy;
 mod reload;
+mod reply;
 mod world;

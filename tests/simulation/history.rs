@@ -339,6 +339,7 @@ impl History {
     pub fn died(&mut self, addressee: &Addressee, payload: &str) -> Verdict {
         let session = match addressee {
             Addressee::Route { .. } => self.clients + 1,
+            Addressee::Nobody => return Err(format!("m{payload} is a dead letter for nobody")),
             Addressee::Session { client_id } if client_id.starts_with(SHARE) => self.clients,
             Addressee::Session { client_id } => {
                 let number = client_id.strip_prefix('c').and_then(|number| number.parse().ok());

@@ -23,14 +23,9 @@ fn letter(admin: &Admin, route: Option<&str>, reason: DeadLetterReason, payload:
         Some(route) => Addressee::Route { route: route.into(), target: "erp".into() },
         None => Addressee::Session { client_id: "c".into() },
     };
-    DeadLetter {
-        message_no: Lsn(1),
-        reason,
-        addressee,
-        message: Message::new(&parts, &mut Vec::new()),
-        attempts: None,
-        created_at: admin.broker.clock.now(),
-    }
+    let message = Message::new(&parts, &mut Vec::new());
+    let letter = DeadLetter::new(reason, addressee, message, admin.broker.clock.now());
+    DeadLetter { message_no: Lsn(1), ..letter }
 }
 
 /// Files three letters of route `orders`, of which one was rejected, and one of a session.

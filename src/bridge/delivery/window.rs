@@ -18,7 +18,7 @@ use super::lanes::{Lane, Lanes};
 use crate::bridge::policy::retry::deadline;
 use crate::bridge::policy::tries::Tries;
 use crate::config::{Order, RetryConfig, RouteConfig, TargetConfig};
-use crate::record::{Attempts, LastAttempt, Lsn, UnixMillis};
+use crate::record::{Attempts, Lsn, SavedTries, UnixMillis};
 use crate::store::Stored;
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
@@ -29,8 +29,6 @@ const PAGE_MIN: usize = 16;
 const PAGE_MAX: usize = 2048;
 /// Most bytes of messages that are held while others of their lanes are ahead of them.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of an answer that are kept while a message waits for another try.
-const ANSWER_KEPT_MAX: usize = 256;
 
 /// What was tried with a message so far.
 #[derive(Clone, Debug)]
@@ -90,6 +88,16 @@ pub(super) enum Start {
     Never,
 }
 
+impl History {
+    /// Goes on after a restart.
+    fn of(saved: SavedTries) -> Box<Self> {
+        let SavedTries { count, answers, first_at, .. } = saved;
+        let tries = Tries { count, answers, first_at };
+        let attempts = Attempts::resume(&saved);
+        Box::new(Self { tries, attempts, blocks_since: None, batch_max: usize::MAX })
+    }
+}
+
 /// The window.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -108,6 +116,8 @@ pub(super) struct Window {
     /// Those of `absent` that are the first of their lane.
     missed: BTreeSet<Lsn>,
     waiting: BTreeMap<(UnixMillis, Lsn), Box<History>>,
+    /// Of messages that were not read yet since the start.
+    recalled: BTreeMap<Lsn, SavedTries>,
     /// Later turns start later.
     turn: u64,
     /// Nothing that is held is too old before this time.
@@ -160,6 +170,7 @@ impl Window {
             absent: BTreeSet::new(),
             missed: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            recalled: BTreeMap::new(),
             turn: 0,
             held_until: UnixMillis::NEVER,
             enough: concurrency.saturating_mul(batch.count).clamp(PAGE_MIN, PAGE_MAX),
@@ -167,6 +178,11 @@ impl Window {
             batch,
             policy,
         }
+    }
+
+    /// What was tried with messages before the start.
+    pub(super) fn recall(&mut self, tries: BTreeMap<Lsn, SavedTries>) {
+        self.recalled = tries;
     }
 
     /// What to read now, if anything: what is due before what is missed, and that before what is new. `may_have`
@@ -315,10 +331,7 @@ impl Window {
 
     /// A message that was started is tried again at this time.
     pub(super) fn wait(&mut self, lsn: Lsn, mut history: Box<History>, at: UnixMillis) {
-        if let LastAttempt::Answered { excerpt, .. } = &mut history.attempts.last {
-            excerpt.truncate(excerpt.floor_char_boundary(ANSWER_KEPT_MAX));
-            excerpt.shrink_to_fit();
-        }
+        history.attempts.rest();
         self.waiting.insert((at, lsn), history);
     }
 
@@ -398,7 +411,10 @@ impl Window {
         }
     }
 
-    fn put(&mut self, work: Work, now: UnixMillis) {
+    fn put(&mut self, mut work: Work, now: UnixMillis) {
+        if work.history.is_none() && !self.recalled.is_empty() {
+            work.history = self.recalled.remove(&work.stored.lsn).map(History::of);
+        }
         let (lsn, is_first) = (work.stored.lsn, self.lanes.is_first(work.lane, work.stored.lsn));
         self.held_until = self.held_until.min(deadline(&self.policy, work.stored.message.head()));
         self.held_bytes += work.stored.message.size();

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bridge::client::AttemptResult,
     config::{Counted, TargetConfig},
-    record::{Attempts, DeadLetterReason, LastAttempt, MessageHead, UnixMillis},
+    record::{Attempt, AttemptOutcome, Attempts, DeadLetterReason, MessageHead, UnixMillis},
 };
 
 /// What was tried with one message.
@@ -115,15 +115,20 @@ impl Tries {
         reason.or(is_lost.then_some(DeadLetterReason::AttemptsExhausted))
     }
 
-    /// What a dead letter says of these tries, the last of which ended so at this time.
-    pub fn attempts(&self, last: &AttemptResult, last_at: UnixMillis) -> Attempts {
-        let last = match &last.outcome {
+    /// What a dead letter says of these tries, the last of which ended so at this time. `before` are those before
+    /// it.
+    pub fn attempts(&self, before: Option<Attempts>, last: &AttemptResult, last_at: UnixMillis) -> Attempts {
+        let outcome = match &last.outcome {
             Outcome::Status(status) => {
-                LastAttempt::Answered { status: *status, excerpt: last.excerpt.clone() }
+                AttemptOutcome::Answered { status: *status, excerpt: last.excerpt.as_str().into() }
             }
-            Outcome::Failed(failure) => LastAttempt::Failed(failure.to_string()),
+            Outcome::Failed(failure) => AttemptOutcome::Failed(failure.to_string().into()),
         };
-        Attempts { count: self.count, first_at: self.first_at, last_at, last }
+        let latency = u32::try_from(last.latency.as_millis()).unwrap_or(u32::MAX - 1);
+        let at = UnixMillis(last_at.0.saturating_sub(latency.into()));
+        let mut attempts = before.unwrap_or_else(|| Attempts::begin(self.first_at));
+        attempts.add(Attempt { at, latency_ms: Some(latency), outcome }, last_at);
+        attempts
     }
 }
 
@@ -343,12 +348,19 @@ mod tests {
         let mut tries = Tries::begin(UnixMillis(7));
         judge(&mut tries, &status(503), 1);
         judge(&mut tries, &status(422), 2);
-        let attempts = tries.attempts(&status(422), UnixMillis(2000));
-        let last = LastAttempt::Answered { status: 422, excerpt: "why".into() };
+        let busy = AttemptResult { latency: Duration::from_millis(400), ..status(503) };
+        let attempts = tries.attempts(None, &busy, UnixMillis(1000));
+        let attempts = tries.attempts(Some(attempts), &status(422), UnixMillis(2000));
+        let answered = |at, latency_ms, status| Attempt {
+            at: UnixMillis(at),
+            latency_ms: Some(latency_ms),
+            outcome: AttemptOutcome::Answered { status, excerpt: "why".into() },
+        };
+        let list = vec![answered(600, 400, 503), answered(2000, 0, 422)];
         let (first_at, last_at) = (UnixMillis(7), UnixMillis(2000));
-        assert_eq!(attempts, Attempts { count: 2, first_at, last_at, last });
+        assert_eq!(attempts, Attempts { count: 2, first_at, last_at, list });
         let timed_out = result(Outcome::Failed(Failure::Timeout(Duration::from_secs(10))), None);
-        let failed = LastAttempt::Failed("no answer within 10s".into());
-        assert_eq!(tries.attempts(&timed_out, UnixMillis(1)).last, failed);
+        let failed = AttemptOutcome::Failed("no answer within 10s".into());
+        assert_eq!(tries.attempts(None, &timed_out, UnixMillis(1)).list[0].outcome, failed);
     }
 }

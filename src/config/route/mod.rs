@@ -1,7 +1,14 @@
 //! `[[routes]]`: which messages go to which target.
 
 mod batch;
+mod dead_letters;
+mod filter;
 mod order;
+mod reply;
+mod request;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -13,7 +20,11 @@ use super::values::AGE;
 use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
 pub use batch::BatchConfig;
+pub use dead_letters::SinkConfig;
+pub use filter::{Expression, FILTER_VARIABLES, FilterConfig, LOOPED_VALUES_MAX, OnFilterError};
 pub use order::Order;
+pub use request::{BatchForm, Body, CloudEventsConfig, CloudEventsMode, IdSource, RequestConfig, check_path};
+pub use template::{Template, VARIABLES};
 
 /// How long a message keeps those behind it waiting, where nothing else is said.
 const BLOCK_MAX: Duration = Duration::from_mins(5);
@@ -27,8 +38,12 @@ pub struct RouteConfig {
     pub topics: Vec<String>,
     /// Topic filters; a message that matches one of them is not taken after all.
     pub exclude: Vec<String>,
+    /// Which of those messages are taken; `None` is all of them.
+    pub filter: Option<FilterConfig>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What its requests look like.
+    pub request: RequestConfig,
     /// Which messages must not overtake each other.
     pub order: Order,
     /// How long a message that its target answers but does not take may keep those behind it waiting. Then it is
@@ -36,8 +51,12 @@ pub struct RouteConfig {
     pub block_max: Duration,
     /// With this a request carries several messages.
     pub batch: Option<BatchConfig>,
+    /// With this the answer to a message is published to its Response Topic, up to so many bytes of it.
+    pub reply_max: Option<usize>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
+    /// Where its dead letters go beside the store.
+    pub dead_letters: SinkConfig,
 }
 
 impl RouteConfig {
@@ -47,11 +66,15 @@ impl RouteConfig {
             name: name.to_owned(),
             topics: vec![topic.to_owned()],
             exclude: Vec::new(),
+            filter: None,
             target: target.to_owned(),
+            request: RequestConfig::default(),
             order: Order::default(),
             block_max: BLOCK_MAX,
             batch: None,
+            reply_max: None,
             queue: QueueConfig::default(),
+            dead_letters: SinkConfig::default(),
         }
     }
 }
@@ -59,6 +82,8 @@ impl RouteConfig {
 /// Reads each `[[routes]]`; `targets` are the names that there are, and `limits` what applies to all of them.
 pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &Limits) -> Vec<RouteConfig> {
     let mut names: Vec<Spanned<String>> = Vec::new();
+    // Those that have a second target.
+    let mut sinks = Vec::new();
     let routes = root.sections("routes", |section| {
         let name = section.require("name", "\"a-name\"", values::text);
         if let Some(name) = &name {
@@ -69,8 +94,10 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let exclude = section.list("exclude", filter);
         let target = section.require("target", "\"the name of one of [targets.NAME]\"", values::text);
         if let Some(target) = &target {
-            check_target(section, target.get_ref(), targets);
+            check_target(section, "target", target.get_ref(), targets);
         }
+        let message_filter = FilterConfig::read(section);
+        let request = section.section("request", RequestConfig::read);
         let queue = queue::read_queue(section, &limits.queue);
         if queue.bytes != limits.queue.bytes {
             queue::check_room(section, "queued_bytes", queue.bytes, limits.packet_size);
@@ -78,13 +105,38 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
+        if let (Some(_), Err(why)) = (&batch, request.check_batch()) {
+            section.wrong("batch", why);
+        }
+        let reply_max = reply::read(section, batch.is_some());
+        let (dead_letters, sink) = SinkConfig::read(section);
+        if let Some(sink) = &sink {
+            check_target(section, "dead_letter_sink", sink.get_ref(), targets);
+            sinks.extend(name.clone());
+        }
+        if let Some(name) = &name {
+            dead_letters::check_name(section, name.get_ref(), &names, &sinks);
+        }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
         let (name, target) = (name?.into_inner(), target?.into_inner());
-        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, queue })
+        Some(RouteConfig {
+            name,
+            topics,
+            exclude,
+            filter: message_filter,
+            target,
+            request,
+            order,
+            block_max,
+            batch,
+            reply_max,
+            queue,
+            dead_letters,
+        })
     });
-    routes.into_iter().flatten().flatten().collect()
+    dead_letters::with_sinks(routes.into_iter().flatten().flatten().collect())
 }
 
 fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Spanned<String>]) {
@@ -98,7 +150,7 @@ fn check_route_name(section: &Section<'_>, name: &Spanned<String>, names: &[Span
     }
 }
 
-fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
+fn check_target(section: &Section<'_>, key: &str, target: &str, targets: &[String]) {
     if targets.iter().any(|known| known == target) {
         return;
     }
@@ -108,7 +160,7 @@ fn check_target(section: &Section<'_>, target: &str, targets: &[String]) {
         None if targets.is_empty() => format!("add [targets.{shown}] with a url"),
         None => format!("there are: {}", targets.join(", ")),
     };
-    section.wrong("target", Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
+    section.wrong(key, Wrong::new(format!("names \"{shown}\", but there is no such target")).help(help));
 }
 
 fn topic_filter(value: &DeValue<'_>, levels_max: u16) -> Result<String, Wrong> {

@@ -6,7 +6,9 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::*;
 use crate::codec::{PacketId, RetainHandling, SubscribeOptions};
-use crate::record::{Exchange, ExchangeState, InboundExchange, SessionDelta, SubscriptionRow, WillRecord};
+use crate::record::{
+    Exchange, ExchangeState, InboundExchange, SavedTries, SessionDelta, SubscriptionRow, WillRecord,
+};
 use crate::store::{rows, tables};
 
 /// What one recipient is and is owed.
@@ -18,6 +20,7 @@ pub(super) struct Party {
     name: Option<String>,
     subscriptions: BTreeMap<String, SubscriptionRow>,
     owed: BTreeMap<u64, (Leg, Message)>,
+    tries: BTreeMap<u64, SavedTries>,
     inbound: BTreeSet<u16>,
     exchanges: BTreeMap<u16, Exchange>,
     next_packet_id: u16,
@@ -38,6 +41,12 @@ impl Model {
             self.publish(lsn, publication);
         }
         record.changes.iter().for_each(|change| self.change(lsn, change));
+        let letters = record.changes.iter().rev().filter_map(|change| match change {
+            Change::DeadLetter(letter) => Some(letter.to_vec()),
+            _ => None,
+        });
+        // The last one has the number of the record.
+        self.letters.extend(letters.enumerate().map(|(at, letter)| (lsn.0 - at as u64, letter)));
     }
 
     /// A leg was completed before the writer came to it.
@@ -109,7 +118,13 @@ impl Model {
             Change::GroupOpened(number, name) | Change::RouteOpened(number, name) => {
                 self.parties.entry(number.0).or_default().name = Some(name.to_string());
             }
-            Change::DeadLetter(letter) => drop(self.letters.insert(lsn.0, letter.to_vec())),
+            Change::DeadLetter(_) => {}
+            Change::Tried(number, tries) => {
+                if let Some(party) = self.parties.get_mut(&number.0) {
+                    let owed = tries.iter().filter(|(lsn, _)| party.owed.contains_key(&lsn.0));
+                    party.tries.extend(owed.map(|(lsn, tries)| (lsn.0, *tries)));
+                }
+            }
             Change::DeadLettersDiscarded(numbers) => {
                 numbers.iter().for_each(|number| drop(self.letters.remove(&number.0)));
             }
@@ -133,7 +148,10 @@ impl Model {
 
     fn settle(&mut self, number: RecipientNo, numbers: &[Lsn]) {
         if let Some(party) = self.parties.get_mut(&number.0) {
-            numbers.iter().for_each(|lsn| drop(party.owed.remove(&lsn.0)));
+            for lsn in numbers {
+                party.owed.remove(&lsn.0);
+                party.tries.remove(&lsn.0);
+            }
         }
     }
 
@@ -201,6 +219,7 @@ fn read_party(store: &Store, number: RecipientNo, party: &mut Party) {
     assert_eq!(backlog.bytes() == 0, stored.is_empty(), "{} bytes", backlog.bytes());
     assert_eq!(store.oldest(number).unwrap(), stored.first().map(|stored| stored.lsn));
     party.owed.extend(stored.into_iter().map(|stored| (stored.lsn.0, (stored.leg, stored.message))));
+    party.tries.extend(store.tries(number).unwrap().into_iter().map(|(lsn, tries)| (lsn.0, tries)));
     let progress = store.progress(number).unwrap();
     let below_ranges = |lsn: &&u64| progress.settled.keys().any(|first| *lsn < first);
     let open_below_ranges = party.owed.keys().filter(below_ranges);
@@ -244,14 +263,9 @@ pub(super) fn random_record(dice: &mut Dice, model: &Model, store: &Store) -> Re
             record.changes.push(random_change(dice, model, store));
         }
     }
-    // One letter to a record: it is filed under the record's number. And a number that was discarded is never
-    // opened again.
-    let (mut letters, mut discarded) = (0, Vec::new());
+    // A number that was discarded is never opened again.
+    let mut discarded = Vec::new();
     record.changes.retain(|change| match change {
-        Change::DeadLetter(_) => {
-            letters += 1;
-            letters == 1
-        }
         Change::Discarded(number) => {
             discarded.push(*number);
             true
@@ -287,7 +301,7 @@ fn random_publication(dice: &mut Dice, model: &Model) -> Publication {
 fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {
     let number = anybody(dice, model);
     let at = UnixMillis(dice.roll(1 << 40) as u64);
-    match dice.roll(24) {
+    match dice.roll(26) {
         0..=1 if model.parties.len() < 9 => random_opening(dice, store.new_recipient().0, Epoch(1)),
         0..=1 => Change::Discarded(number),
         2 => match model.parties.get(&number.0).and_then(|party| party.session.as_ref()) {
@@ -326,6 +340,7 @@ fn random_change(dice: &mut Dice, model: &Model, store: &Store) -> Change {
             }
         },
         22 => Change::DeadLetter((0..dice.roll(200)).map(|n| n as u8).collect::<Vec<_>>().into()),
+        23..=24 => Change::Tried(number, some_tries(dice, model, number)),
         _ => {
             let letters: Vec<_> = model.letters.keys().map(|lsn| Lsn(*lsn)).collect();
             let letters = letters.into_iter().filter(|_| dice.one_in(2));
@@ -399,6 +414,16 @@ fn some_owed(dice: &mut Dice, model: &Model, number: RecipientNo) -> Vec<Lsn> {
         some.push(Lsn(dice.roll(100) as u64));
     }
     some
+}
+
+fn some_tries(dice: &mut Dice, model: &Model, number: RecipientNo) -> Vec<(Lsn, SavedTries)> {
+    let some = some_owed(dice, model, number);
+    let tries = some.into_iter().map(|lsn| {
+        let (count, answers) = (dice.roll(1 << 32) as u32, dice.roll(1 << 32) as u32);
+        let [first_at, last_at] = [0; 2].map(|_| UnixMillis(dice.roll(1 << 40) as u64));
+        (lsn, SavedTries { count, answers, first_at, last_at })
+    });
+    tries.collect()
 }
 
 fn packet_id(dice: &mut Dice) -> PacketId {

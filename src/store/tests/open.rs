@@ -38,7 +38,7 @@ fn a_later_version_is_refused_and_left_alone() {
     for _ in 0..2 {
         let refused = Store::open(directory.path(), &SETTINGS).unwrap_err();
         assert!(matches!(refused, StoreError::Newer { found: 7, known: SCHEMA, .. }), "{refused}");
-        assert!(refused.to_string().contains("schema version 7, this program knows up to 2"));
+        assert!(refused.to_string().contains("schema version 7, this program knows up to 3"));
     }
     // One of version 1 is read as it is.
     set_schema(1);

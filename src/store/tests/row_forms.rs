@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::{PacketId, RetainHandling, SubscribeOptions};
-use crate::record::{Exchange, ExchangeState, WillRecord};
+use crate::record::{Exchange, ExchangeState, SavedTries, WillRecord};
 use crate::store::bytes::{RowReader, put_varint};
 use crate::store::rows;
 
@@ -148,11 +148,21 @@ proptest! {
     }
 
     #[test]
+    fn tries_come_back(count: u32, answers: u32, first_at: u64, last_at: u64) {
+        let (first_at, last_at) = (UnixMillis(first_at), UnixMillis(last_at));
+        let tries = SavedTries { count, answers, first_at, last_at };
+        let bytes = row(|out| rows::put_tries(out, &tries));
+        prop_assert_eq!(rows::tries(&bytes).unwrap(), tries);
+        assert_whole(&bytes, rows::tries);
+    }
+
+    #[test]
     fn bytes_from_nowhere_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = message_and_legs(&bytes);
         let _ = rows::session(RecipientNo(1), &bytes);
         let _ = rows::progress(&bytes);
         let _ = rows::subscription("a", &bytes);
+        let _ = rows::tries(&bytes);
     }
 
     #[test]

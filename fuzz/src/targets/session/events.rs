@@ -227,7 +227,7 @@ impl World {
         let expired = self.session.write_held(self.now, watermark, &mut self.out);
         let bytes = self.sent();
         let (sent, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(|item| item.expires_at > self.now);
-        assert_eq!(late.len(), expired);
+        assert_eq!(late.len(), expired.len());
         late.iter().for_each(|item| self.give_up(item));
         let mut at = 0;
         for item in &sent {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::Qos;
 use crate::config::BatchConfig;
-use crate::record::{Leg, Message, MessageParts, RecipientNo, SubscriptionIds};
+use crate::record::{Attempt, AttemptOutcome, Leg, Message, MessageParts, RecipientNo, SubscriptionIds};
 
 const NOW: UnixMillis = UnixMillis(1000);
 const MAX_AGE: u64 = 100_000;
@@ -34,12 +34,9 @@ fn stored(lsn: u64, published_at: UnixMillis, topic: &str) -> Stored {
 }
 
 fn history(answer: &str) -> Box<History> {
-    let attempts = Attempts {
-        count: 1,
-        first_at: NOW,
-        last_at: NOW,
-        last: LastAttempt::Answered { status: 500, excerpt: answer.into() },
-    };
+    let outcome = AttemptOutcome::Answered { status: 500, excerpt: answer.into() };
+    let mut attempts = Attempts::begin(NOW);
+    attempts.add(Attempt { at: NOW, latency_ms: Some(1), outcome }, NOW);
     Box::new(History { tries: Tries::begin(NOW), attempts, blocks_since: None, batch_max: usize::MAX })
 }
 
@@ -321,7 +318,7 @@ fn a_message_that_waits_keeps_little_of_its_last_answer() {
     fixture.window.wait(Lsn(1), history(&"ä".repeat(1000)), NOW);
     fixture.read(NOW, 9);
     let kept = fixture.window.start().pop().unwrap().history.unwrap();
-    assert!(matches!(kept.attempts.last, LastAttempt::Answered { excerpt, .. } if excerpt.len() == 256));
+    assert_eq!(kept.attempts.list[0].outcome.text().len(), 256);
 }
 
 #[derive(Clone, Copy, Debug)]

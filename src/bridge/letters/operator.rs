@@ -1,6 +1,6 @@
 //! Dead letters for the operator: looked through, discarded, and replayed.
 //!
-//! Invariant: a letter is replayed once, however many ask for it at the same time.
+//! Invariant: between reading a letter and the commit that removes it nobody else changes letters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,10 +8,9 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
-use crate::broker::{Broker, ReplayError};
-use crate::record::{
-    Addressee, Change, DeadLetter, DeadLetterError, DeadLetterReason, DeadLetterView, Lsn, Record,
-};
+use super::DeadLetterFilter;
+use crate::broker::{Broker, Replay, ReplayError};
+use crate::record::{Change, DeadLetter, DeadLetterError, DeadLetterView, GlobalNo, Lsn, Record};
 use crate::store::{Store, StoreError, StoredDeadLetter, SubmitError};
 
 /// Letters that one listing looks at, whether or not its filter lets them through.
@@ -56,17 +55,10 @@ pub struct FiledLetter {
     pub id: Lsn,
     /// As it was stored.
     pub letter: DeadLetter,
-}
-
-/// Which letters are asked for; what is not said lets all through.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetterFilter {
-    /// Those of this route.
-    pub route: Option<String>,
-    /// Those of this session, or of this shared group.
-    pub client_id: Option<String>,
-    /// Those with this reason.
-    pub reason: Option<DeadLetterReason>,
+    /// The id that the database had when it filed it.
+    store_id: u64,
+    /// The same for the number of its message.
+    message_store_id: u64,
 }
 
 /// Some letters, the oldest first.
@@ -80,7 +72,7 @@ pub struct DeadLetterPage {
 
 /// The dead letters of a broker.
 pub struct DeadLetters {
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     /// Held from reading a letter to the commit that removes it.
     changing: Mutex<()>,
 }
@@ -88,7 +80,14 @@ pub struct DeadLetters {
 impl FiledLetter {
     /// The letter as people and scripts see it.
     pub fn view(&self) -> DeadLetterView<'_> {
-        DeadLetterView::new(self.id, &self.letter)
+        let number = self.letter.message_no;
+        let message_no = GlobalNo { store_id: self.message_store_id, number };
+        DeadLetterView::new(self.filed_as(), Some(message_no).filter(|_| number != Lsn::ZERO), &self.letter)
+    }
+
+    /// Its name outside of this database.
+    pub fn filed_as(&self) -> GlobalNo {
+        GlobalNo { store_id: self.store_id, number: self.id }
     }
 }
 
@@ -117,7 +116,7 @@ impl DeadLetters {
     /// When there is none of this number, or it cannot be read.
     pub async fn get(&self, id: Lsn) -> Result<FiledLetter, DeadLettersError> {
         let stored = self.blocking(move |store| find(store, id)).await?;
-        decode(stored.ok_or(DeadLettersError::NotFound(id))?)
+        decode(&self.broker.store, stored.ok_or(DeadLettersError::NotFound(id))?)
     }
 
     /// Removes letters for good, and gives how many of them there were. They are gone from the disk when
@@ -151,9 +150,9 @@ impl DeadLetters {
     /// # Errors
     /// When there is no such letter, its addressee is gone or has no room, or the store refuses. The letter
     /// stays then.
-    pub async fn replay(&self, id: Lsn) -> Result<Lsn, DeadLettersError> {
+    pub async fn replay(&self, id: Lsn, replay: &Replay) -> Result<Lsn, DeadLettersError> {
         let _changing = self.changing.lock().await;
-        let lsn = self.owe_again(id).await?;
+        let lsn = self.owe_again(id, replay).await?;
         self.broker.store.durable(lsn).await?;
         Ok(lsn)
     }
@@ -166,11 +165,12 @@ impl DeadLetters {
     pub async fn replay_each(
         &self,
         ids: &BTreeSet<Lsn>,
+        replay: &Replay,
     ) -> Result<Vec<(Lsn, DeadLettersError)>, DeadLettersError> {
         let _changing = self.changing.lock().await;
         let (mut left, mut last) = (Vec::new(), Lsn::ZERO);
         for id in ids {
-            match self.owe_again(*id).await {
+            match self.owe_again(*id, replay).await {
                 Ok(lsn) => last = lsn,
                 Err(error) => left.push((*id, error)),
             }
@@ -179,30 +179,18 @@ impl DeadLetters {
         Ok(left)
     }
 
-    async fn owe_again(&self, id: Lsn) -> Result<Lsn, DeadLettersError> {
+    async fn owe_again(&self, id: Lsn, replay: &Replay) -> Result<Lsn, DeadLettersError> {
         let FiledLetter { letter, .. } = self.get(id).await?;
-        Ok(self.broker.owe_again(id, &letter)?)
+        Ok(self.broker.owe_again(id, &letter, replay)?)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, DeadLettersError> {
         let store = self.broker.store.clone();
         let done: Result<_, JoinError> = tokio::task::spawn_blocking(move || read(&store)).await;
         Ok(done.map_err(|_| DeadLettersError::ShuttingDown)??)
-    }
-}
-
-impl DeadLetterFilter {
-    fn lets_through(&self, letter: &DeadLetter) -> bool {
-        let (route, client_id) = match &letter.addressee {
-            Addressee::Route { route, .. } => (Some(route), None),
-            Addressee::Session { client_id } => (None, Some(client_id)),
-        };
-        (self.route.is_none() || self.route.as_ref() == route)
-            && (self.client_id.is_none() || self.client_id.as_ref() == client_id)
-            && self.reason.is_none_or(|reason| reason == letter.reason)
     }
 }
 
@@ -224,7 +212,7 @@ fn list(
             }
             looked_at += 1;
             cursor = stored.id;
-            match decode(stored) {
+            match decode(store, stored) {
                 Ok(filed) if filter.lets_through(&filed.letter) => {
                     bytes += filed.letter.message.size();
                     letters.push(filed);
@@ -238,15 +226,16 @@ fn list(
     Ok(DeadLetterPage { letters, next: Some(cursor) })
 }
 
-fn find(store: &Store, id: Lsn) -> Result<Option<StoredDeadLetter>, StoreError> {
+pub(super) fn find(store: &Store, id: Lsn) -> Result<Option<StoredDeadLetter>, StoreError> {
     let Some(before) = id.0.checked_sub(1) else { return Ok(None) };
     let found = store.read_dead_letters(Lsn(before), 1)?.pop();
     Ok(found.filter(|stored| stored.id == id))
 }
 
-fn decode(stored: StoredDeadLetter) -> Result<FiledLetter, DeadLettersError> {
+pub(super) fn decode(store: &Store, stored: StoredDeadLetter) -> Result<FiledLetter, DeadLettersError> {
     let id = stored.id;
     let letter = DeadLetter::decode(&stored.bytes);
     let letter = letter.map_err(|error| DeadLettersError::Unreadable { id, error })?;
-    Ok(FiledLetter { id, letter })
+    let (store_id, message_store_id) = (store.id_of(id), store.id_of(letter.message_no));
+    Ok(FiledLetter { id, letter, store_id, message_store_id })
 }
