@@ -10,9 +10,11 @@
 mod backup;
 mod dead_letters;
 mod error;
+mod explain;
 mod gauges;
 mod guard;
 mod health;
+mod letter_query;
 mod listener;
 mod reload;
 mod routes;
@@ -38,9 +40,11 @@ use tokio::{
 
 pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
+pub use explain::Explanation;
 pub use health::{Phase, Readiness};
+pub use letter_query::ReplayChanges;
 pub use reload::{ReloadError, ReloadRequest, Reloaded};
-pub use routes::{RouteDetail, RouteList};
+pub use routes::{RouteDetail, RouteList, TargetList};
 pub use sessions::{SessionDetail, SessionList};
 
 use crate::{
@@ -98,13 +102,21 @@ fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
+        .route("/explain", get(explain::explain))
         .route("/reload", post(reload::reload))
         .route("/routes", get(routes::list))
         .route("/routes/{name}", get(routes::show))
         .route("/routes/{name}/dead-letter", post(routes::dead_letter))
         .route("/routes/{name}/discard", post(routes::discard))
+        .route("/routes/{name}/pause", post(routes::pause))
+        .route("/routes/{name}/resume", post(routes::resume))
+        .route("/targets", get(routes::targets))
+        .route("/targets/{name}", get(routes::target))
+        .route("/targets/{name}/pause", post(routes::pause))
+        .route("/targets/{name}/resume", post(routes::resume))
         .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/import", post(dead_letters::import))
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
         .route("/dead-letters/discard-all", post(dead_letters::discard_all))
         .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::discard))
@@ -128,7 +140,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, reload, dead-letters and store/backup")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, targets, explain, reload, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -246,13 +246,24 @@ impl World {
         body: &str,
         message_expiry: Option<u32>,
     ) -> Lsn {
+        let properties = PublishProperties { message_expiry, ..PublishProperties::default() };
+        self.publish_with(qos, topic, body, properties).await
+    }
+
+    pub async fn publish_with(
+        &self,
+        qos: Qos,
+        topic: &str,
+        body: &str,
+        properties: PublishProperties<'_>,
+    ) -> Lsn {
         let publish = Publish {
             dup: false,
             qos,
             retain: false,
             topic,
             packet_id: PacketId::new(1).filter(|_| qos > Qos::AtMostOnce),
-            properties: PublishProperties { message_expiry, ..PublishProperties::default() },
+            properties,
             payload: body.as_bytes(),
         };
         let receipt = {
