@@ -29,6 +29,8 @@ const RATE: usize = 2000;
 const BURST: usize = 100;
 /// What a debug build under load may gain while messages wait.
 const GROWTH_MAX: u64 = 48 << 20;
+/// Probes are half a second apart; the rest is for a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(8);
 /// Lines of a broker in the log, from its start to its end.
 const LINES_MAX: usize = 30;
 /// Time from one kill to the next, in milliseconds.
@@ -276,6 +278,8 @@ impl Outage {
         let lost = missing.iter().next();
         assert!(lost.is_none(), "{} of {backlog} are lost, {lost:?} among them", missing.len());
         println!("{backlog} messages had waited, and were taken in {:?}", began.elapsed());
+        let noticed = self.target.taken()[before].at - began;
+        assert!(noticed < NOTICED_WITHIN, "that the target is back was noticed after {noticed:?}");
         self.judge_rate(before);
     }
 
