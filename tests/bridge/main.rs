@@ -8,4 +8,5 @@ mod failures;
 mod lanes;
 mod policy;
 mod reload;
+mod sinks;
 mod world;
