@@ -13,4 +13,5 @@ mod matrix;
 mod policy;
 mod reload;
 mod reply;
+mod sinks;
 mod world;

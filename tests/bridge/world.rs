@@ -257,6 +257,27 @@ impl World {
         body: &str,
         properties: PublishProperties<'_>,
     ) -> Lsn {
+        let receipt = self.receipt(qos, topic, body, properties);
+        match receipt {
+            Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
+            Receipt::SafeWith(entry, ReasonCode::Success) => {
+                self.broker.store.durable(entry.lsn).await.unwrap();
+                entry.lsn
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Publishes a message that may become a dead letter at once, and gives what has to be durable for it.
+    pub async fn offer(&self, qos: Qos, topic: &str, body: &str) -> Lsn {
+        match self.receipt(qos, topic, body, PublishProperties::default()) {
+            Receipt::SafeAt(lsn, _) => lsn,
+            Receipt::SafeWith(entry, _) => entry.lsn,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn receipt(&self, qos: Qos, topic: &str, body: &str, properties: PublishProperties<'_>) -> Receipt {
         let publish = Publish {
             dup: false,
             qos,
@@ -266,19 +287,11 @@ impl World {
             properties,
             payload: body.as_bytes(),
         };
-        let receipt = {
+        {
             let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name: None };
             let topic = TopicName::parse(topic, 10).unwrap();
             let now = self.broker.clock.now();
             self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
-        };
-        match receipt {
-            Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
-            Receipt::SafeWith(entry, ReasonCode::Success) => {
-                self.broker.store.durable(entry.lsn).await.unwrap();
-                entry.lsn
-            }
-            other => panic!("{other:?}"),
         }
     }
 
