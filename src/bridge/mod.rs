@@ -21,4 +21,7 @@ pub(crate) mod request;
 pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
 pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
-pub use letters::{DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter};
+pub use letters::{
+    DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter, Import, ImportError,
+    Imported,
+};

@@ -41,6 +41,8 @@ pub struct RouteConfig {
     pub filter: Option<FilterConfig>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What its requests look like.
+    pub request: RequestConfig,
     /// Which messages must not overtake each other.
     pub order: Order,
     /// How long a message that its target answers but does not take may keep those behind it waiting. Then it is
@@ -48,8 +50,6 @@ pub struct RouteConfig {
     pub block_max: Duration,
     /// With this a request carries several messages.
     pub batch: Option<BatchConfig>,
-    /// What its requests look like.
-    pub request: RequestConfig,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
     /// Where its dead letters go beside the store.
@@ -65,10 +65,10 @@ impl RouteConfig {
             exclude: Vec::new(),
             filter: None,
             target: target.to_owned(),
+            request: RequestConfig::default(),
             order: Order::default(),
             block_max: BLOCK_MAX,
             batch: None,
-            request: RequestConfig::default(),
             queue: QueueConfig::default(),
             dead_letters: SinkConfig::default(),
         }
@@ -112,6 +112,11 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if let Some(name) = &name {
             dead_letters::check_name(section, name.get_ref(), &names, &sinks);
         }
+        if batch.is_some()
+            && let Err(why) = request.check_batch()
+        {
+            section.wrong("batch", Wrong::new(why));
+        }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
@@ -122,10 +127,10 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
             exclude,
             filter: message_filter,
             target,
+            request,
             order,
             block_max,
             batch,
-            request,
             queue,
             dead_letters,
         })

@@ -85,7 +85,8 @@ fn every_optional_key_of_the_shipped_file_parses() {
         TargetConfig::new(target.url.clone()),
         "the shipped file shows the defaults of a target"
     );
-    assert_eq!(config.routes.len(), 2, "with that to its second target");
+    let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["telemetry", "archive", "telemetry.dead"], "with one to its second target");
     assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
     assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
@@ -102,6 +103,7 @@ fn the_shipped_file_has_every_key() {
         ("[mqtt]", ""),
         ("[redirect]", "to = \"h\""),
         ("[limits]", ""),
+        ("[dead_letters]", ""),
         ("[shared]", ""),
         ("[retain]", ""),
         ("[sys]", ""),
