@@ -11,4 +11,5 @@ mod lanes;
 mod matrix;
 mod policy;
 mod reload;
+mod requests;
 mod world;

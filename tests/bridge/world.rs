@@ -239,11 +239,26 @@ impl World {
         self.publish_expiring(qos, topic, body, None).await
     }
 
+    /// Publishes a message of a user whose password was checked, and waits until it is safe.
+    pub async fn publish_as(&self, user_name: &str, qos: Qos, topic: &str, body: &str) -> Lsn {
+        self.publish_message(Some(user_name), qos, (topic, body), None).await
+    }
+
     pub async fn publish_expiring(
         &self,
         qos: Qos,
         topic: &str,
         body: &str,
+        message_expiry: Option<u32>,
+    ) -> Lsn {
+        self.publish_message(None, qos, (topic, body), message_expiry).await
+    }
+
+    async fn publish_message(
+        &self,
+        user_name: Option<&str>,
+        qos: Qos,
+        (topic, body): (&str, &str),
         message_expiry: Option<u32>,
     ) -> Lsn {
         let publish = Publish {
@@ -256,7 +271,7 @@ impl World {
             payload: body.as_bytes(),
         };
         let receipt = {
-            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name: None };
+            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name };
             let topic = TopicName::parse(topic, 10).unwrap();
             let now = self.broker.clock.now();
             self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)

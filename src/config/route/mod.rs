@@ -112,11 +112,6 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if let Some(name) = &name {
             dead_letters::check_name(section, name.get_ref(), &names, &sinks);
         }
-        if batch.is_some()
-            && let Err(why) = request.check_batch()
-        {
-            section.wrong("batch", Wrong::new(why));
-        }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
