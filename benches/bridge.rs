@@ -183,7 +183,7 @@ impl Bench {
         let count = MESSAGES.to_string();
         let load = ["--clients", "64", "-t", "m/{i}", "-q", "1", "-w", "100", "-s", "200", "-n", &count];
         let told = broker.load("pub", &load);
-        let waiting = broker.metric("causeway_bridge_backlog_messages{route=\"r0\"}");
+        let waiting = broker.metric("causeway_bridge_outbox_messages{route=\"r0\"}");
         println!("{MESSAGES} messages for a target that is dead:");
         println!(
             "  {:.0} MiB of memory, {:.0} MiB before; {:.0} a second; {:.0} wait",

@@ -16,10 +16,11 @@ pub(crate) mod filter;
 mod letters;
 mod metrics;
 pub(crate) mod policy;
+mod reply;
 pub(crate) mod request;
 
 pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
-pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
+pub use engine::{Bridge, BridgeError, Changed, Leftover, ReachedRoute, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
 pub use letters::{
     DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter, Import, ImportError,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     admin::{RouteDetail, RouteList},
     auth::Escaped,
-    bridge::{BreakerState, Rate, RemovedRoute, RouteStatus},
+    bridge::{BreakerState, Rate, RemovedRoute, RouteStatus, TargetState},
 };
 
 /// How often the broker is asked how far it is.
@@ -21,7 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Characters of an error in a list.
 const ERROR_SHOWN_MAX: usize = 60;
 
-/// List and show the routes of the running broker, and settle what a removed one leaves.
+/// List, show, pause and resume the routes of the running broker, and settle what a removed one leaves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoutesArgs {
     #[command(flatten)]
@@ -48,6 +48,19 @@ enum LiveCommand {
     /// Show everything about one route.
     Show {
         /// The name of the route.
+        name: String,
+    },
+    /// Have nothing sent to a target until it is resumed: what comes waits on disk.
+    Pause {
+        /// The name of a target, or of a route that leads to it.
+        name: String,
+        /// What the others are told.
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+    },
+    /// End a pause.
+    Resume {
+        /// The name of a target, or of a route that leads to it.
         name: String,
     },
     /// Make dead letters of what waits for a route that is not configured any more.
@@ -91,11 +104,29 @@ async fn carry_out(client: &AdminClient, command: LiveCommand, json: bool) -> Re
             let answer = client.ask(Method::GET, &path_of(&name)).await?;
             if json { Ok(format!("{answer:#}")) } else { Ok(show_one(&client.read(answer)?, now)) }
         }
+        LiveCommand::Pause { name, why } => {
+            let query = why.map_or(String::new(), |why| format!("?why={}", encoded(&why)));
+            change(client, &format!("{}/pause{query}", target_path_of(&name)), "paused", json).await
+        }
+        LiveCommand::Resume { name } => {
+            change(client, &format!("{}/resume", target_path_of(&name)), "no longer paused", json).await
+        }
         LiveCommand::DeadLetter { name } => {
             settle(client, &name, ("dead-letter", "dead letters"), json).await
         }
         LiveCommand::Discard { name } => settle(client, &name, ("discard", "discarded"), json).await,
     }
+}
+
+/// Has a target paused or resumed.
+async fn change(client: &AdminClient, path: &str, outcome: &str, json: bool) -> Result<String, AdminError> {
+    let answer = client.ask(Method::POST, path).await?;
+    if json {
+        return Ok(format!("{answer:#}"));
+    }
+    let target: TargetState = client.read(answer)?;
+    let why = target.paused.map_or(String::new(), |why| format!(": {}", Escaped(&why)));
+    Ok(format!("target {} is {outcome}{why}", Escaped(&target.name)))
 }
 
 /// Has a removed route settled, and waits until it is.
@@ -128,6 +159,11 @@ async fn settle(
 
 fn path_of(name: &str) -> String {
     format!("/api/v1/routes/{}", encoded(name))
+}
+
+/// A route's name will do there, too.
+fn target_path_of(name: &str) -> String {
+    format!("/api/v1/targets/{}", encoded(name))
 }
 
 fn show_list(routes: &[RouteDetail]) -> String {
@@ -185,6 +221,7 @@ fn show_one(route: &RouteDetail, now: Timestamp) -> String {
         ("queued", format!("{}, {}", count(state.queued_messages, "message"), size(state.queued_bytes))),
         ("oldest", or_dash(route.oldest_age_seconds.map(age))),
     ];
+    pairs.extend(state.paused.as_ref().map(|why| ("paused", Escaped(why).to_string())));
     if let Some(queue) = &state.queue {
         let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
         let limits = format!("{}, {}{age}", count(queue.messages, "message"), size(queue.bytes));

@@ -11,5 +11,6 @@ mod lanes;
 mod matrix;
 mod policy;
 mod reload;
+mod reply;
 mod requests;
 mod world;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use causeway::bridge::TargetState;
+use causeway::bridge::{BreakerState, TargetState};
 use causeway::codec::Qos;
 use causeway::config::{RateConfig, StatusClass};
 use causeway::record::DeadLetterReason;
@@ -169,7 +169,7 @@ async fn who_is_refused_loses_a_few_messages_to_dead_letters_and_not_all() {
     (target.breaker.probe_interval, target.breaker.probe_interval_max) = (NEVER, NEVER);
     let world = World::new(&config(target)).await;
     world.publish_many(100).await;
-    eventually("the breaker opens", || state(&world).breaker == "open").await;
+    eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
     assert_eq!(world.dead_letters(3).await.len(), 3);
     assert_eq!((server.count(), world.owed()), (3, 97));
 }
@@ -195,8 +195,8 @@ async fn a_certificate_that_is_not_accepted_opens_the_breaker_at_once() {
     (target.breaker.failures, target.breaker.probe_interval_max) = (1000, NEVER);
     let world = World::new(&config(target)).await;
     world.publish_many(50).await;
-    eventually("the breaker opens", || state(&world).breaker == "open").await;
-    assert_eq!(state(&world).cause, Some("misconfigured"));
+    eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
+    assert_eq!(state(&world).cause.as_deref(), Some("misconfigured"));
     eventually("what was under way has ended", || state(&world).in_flight == 0).await;
     assert!((1..=16).contains(&counted.load(Ordering::SeqCst)), "no more than were under way");
     assert_eq!((world.owed(), world.broker.store.dead_letters().0), (50, 0));
@@ -212,11 +212,11 @@ async fn breaker() {
     let mut target = target(&server.url);
     target.breaker.probes = 3;
     let world = World::new(&config(target)).await;
-    assert_eq!((state(&world).breaker, state(&world).cause), ("closed", None));
+    assert_eq!((state(&world).breaker, state(&world).cause), (BreakerState::Closed, None));
     let began = state(&world).changed_at;
     world.publish_many(10).await;
-    eventually("it opens", || state(&world).breaker != "closed").await;
-    assert_eq!(state(&world).cause, Some("failures"));
+    eventually("it opens", || state(&world).breaker != BreakerState::Closed).await;
+    assert_eq!(state(&world).cause.as_deref(), Some("failures"));
     assert!(state(&world).changed_at >= began);
     // The third probe is held: two answers have not closed it.
     server.now_answers(|_, _| Answer::Hold);
@@ -226,7 +226,7 @@ async fn breaker() {
     world.nothing_owed().await;
     let probes = &server.seen.lock()[before - 1..];
     assert!(probes[..3].iter().all(|probe| probe.under_way == 1), "three probes, one after the other");
-    assert_eq!((state(&world).breaker, state(&world).cause), ("closed", None));
+    assert_eq!((state(&world).breaker, state(&world).cause), (BreakerState::Closed, None));
 }
 
 #[tokio::test]

@@ -241,7 +241,7 @@ impl World {
 
     /// Publishes a message of a user whose password was checked, and waits until it is safe.
     pub async fn publish_as(&self, user_name: &str, qos: Qos, topic: &str, body: &str) -> Lsn {
-        self.publish_message(Some(user_name), qos, (topic, body), None).await
+        self.publish_message(Some(user_name), qos, (topic, body), PublishProperties::default()).await
     }
 
     pub async fn publish_expiring(
@@ -251,7 +251,18 @@ impl World {
         body: &str,
         message_expiry: Option<u32>,
     ) -> Lsn {
-        self.publish_message(None, qos, (topic, body), message_expiry).await
+        let properties = PublishProperties { message_expiry, ..PublishProperties::default() };
+        self.publish_with(qos, topic, body, properties).await
+    }
+
+    pub async fn publish_with(
+        &self,
+        qos: Qos,
+        topic: &str,
+        body: &str,
+        properties: PublishProperties<'_>,
+    ) -> Lsn {
+        self.publish_message(None, qos, (topic, body), properties).await
     }
 
     async fn publish_message(
@@ -259,7 +270,7 @@ impl World {
         user_name: Option<&str>,
         qos: Qos,
         (topic, body): (&str, &str),
-        message_expiry: Option<u32>,
+        properties: PublishProperties<'_>,
     ) -> Lsn {
         let publish = Publish {
             dup: false,
@@ -267,7 +278,7 @@ impl World {
             retain: false,
             topic,
             packet_id: PacketId::new(1).filter(|_| qos > Qos::AtMostOnce),
-            properties: PublishProperties { message_expiry, ..PublishProperties::default() },
+            properties,
             payload: body.as_bytes(),
         };
         let receipt = {

@@ -44,7 +44,7 @@ impl Failure {
 
     /// Which failure it is, whatever the operating system says of it.
     #[cfg(test)]
-    pub(super) fn kind(&self) -> &'static str {
+    pub(in crate::bridge) fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
             Self::Refused(_) => "refused",

@@ -13,8 +13,9 @@ use super::window::Start;
 use super::worker::{Carried, InFlight, Worker};
 use crate::bridge::filter::Judgement;
 use crate::bridge::policy::breaker::{Admit, Permit};
+use crate::bridge::reply::{HOPS_MAX, hops};
 use crate::bridge::request::{Delivery, Item};
-use crate::record::{DeadLetterReason, UnixMillis};
+use crate::record::{DeadLetterReason, Message, UnixMillis};
 use crate::store::SubmitError;
 
 /// What may start next.
@@ -93,6 +94,10 @@ impl Worker {
     fn start_stored(&mut self, admitted: (Slot, Permit), now: UnixMillis) -> Result<(), SubmitError> {
         self.stored_last = true;
         let mut batch = self.window.start();
+        if let Some(at) = batch.iter().position(|work| self.has_looped(&work.stored.message)) {
+            let work = batch.remove(at);
+            self.file(work, DeadLetterReason::Loop, now)?;
+        }
         while !batch.is_empty() {
             let store = &self.broker.store;
             let items: SmallVec<[Item<'_>; 1]> = batch
@@ -125,6 +130,7 @@ impl Worker {
     fn start_unstored(&mut self, admitted: (Slot, Permit), now: UnixMillis) {
         self.stored_last = false;
         let mut messages = std::mem::take(&mut self.unstored);
+        messages.retain(|message| !self.has_looped(message));
         while !messages.is_empty() {
             let delivery = Delivery { store_id: 0, number: None, attempt: 1 };
             let items: SmallVec<[Item<'_>; 1]> =
@@ -142,6 +148,16 @@ impl Worker {
         self.target.give_back(admitted.1);
     }
 
+    /// Whether a message has been a reply too often to get another one. There is one at most in a batch: a route
+    /// that replies has none larger.
+    fn has_looped(&self, message: &Message) -> bool {
+        let has_looped = self.config.reply_max.is_some() && hops(message) >= HOPS_MAX;
+        if has_looped {
+            self.monitor.metrics.reply_loop.increment(1);
+        }
+        has_looped
+    }
+
     /// A message of QoS 0 ends here: it has no record that a dead letter could be made of.
     fn unstored_fails(&self, now: UnixMillis, why: String) {
         self.monitor.failed(now, why);
@@ -156,7 +172,8 @@ impl Worker {
         now: UnixMillis,
     ) {
         let target = Arc::clone(&self.target);
-        let task = self.attempts.spawn(async move { target.post(request).await });
+        let reply_max = self.config.reply_max;
+        let task = self.attempts.spawn(async move { target.post(request, reply_max).await });
         self.in_flight.insert(task.id(), InFlight { carried, started_at: now, permit, _slot: slot });
         self.target.metrics.in_flight.increment(1.0);
         self.monitor.in_flight(self.in_flight.len());

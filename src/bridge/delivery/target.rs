@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::BreakerState;
 use super::slots::Slots;
 use crate::bridge::client::{AttemptResult, Client, ClientError, Failure};
 use crate::bridge::excerpt::excerpt;
@@ -54,14 +55,16 @@ pub(in crate::bridge) struct Target {
 }
 
 /// What a target is doing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetState {
     /// Its name.
     pub name: String,
-    /// `closed` when messages flow, `open` when the target is down, `half_open` while it is probed.
-    pub breaker: &'static str,
+    /// Where it is, without path and query.
+    pub url: String,
+    /// Whether messages flow.
+    pub breaker: BreakerState,
     /// Why the breaker is not closed: `failures`, `failure_rate`, `slow_calls` or `misconfigured`.
-    pub cause: Option<&'static str>,
+    pub cause: Option<String>,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
     /// When the breaker opened or closed, or a pause began or ended, the last time, in milliseconds since 1970.
@@ -188,12 +191,13 @@ impl Target {
         let changed_at = paused.as_ref().map_or(condition.changed_at, |pause| pause.since);
         TargetState {
             name: self.name.to_string(),
-            breaker: match condition.breaker.state() {
-                State::Closed => "closed",
-                State::Open => "open",
-                State::HalfOpen => "half_open",
-            },
-            cause: condition.breaker.cause().map(Cause::as_str),
+            url: format!(
+                "{}://{}",
+                self.config.url.scheme_str().unwrap_or("http"),
+                self.config.url.authority().map_or("", |authority| authority.as_str())
+            ),
+            breaker: condition.breaker.state().into(),
+            cause: condition.breaker.cause().map(|cause| cause.as_str().to_owned()),
             paused: paused.map(|pause| pause.why.into()),
             changed_at: changed_at.0,
             in_flight: condition.in_flight,
@@ -236,9 +240,13 @@ impl Target {
         Ok(record)
     }
 
-    /// One attempt.
-    pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request, None).await
+    /// One attempt. With `reply_max` so many bytes of the answer are kept.
+    pub(in crate::bridge) async fn post(
+        &self,
+        request: Request<Full<Bytes>>,
+        reply_max: Option<usize>,
+    ) -> AttemptResult {
+        self.client.post(request, reply_max).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the
@@ -250,7 +258,7 @@ impl Target {
         result: &AttemptResult,
         verdict: &Verdict,
     ) -> (State, Option<String>) {
-        self.metrics.ended(verdict.class).increment(1);
+        self.metrics.ended(verdict.class, &result.outcome);
         self.metrics.seconds.record(result.latency.as_secs_f64());
         let error = (!matches!(verdict.class, Class::Complete | Class::Drop)).then(|| describe(result));
         let mut condition = self.condition.lock();
@@ -299,9 +307,11 @@ impl Target {
         if let Some(error) = complaint {
             tracing::warn!(target, error, "a target does not take what it is sent");
         }
+        if before != after {
+            self.metrics.circuit(after);
+        }
         match (before, after) {
             (State::Closed, State::Open | State::HalfOpen) => {
-                self.metrics.breaker_open.set(1.0);
                 tracing::warn!(
                     target,
                     "{}: messages wait, and one probe at a time is sent",
@@ -309,7 +319,6 @@ impl Target {
                 );
             }
             (State::Open | State::HalfOpen, State::Closed) => {
-                self.metrics.breaker_open.set(0.0);
                 tracing::info!(target, "the target answers again: what has waited is sent");
             }
             _ => {}

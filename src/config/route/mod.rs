@@ -4,6 +4,7 @@ mod batch;
 mod dead_letters;
 mod filter;
 mod order;
+mod reply;
 mod request;
 mod template;
 #[cfg(test)]
@@ -50,6 +51,8 @@ pub struct RouteConfig {
     pub block_max: Duration,
     /// With this a request carries several messages.
     pub batch: Option<BatchConfig>,
+    /// With this the answer to a message is published to its Response Topic, up to so many bytes of it.
+    pub reply_max: Option<usize>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
     /// Where its dead letters go beside the store.
@@ -69,6 +72,7 @@ impl RouteConfig {
             order: Order::default(),
             block_max: BLOCK_MAX,
             batch: None,
+            reply_max: None,
             queue: QueueConfig::default(),
             dead_letters: SinkConfig::default(),
         }
@@ -104,6 +108,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if let (Some(_), Err(why)) = (&batch, request.check_batch()) {
             section.wrong("batch", why);
         }
+        let reply_max = reply::read(section, batch.is_some());
         let (dead_letters, sink) = SinkConfig::read(section);
         if let Some(sink) = &sink {
             check_target(section, "dead_letter_sink", sink.get_ref(), targets);
@@ -126,6 +131,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
             order,
             block_max,
             batch,
+            reply_max,
             queue,
             dead_letters,
         })
