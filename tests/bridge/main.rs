@@ -13,5 +13,6 @@ mod matrix;
 mod policy;
 mod reload;
 mod reply;
+mod requests;
 mod sinks;
 mod world;
