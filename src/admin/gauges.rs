@@ -28,6 +28,7 @@ struct Handles {
     sessions_in_backlog: Gauge,
     dead_letters: Gauge,
     dead_letter_bytes: Gauge,
+    oldest_dead_letter: Gauge,
     resident_memory: Gauge,
     open_files: Gauge,
 }
@@ -71,6 +72,7 @@ impl Handles {
             sessions_in_backlog: gauge!("causeway_sessions_in_backlog"),
             dead_letters: gauge!("causeway_dead_letters"),
             dead_letter_bytes: gauge!("causeway_dead_letter_bytes"),
+            oldest_dead_letter: gauge!("causeway_dead_letter_oldest_seconds"),
             resident_memory: gauge!("process_resident_memory_bytes"),
             open_files: gauge!("process_open_fds"),
         }
@@ -85,6 +87,8 @@ impl Handles {
         let (dead_letters, dead_letter_bytes) = broker.store.dead_letters();
         set(&self.dead_letters, dead_letters);
         set(&self.dead_letter_bytes, dead_letter_bytes);
+        let age = broker.oldest_dead_letter().map_or(Duration::ZERO, |at| broker.clock.now().since(at));
+        self.oldest_dead_letter.set(age.as_secs_f64());
         let age = broker.oldest_unsettled().map_or(Duration::ZERO, |at| broker.clock.now().since(at));
         self.oldest_unsettled.set(age.as_secs_f64());
         if let Ok(space) = telemetry::disk_space(data) {
@@ -119,6 +123,10 @@ fn describe() {
     );
     describe_gauge!("causeway_dead_letters", "Dead letters that are kept");
     describe_gauge!("causeway_dead_letter_bytes", "Bytes of the dead letters that are kept");
+    describe_gauge!(
+        "causeway_dead_letter_oldest_seconds",
+        "Time since the oldest dead letter was given up; 0 when there is none"
+    );
     describe_gauge!("process_resident_memory_bytes", "Bytes of memory in use");
     describe_gauge!("process_open_fds", "Files and sockets that are open");
 }

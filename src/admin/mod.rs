@@ -14,6 +14,7 @@ mod explain;
 mod gauges;
 mod guard;
 mod health;
+mod letter_query;
 mod listener;
 mod reload;
 mod routes;
@@ -41,6 +42,7 @@ pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
 pub use explain::Explanation;
 pub use health::{Phase, Readiness};
+pub use letter_query::ReplayChanges;
 pub use reload::{ReloadError, ReloadRequest, Reloaded};
 pub use routes::{RouteDetail, RouteList, TargetList};
 pub use sessions::{SessionDetail, SessionList};
@@ -114,6 +116,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/targets/{name}/resume", post(routes::resume))
         .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/import", post(dead_letters::import))
         .route("/dead-letters/replay-all", post(dead_letters::replay_all))
         .route("/dead-letters/discard-all", post(dead_letters::discard_all))
         .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::discard))

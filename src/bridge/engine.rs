@@ -23,6 +23,7 @@ use super::client::ClientError;
 use super::delivery::target::Target;
 use super::delivery::worker::{Job, Stop, Worker};
 use super::delivery::{Monitor, RouteState, RouteStatus, TargetState};
+use super::letters;
 use crate::broker::{Broker, Route};
 use crate::config::{Config, RouteConfig};
 use crate::record::{Lsn, RecipientNo};
@@ -140,6 +141,8 @@ impl Bridge {
         let shared = Arc::clone(&bridge.shared);
         let measuring = bridge.shared.spawn(|stop| async move { shared.measure(stop).await });
         lines.leaving.push(measuring.stop);
+        let broker = Arc::clone(broker);
+        lines.leaving.push(bridge.shared.spawn(|stop| letters::file::run(broker, stop)).stop);
         drop(lines);
         Ok(bridge)
     }

@@ -55,6 +55,8 @@ pub(super) struct LetterRoom {
     was_said: AtomicBool,
     /// Rung when the oldest have to go.
     pub(super) bell: Bell,
+    /// Rung when one was filed.
+    filed: Bell,
 }
 
 impl DeadLetterRules {
@@ -94,10 +96,13 @@ impl Broker {
         mut changes: Vec<Change>,
     ) -> Result<Lsn, SubmitError> {
         changes.extend(self.letter(letter));
-        match self.announcement(letter) {
+        let filed = match self.announcement(letter) {
             Some(message) => self.announce(message, changes),
             None => Ok(self.store.submit(Record::of(changes))?.lsn),
-        }
+        };
+        // Whoever waits for it looks for what was submitted.
+        self.letter_room.filed.ring();
+        filed
     }
 
     /// As [`Broker::file_dead_letter`], but nothing is done, and `None` given, when there are too many.
@@ -187,6 +192,9 @@ impl Broker {
         touched: &mut Touched,
     ) -> Result<Option<Lsn>, SubmitError> {
         let mut last = None;
+        if !full.is_empty() {
+            self.letter_room.filed.ring();
+        }
         for (_, addressee, reason) in full {
             let letter = DeadLetter::new(*reason, addressee.clone(), message.clone(), self.clock.now());
             if let Some(message) = self.announcement(&letter) {
@@ -194,6 +202,11 @@ impl Broker {
             }
         }
         Ok(last)
+    }
+
+    /// Waits for a letter to be filed. It may not be durable yet. One waits.
+    pub async fn letter_filed(&self) {
+        self.letter_room.filed.heard().await;
     }
 
     /// Whether there is room for another one.

@@ -94,6 +94,13 @@ impl Broker {
         Ok(look)
     }
 
+    /// When the oldest dead letter that can be read was given up. Blocks on the disk.
+    pub fn oldest_dead_letter(&self) -> Option<UnixMillis> {
+        let oldest = self.store.read_dead_letters(Lsn::ZERO, 1).ok()?.pop()?;
+        let letter = DeadLetter::decode(&oldest.bytes).ok()?;
+        Some(self.store.timeline().counts_as(letter.created_at))
+    }
+
     /// What was imported was old when it came, and stays until somebody discards it. What cannot be read is left to
     /// the operator.
     fn too_old_at(&self, stored: &[u8], age: Duration) -> Option<UnixMillis> {

@@ -4,6 +4,7 @@
 //! moment, so that no message falls between them; whoever is found by both is owed a message once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +47,8 @@ pub struct Route {
     pub bell: Arc<Bell>,
     /// Where its dead letters are published: the first level of their topics.
     pub dead_letter_topic: Option<Box<str>>,
+    /// A file that they are appended to.
+    pub dead_letter_file: Option<PathBuf>,
     pub(super) id: u64,
     filters: RouteFilters,
     inbox: Arc<Inbox>,
@@ -207,6 +210,7 @@ impl Broker {
             backlog,
             bell,
             dead_letter_topic: config.dead_letters.topic.as_deref().map(Into::into),
+            dead_letter_file: config.dead_letters.file.clone(),
             id: self.new_id(),
             filters,
             inbox,

@@ -3,7 +3,7 @@
 use std::{error::Error, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use http::{Method, Request, StatusCode, uri::Authority};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Bytes;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -71,6 +71,12 @@ pub enum AdminError {
     /// Some of several things were done; the text says how many were, and why the others were not.
     #[error("{0}")]
     Partly(String),
+    /// A file of the command's own cannot be read or written; the text names it and says why.
+    #[error("{0}: {1}")]
+    File(String, std::io::Error),
+    /// What was given to the command is of no use; the text says why, and what would be right.
+    #[error("{0}")]
+    Usage(String),
     /// The answer is not the JSON that this version expects.
     #[error(
         "what answers at {0} is not a Causeway broker of this version: name its admin address with --admin"
@@ -81,11 +87,14 @@ pub enum AdminError {
     Runtime(#[from] std::io::Error),
 }
 
+/// What a request carries: nothing, some bytes, or a file as it is read.
+pub type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
 /// A client of one admin listener.
 #[derive(Debug)]
 pub struct AdminClient {
     authority: Authority,
-    http: Client<HttpConnector, Empty<Bytes>>,
+    http: Client<HttpConnector, RequestBody>,
 }
 
 /// Runs a subcommand: prints what it gives, or says on standard error what went wrong. The exit code is 0
@@ -102,7 +111,9 @@ pub fn run(
     // Whoever closed standard output does not want to know.
     match result {
         Ok(text) => {
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            let text = text.trim_end();
+            // A command that has written everything itself gives nothing.
+            let _ = if text.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{text}") };
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -110,6 +121,11 @@ pub fn run(
             ExitCode::FAILURE
         }
     }
+}
+
+/// A body of these bytes.
+pub fn body(bytes: impl Into<Bytes>) -> RequestBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A part of a path or a value of a query, whatever is in it.
@@ -133,10 +149,17 @@ impl AdminClient {
     /// # Errors
     /// When no broker answers, or it does not do what is asked.
     pub async fn ask(&self, method: Method, path: &str) -> Result<Value, AdminError> {
+        self.ask_with(method, path, body("")).await
+    }
+
+    /// As [`AdminClient::ask`], with a body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::ask`].
+    pub async fn ask_with(&self, method: Method, path: &str, body: RequestBody) -> Result<Value, AdminError> {
         let at = || self.authority.clone();
         let request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
-        let request =
-            request.body(Empty::new()).map_err(|error| AdminError::Broken(at(), error.to_string()))?;
+        let request = request.body(body).map_err(|error| AdminError::Broken(at(), error.to_string()))?;
         let (status, body) = timeout(ANSWER_TIME_MAX, self.exchange(request))
             .await
             .map_err(|_| AdminError::TimedOut(at()))??;
@@ -162,7 +185,7 @@ impl AdminClient {
         serde_json::from_value(answer).map_err(|_| AdminError::NotCauseway(self.authority.clone()))
     }
 
-    async fn exchange(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), AdminError> {
+    async fn exchange(&self, request: Request<RequestBody>) -> Result<(StatusCode, Bytes), AdminError> {
         let broken = |why: &dyn Error| AdminError::Broken(self.authority.clone(), innermost(why).to_string());
         let answer = self.http.request(request).await.map_err(|error| {
             if error.is_connect() { AdminError::NoBroker(self.authority.clone()) } else { broken(&error) }

@@ -43,6 +43,9 @@ pub struct DeadLetterView<'a> {
     pub topic: &'a str,
     /// The Client Identifier of whoever published it.
     pub publisher: &'a str,
+    /// Its user name, when it is known; left out when it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<&'a str>,
     /// 0 to 2, as it was published.
     pub qos: u8,
     /// The RETAIN flag it was published with.
@@ -171,6 +174,7 @@ impl<'a> DeadLetterView<'a> {
             attempts: letter.attempts.as_ref().map(AttemptsView::from),
             topic: message.topic(),
             publisher: message.publisher(),
+            user_name: message.user_name(),
             qos: head.qos as u8,
             retain: head.retain,
             published_at: head.published_at,

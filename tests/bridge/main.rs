@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod batches;
 mod dead_letters;
 mod delivery;
 mod failures;
+mod faults;
 mod lanes;
+mod matrix;
 mod policy;
 mod reload;
 mod reply;

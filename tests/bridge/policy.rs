@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use causeway::bridge::{BreakerState, TargetState};
@@ -9,6 +11,7 @@ use causeway::codec::Qos;
 use causeway::config::{RateConfig, StatusClass};
 use causeway::record::DeadLetterReason;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::world::{Answer, NOW, Server, World, config, eventually, route, target};
 
@@ -169,6 +172,35 @@ async fn who_is_refused_loses_a_few_messages_to_dead_letters_and_not_all() {
     eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
     assert_eq!(world.dead_letters(3).await.len(), 3);
     assert_eq!((server.count(), world.owed()), (3, 97));
+}
+
+/// No message is lost to a certificate that nobody accepts, and it is not asked for again and again.
+#[tokio::test]
+async fn a_certificate_that_is_not_accepted_opens_the_breaker_at_once() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let tls = rustls::ServerConfig::builder().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(tls.with_single_cert(vec![made.cert.into()], key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/in", listener.local_addr().unwrap().port());
+    let counted = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&counted);
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counts.fetch_add(1, Ordering::SeqCst);
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    let mut target = target(&url);
+    (target.breaker.failures, target.breaker.probe_interval_max) = (1000, NEVER);
+    let world = World::new(&config(target)).await;
+    world.publish_many(50).await;
+    eventually("the breaker opens", || state(&world).breaker == "open").await;
+    assert_eq!(state(&world).cause, Some("misconfigured"));
+    eventually("what was under way has ended", || state(&world).in_flight == 0).await;
+    assert!((1..=16).contains(&counted.load(Ordering::SeqCst)), "no more than were under way");
+    assert_eq!((world.owed(), world.broker.store.dead_letters().0), (50, 0));
+    accepting.abort();
 }
 
 /// Longer than any test.

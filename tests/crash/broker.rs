@@ -55,6 +55,13 @@ impl Broker {
         self.restart();
     }
 
+    /// Bytes of memory that it occupies.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Runs a second broker on the same folder until it ends.
     pub fn start_another(&self) -> Output {
         command(self.folder.path()).stdin(Stdio::null()).output().unwrap()

@@ -4,7 +4,6 @@
 //! Invariant: no connection is made to an address that was not judged. A proxy looks names up itself: behind one
 //! only addresses that stand in a URL are.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::failure::Failure;
+use super::failure::{BoxError, Failure};
 use super::resolver::{LookUp, Resolver};
 use super::tls::{ClientError, tls_config};
 use crate::config::{Addresses, HttpVersion, Login, ProxyConfig, ProxyKind, Said, TargetConfig};
@@ -60,7 +59,8 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context).map_err(|error| Failure::from_connector(error.as_ref()))
+        let limit = self.timeout;
+        self.inner.poll_ready(context).map_err(|error| Failure::from_connector(error.as_ref(), limit))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
@@ -68,7 +68,7 @@ impl Service<Uri> for Connector {
         let connecting = timeout(limit, self.inner.call(uri));
         Box::pin(async move {
             match connecting.await {
-                Ok(connected) => connected.map_err(|error| Failure::from_connector(error.as_ref())),
+                Ok(connected) => connected.map_err(|error| Failure::from_connector(error.as_ref(), limit)),
                 Err(_) => Err(Failure::ConnectTimeout(limit)),
             }
         })
@@ -125,14 +125,14 @@ impl Dialer {
 
 impl Service<Uri> for Dialer {
     type Response = TokioIo<TcpStream>;
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match &mut self.way {
-            Way::Direct(tcp) => tcp.poll_ready(context).map_err(|error| Failure::from_connector(&error)),
-            Way::Tunnel(tunnel) => tunnel.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
-            Way::Socks(socks) => socks.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
+            Way::Direct(tcp) => tcp.poll_ready(context).map_err(Into::into),
+            Way::Tunnel(tunnel) => tunnel.poll_ready(context).map_err(Failure::from_proxy),
+            Way::Socks(socks) => socks.poll_ready(context).map_err(Failure::from_proxy),
         }
     }
 
@@ -141,23 +141,23 @@ impl Service<Uri> for Dialer {
         if let Err(refused) = self.addresses.judge_host(uri.host().unwrap_or_default()) {
             let remedy = refused.remedy();
             let text = format!("the URL leads to {refused}; if it is meant to, add {remedy} to the target");
-            return Box::pin(async { Err(Failure::Refused(text)) });
+            return Box::pin(async { Err(Failure::Refused(text).into()) });
         }
         match &mut self.way {
-            Way::Direct(tcp) => map(tcp.call(uri), Failure::from_connector),
-            Way::Tunnel(tunnel) => map(tunnel.call(with_port(uri)), Failure::from_proxy),
-            Way::Socks(socks) => map(socks.call(with_port(uri)), Failure::from_proxy),
+            Way::Direct(tcp) => {
+                let dialing = tcp.call(uri);
+                Box::pin(async { dialing.await.map_err(Into::into) })
+            }
+            Way::Tunnel(tunnel) => {
+                let dialing = tunnel.call(with_port(uri));
+                Box::pin(async { dialing.await.map_err(Failure::from_proxy) })
+            }
+            Way::Socks(socks) => {
+                let dialing = socks.call(with_port(uri));
+                Box::pin(async { dialing.await.map_err(Failure::from_proxy) })
+            }
         }
     }
-}
-
-type Dialing = <Dialer as Service<Uri>>::Future;
-
-fn map<E: Error + 'static>(
-    dialing: impl Future<Output = Result<TokioIo<TcpStream>, E>> + Send + 'static,
-    failure: fn(&(dyn Error + 'static)) -> Failure,
-) -> Dialing {
-    Box::pin(async move { dialing.await.map_err(|error| failure(&error)) })
 }
 
 /// A proxy has to be told the port, and would be told that of https when there is none.

@@ -364,12 +364,15 @@ impl Condition {
 
 /// Why nothing is sent for a while, as somebody would say it who can do something about it.
 fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'static str {
-    match cause {
-        Some(Cause::Misconfigured) => {
-            "the TLS certificate of the target is not accepted, or ours not there (see ca_file, and its own)"
+    match (cause, outcome) {
+        (Some(Cause::Misconfigured), Outcome::Failed(Failure::Refused(_))) => {
+            "the target is where no connection may be made to (see addresses)"
         }
-        Some(Cause::FailureRate) => "the target fails too often",
-        Some(Cause::SlowCalls) => "the target is too slow",
+        (Some(Cause::Misconfigured), _) => {
+            "the TLS certificate of the target is not accepted, or ours not there (see tls.ca_file, and its own)"
+        }
+        (Some(Cause::FailureRate), _) => "the target fails too often",
+        (Some(Cause::SlowCalls), _) => "the target is too slow",
         _ if refuses_us(outcome, rules) => {
             "the target does not let us in: its credentials have to be looked at"
         }

@@ -72,7 +72,7 @@ pub struct DeadLetterPage {
 
 /// The dead letters of a broker.
 pub struct DeadLetters {
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     /// Held from reading a letter to the commit that removes it.
     changing: Mutex<()>,
 }
@@ -184,7 +184,7 @@ impl DeadLetters {
         Ok(self.broker.owe_again(id, &letter, replay)?)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, DeadLettersError> {
@@ -226,13 +226,13 @@ fn list(
     Ok(DeadLetterPage { letters, next: Some(cursor) })
 }
 
-fn find(store: &Store, id: Lsn) -> Result<Option<StoredDeadLetter>, StoreError> {
+pub(super) fn find(store: &Store, id: Lsn) -> Result<Option<StoredDeadLetter>, StoreError> {
     let Some(before) = id.0.checked_sub(1) else { return Ok(None) };
     let found = store.read_dead_letters(Lsn(before), 1)?.pop();
     Ok(found.filter(|stored| stored.id == id))
 }
 
-fn decode(store: &Store, stored: StoredDeadLetter) -> Result<FiledLetter, DeadLettersError> {
+pub(super) fn decode(store: &Store, stored: StoredDeadLetter) -> Result<FiledLetter, DeadLettersError> {
     let id = stored.id;
     let letter = DeadLetter::decode(&stored.bytes);
     let letter = letter.map_err(|error| DeadLettersError::Unreadable { id, error })?;

@@ -11,7 +11,7 @@ use super::{
     status::{Class, Outcome, classify, refuses_us},
 };
 use crate::{
-    bridge::client::{AttemptResult, Failure},
+    bridge::client::AttemptResult,
     config::{Counted, TargetConfig},
     record::{Attempt, AttemptOutcome, Attempts, DeadLetterReason, MessageHead, UnixMillis},
 };
@@ -86,7 +86,9 @@ impl Tries {
         };
         let health = match (class, &result.outcome) {
             _ if pauses => Health::Answered,
-            (Class::TargetFailure, Outcome::Failed(Failure::Tls(_))) => Health::Misconfigured,
+            (Class::TargetFailure, Outcome::Failed(failure)) if failure.stays_until_changed() => {
+                Health::Misconfigured
+            }
             (Class::TargetFailure, _) => {
                 Health::Failed { retry_after: asked.map(|asked| asked.min(target.retry.retry_after_max)) }
             }
@@ -331,12 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_accepted_spends_nothing() {
-        let mut tries = Tries::begin(UnixMillis(0));
-        let refused = result(Outcome::Failed(Failure::Tls("unknown issuer".into())), None);
-        let verdict = judge(&mut tries, &refused, 1);
-        assert_eq!((verdict.health, tries.answers), (Health::Misconfigured, 0));
-        assert!(matches!(verdict.next, Next::RetryAt(_)));
+    fn a_certificate_or_an_address_that_is_not_accepted_spends_nothing() {
+        for failure in [Failure::Tls("unknown issuer".into()), Failure::Refused("h leads to 10.0.0.1".into())]
+        {
+            let mut tries = Tries::begin(UnixMillis(0));
+            let verdict = judge(&mut tries, &result(Outcome::Failed(failure), None), 1);
+            assert_eq!((verdict.health, tries.answers), (Health::Misconfigured, 0));
+            assert!(matches!(verdict.next, Next::RetryAt(_)));
+        }
     }
 
     #[test]
