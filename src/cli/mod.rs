@@ -9,6 +9,7 @@ pub mod demo_target;
 pub mod explain;
 pub mod passwd;
 pub mod reload;
+mod route_test;
 pub mod routes;
 pub mod serve;
 pub mod sessions;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     admin_client::{self, AdminArgs, AdminClient, AdminError, encoded},
+    route_test::{self, RouteTestArgs},
     show::{Align, age, age_at, count, details, or_dash, size, table},
 };
 use crate::{
@@ -31,6 +32,14 @@ pub struct RoutesArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum RoutesCommand {
+    #[command(flatten)]
+    Live(LiveCommand),
+    Test(RouteTestArgs),
+}
+
+/// What the running broker is asked.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum LiveCommand {
     /// List routes (the default).
     List {
         /// One route alone.
@@ -69,15 +78,21 @@ enum RoutesCommand {
 /// Runs the command: 0 when it was done, 1 when it was not.
 pub fn run(args: RoutesArgs) -> ExitCode {
     let RoutesArgs { admin, command } = args;
-    let command = command.unwrap_or(RoutesCommand::List { name: None });
+    let command = match command {
+        None => LiveCommand::List { name: None },
+        Some(RoutesCommand::Live(command)) => command,
+        Some(RoutesCommand::Test(args)) => {
+            return route_test::run(&args, admin.config.as_deref(), admin.json);
+        }
+    };
     let json = admin.json;
     admin_client::run("routes", &admin, async move |client| carry_out(&client, command, json).await)
 }
 
-async fn carry_out(client: &AdminClient, command: RoutesCommand, json: bool) -> Result<String, AdminError> {
+async fn carry_out(client: &AdminClient, command: LiveCommand, json: bool) -> Result<String, AdminError> {
     let now = Timestamp::now();
     match command {
-        RoutesCommand::List { name: None } => {
+        LiveCommand::List { name: None } => {
             let answer = client.ask(Method::GET, "/api/v1/routes").await?;
             if json {
                 return Ok(format!("{answer:#}"));
@@ -85,21 +100,21 @@ async fn carry_out(client: &AdminClient, command: RoutesCommand, json: bool) -> 
             let RouteList { routes } = client.read(answer)?;
             Ok(show_list(&routes))
         }
-        RoutesCommand::List { name: Some(name) } | RoutesCommand::Show { name } => {
+        LiveCommand::List { name: Some(name) } | LiveCommand::Show { name } => {
             let answer = client.ask(Method::GET, &path_of(&name)).await?;
             if json { Ok(format!("{answer:#}")) } else { Ok(show_one(&client.read(answer)?, now)) }
         }
-        RoutesCommand::Pause { name, why } => {
+        LiveCommand::Pause { name, why } => {
             let query = why.map_or(String::new(), |why| format!("?why={}", encoded(&why)));
             change(client, &format!("{}/pause{query}", target_path_of(&name)), "paused", json).await
         }
-        RoutesCommand::Resume { name } => {
+        LiveCommand::Resume { name } => {
             change(client, &format!("{}/resume", target_path_of(&name)), "no longer paused", json).await
         }
-        RoutesCommand::DeadLetter { name } => {
+        LiveCommand::DeadLetter { name } => {
             settle(client, &name, ("dead-letter", "dead letters"), json).await
         }
-        RoutesCommand::Discard { name } => settle(client, &name, ("discard", "discarded"), json).await,
+        LiveCommand::Discard { name } => settle(client, &name, ("discard", "discarded"), json).await,
     }
 }
 
@@ -331,12 +346,12 @@ last error    7s ago: answered 503: b\\u{1b}usy
     async fn a_running_broker_is_asked() {
         let admin = Admin::start().await;
         let client = AdminClient::to(&admin.address.to_string());
-        let list = RoutesCommand::List { name: None };
+        let list = LiveCommand::List { name: None };
         assert_eq!(carry_out(&client, list, false).await.unwrap(), "no routes");
         for command in [
-            RoutesCommand::Show { name: "a b".into() },
-            RoutesCommand::Discard { name: "a b".into() },
-            RoutesCommand::DeadLetter { name: "a b".into() },
+            LiveCommand::Show { name: "a b".into() },
+            LiveCommand::Discard { name: "a b".into() },
+            LiveCommand::DeadLetter { name: "a b".into() },
         ] {
             let error = carry_out(&client, command, false).await.unwrap_err().to_string();
             assert!(error.starts_with("there is no route \"a b\"\n  help: "), "{error}");

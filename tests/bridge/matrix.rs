@@ -8,7 +8,7 @@ use std::time::Duration;
 use causeway::bridge::BreakerState;
 use causeway::codec::Qos;
 use causeway::config::{Order, TargetConfig};
-use causeway::record::{DeadLetterReason, LastAttempt};
+use causeway::record::{AttemptOutcome, DeadLetterReason};
 use flate2::{Compression, write::GzEncoder};
 use tokio::net::TcpListener;
 
@@ -240,7 +240,8 @@ async fn every_status_means_what_the_documentation_says() {
     let found: BTreeMap<_, _> = letters
         .iter()
         .map(|filed| {
-            let Some(LastAttempt::Answered { status, .. }) = filed.letter.attempts.as_ref().map(|a| &a.last)
+            let Some(AttemptOutcome::Answered { status, .. }) =
+                filed.letter.attempts.as_ref().map(|a| &a.last().unwrap().outcome)
             else {
                 panic!("{filed:?}");
             };
@@ -259,8 +260,9 @@ async fn response_bomb() {
     pair.meet(DeadLetter, "a body without end").await;
     eventually("the connection is dropped", || flood.floods_ended() == 1).await;
     let letter = pair.world.dead_letters(1).await.remove(0).letter;
-    let LastAttempt::Answered { excerpt, .. } = letter.attempts.unwrap().last else { panic!() };
-    assert_eq!(excerpt, "x".repeat(excerpt.len()));
+    let attempts = letter.attempts.unwrap();
+    let AttemptOutcome::Answered { excerpt, .. } = &attempts.last().unwrap().outcome else { panic!() };
+    assert_eq!(**excerpt, "x".repeat(excerpt.len()));
     assert!((1..=4096).contains(&excerpt.len()));
 
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -271,7 +273,8 @@ async fn response_bomb() {
     let pair = Pair::new(target(&gzip.url()), Server::answering(200).await).await;
     pair.meet(DeadLetter, "an answer that is small until it is decompressed").await;
     let letter = pair.world.dead_letters(1).await.remove(0).letter;
-    let LastAttempt::Answered { excerpt, .. } = letter.attempts.unwrap().last else { panic!() };
+    let attempts = letter.attempts.unwrap();
+    let AttemptOutcome::Answered { excerpt, .. } = &attempts.last().unwrap().outcome else { panic!() };
     assert!(excerpt.starts_with("\\u{1f}"), "it is kept as it came: {excerpt}");
 }
 

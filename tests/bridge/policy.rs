@@ -195,8 +195,8 @@ async fn a_certificate_that_is_not_accepted_opens_the_breaker_at_once() {
     (target.breaker.failures, target.breaker.probe_interval_max) = (1000, NEVER);
     let world = World::new(&config(target)).await;
     world.publish_many(50).await;
-    eventually("the breaker opens", || state(&world).breaker == "open").await;
-    assert_eq!(state(&world).cause, Some("misconfigured"));
+    eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
+    assert_eq!(state(&world).cause.as_deref(), Some("misconfigured"));
     eventually("what was under way has ended", || state(&world).in_flight == 0).await;
     assert!((1..=16).contains(&counted.load(Ordering::SeqCst)), "no more than were under way");
     assert_eq!((world.owed(), world.broker.store.dead_letters().0), (50, 0));

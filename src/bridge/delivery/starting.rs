@@ -148,6 +148,16 @@ impl Worker {
         self.target.give_back(admitted.1);
     }
 
+    /// Whether a message has been a reply too often to get another one. There is one at most in a batch: a route
+    /// that replies has none larger.
+    fn has_looped(&self, message: &Message) -> bool {
+        let has_looped = self.config.reply_max.is_some() && hops(message) >= HOPS_MAX;
+        if has_looped {
+            self.monitor.metrics.reply_loop.increment(1);
+        }
+        has_looped
+    }
+
     /// A message of QoS 0 ends here: it has no record that a dead letter could be made of.
     fn unstored_fails(&self, now: UnixMillis, why: String) {
         self.monitor.failed(now, why);

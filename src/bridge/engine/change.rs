@@ -122,7 +122,7 @@ impl Plan {
             })?;
             routes.push(Planned {
                 filters: filters(route, config.limits.topic_levels)?,
-                shape: shape(route, &target.config),
+                shape: Shape::new(route, &target.config),
                 target: Arc::clone(target),
                 config: Arc::new(route.clone()),
             });
@@ -249,11 +249,6 @@ impl Line {
         let with_these = RouteConfig { topics, exclude, ..RouteConfig::clone(&planned.config) };
         *self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
     }
-}
-
-fn shape(route: &RouteConfig, target: &TargetConfig) -> Shape {
-    let shape = Shape::new(route, target);
-    if route.batch.is_some() { shape.batched() } else { shape }
 }
 
 impl Target {

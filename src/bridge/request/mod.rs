@@ -83,6 +83,7 @@ pub struct Shape {
     route: Arc<RouteView>,
     signer: Option<Signer>,
     asks_view: bool,
+    /// A request has the form of several messages even when there is one in it.
     is_batched: bool,
 }
 
@@ -102,13 +103,8 @@ impl Shape {
             request,
             route: Arc::new(RouteView::new(route)),
             signer: Signer::new(&target.signing),
-            is_batched: false,
+            is_batched: route.batch.is_some(),
         }
-    }
-
-    /// The same, for requests that have the form of several messages even when there is one in them.
-    pub fn batched(self) -> Self {
-        Self { is_batched: true, ..self }
     }
 
     /// The request of one attempt at these messages, made at this time. The payload of a single one is shared

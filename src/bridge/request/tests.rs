@@ -176,6 +176,11 @@ fn shaped(request: &str) -> Shape {
     Shape::new(&route, &target)
 }
 
+/// With batches.
+fn batched(request: &str) -> Shape {
+    shaped(&format!("{request}\n[routes.batch]\n"))
+}
+
 fn parts() -> MessageParts<'static> {
     MessageParts {
         qos: Qos::AtLeastOnce,

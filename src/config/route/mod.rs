@@ -105,6 +105,9 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
+        if let (Some(_), Err(why)) = (&batch, request.check_batch()) {
+            section.wrong("batch", why);
+        }
         let reply_max = reply::read(section, batch.is_some());
         let (dead_letters, sink) = SinkConfig::read(section);
         if let Some(sink) = &sink {
@@ -113,11 +116,6 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         }
         if let Some(name) = &name {
             dead_letters::check_name(section, name.get_ref(), &names, &sinks);
-        }
-        if batch.is_some()
-            && let Err(why) = request.check_batch()
-        {
-            section.wrong("batch", Wrong::new(why));
         }
         names.extend(name.clone());
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();

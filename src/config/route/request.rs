@@ -123,31 +123,30 @@ impl Default for RequestConfig {
 }
 
 impl RequestConfig {
-    /// Whether several messages can be in one request, or why they cannot. The reason continues "a batch".
-    ///
-    /// # Errors
-    /// What in here says something of a single message.
-    pub fn check_batch(&self) -> Result<(), String> {
-        match &self.body {
-            Body::None => return Err("needs a body".into()),
-            Body::Raw => {
-                return Err("cannot have the payload as its body: write body = \"json\", \"template\" or \
-                            \"cloudevents\" in [routes.request]"
-                    .into());
-            }
+    /// Whether several messages can be in one request.
+    pub(super) fn check_batch(&self) -> Result<(), Wrong> {
+        let wrong = match &self.body {
+            Body::None => Wrong::new("is of no use: the requests have no body").help("leave it out"),
+            Body::Raw => Wrong::new("cannot be: the body of a request is one payload")
+                .help("write body = \"json\", \"template\" or \"cloudevents\" in [routes.request]"),
             Body::CloudEvents(config) if config.mode == CloudEventsMode::Binary => {
-                return Err(
-                    "of CloudEvents needs mode = \"structured\": in binary mode a request is one event"
-                        .into(),
-                );
+                Wrong::new("cannot be: in binary mode a request is one event")
+                    .help("write mode = \"structured\" in [routes.request.cloudevents]")
             }
-            Body::Json | Body::Template { .. } | Body::CloudEvents(_) => {}
-        }
+            Body::Json | Body::Template { .. } | Body::CloudEvents(_) => return self.check_shared(),
+        };
+        Err(wrong)
+    }
+
+    /// What stands in the head of a request is of all messages in it.
+    fn check_shared(&self) -> Result<(), Wrong> {
         let head = self.path.iter().chain(self.query.iter().map(|(_, template)| template));
         let mut head = head.chain(self.headers.iter().map(|(_, template)| template));
         let own = head.find_map(|template| template.variables().find(|name| !SHARED.contains(name)));
         own.map_or(Ok(()), |name| {
-            Err(format!("cannot have \"{name}\" in path, query or headers: its messages do not share it"))
+            let message =
+                format!("cannot be: path, query or headers have \"{name}\", which is of one message");
+            Err(Wrong::new(message).help(format!("they can have {}", SHARED.join(", "))))
         })
     }
 

@@ -158,3 +158,31 @@ fn what_asks_for_a_part_of_an_element_is_a_loop_in_a_loop() {
     let filter = FilterConfig::of("topic == 'a'").unwrap();
     assert!(!filter.expression.has_loops() && !filter.expression.uses_payload());
 }
+
+#[test]
+fn what_can_be_a_batch_is_known_before() {
+    let batch = |keys: &str| parse(&format!("[routes.batch]\n[routes.request]\n{keys}"));
+    for keys in [
+        "body = \"json\"",
+        "body = \"template\"\ntemplate = '{{ payload }}'",
+        "body = \"cloudevents\"\ncloudevents = { mode = \"structured\" }",
+        "body = \"json\"\npath = \"/{{ route }}/{{ id }}\"\nheaders = { x = \"{{ attempt }}\" }",
+    ] {
+        assert!(batch(keys).is_ok(), "{keys}");
+    }
+    for (keys, message, help) in [
+        ("", "the body of a request is one payload", "body = \"json\""),
+        ("method = \"GET\"", "the requests have no body", ""),
+        ("body = \"cloudevents\"", "a request is one event", "mode = \"structured\""),
+        ("body = \"json\"\npath = \"/{{ client_id }}\"", "have \"client_id\"", "id, attempt, route, target"),
+        ("body = \"json\"\nquery = { x = \"{{ topic }}\" }", "have \"topic\"", ""),
+    ] {
+        let (line, said, helped) = mistake(batch(keys));
+        assert_eq!(line, 7, "{keys}");
+        assert!(
+            said.starts_with("routes.batch cannot be") || said.starts_with("routes.batch is of no use"),
+            "{said}"
+        );
+        assert!(said.contains(message) && helped.contains(help), "{keys}: {said} {helped}");
+    }
+}

@@ -124,7 +124,7 @@ fn a_template_makes_one_line_of_each_message() {
 
 #[test]
 fn a_batch_of_one_is_a_batch_where_batches_are_wanted() {
-    let shape = shaped("body = \"json\"").batched();
+    let shape = batched("body = \"json\"");
     let request = batch_of(&shape, &[parts()]).unwrap();
     assert_eq!(header(&request, "content-type"), "application/x-ndjson");
     assert!(header(&request, "webhook-id").starts_with("batch-"));
@@ -136,26 +136,4 @@ fn the_message_that_does_not_fit_is_named() {
     let shape = shaped("body = \"template\"\ntemplate = '{{ payload.v }}'");
     let all = [parts(), parts(), MessageParts { payload: b"{}", ..parts() }];
     assert_eq!(batch_of(&shape, &all).unwrap_err().index, 2);
-}
-
-#[test]
-fn what_can_be_a_batch_is_known_before() {
-    let check = |request: &str| configured(request).0.request.check_batch();
-    for request in [
-        "body = \"json\"",
-        "body = \"template\"\ntemplate = '{{ payload }}'",
-        "body = \"cloudevents\"\ncloudevents = { mode = \"structured\" }",
-        "body = \"json\"\npath = \"/{{ route }}/{{ id }}\"\nheaders = { x = \"{{ attempt }}\" }",
-    ] {
-        assert_eq!(check(request), Ok(()), "{request}");
-    }
-    for (request, why) in [
-        ("", "payload as its body"),
-        ("method = \"GET\"", "needs a body"),
-        ("body = \"cloudevents\"", "structured"),
-        ("body = \"json\"\npath = \"/{{ client_id }}\"", "client_id"),
-        ("body = \"json\"\nquery = { x = \"{{ topic }}\" }", "topic"),
-    ] {
-        assert!(check(request).unwrap_err().contains(why), "{request}");
-    }
 }

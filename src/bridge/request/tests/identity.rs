@@ -36,7 +36,7 @@ fn producer_id_preferred() {
 
 #[test]
 fn a_batch_is_known_by_what_is_in_it() {
-    let shape = shaped("body = \"json\"").batched();
+    let shape = batched("body = \"json\"");
     let messages = [made(&parts()), made(&parts()), made(&parts())];
     let of = |numbers: &[u64], attempt: u32| {
         let items = numbers.iter().zip(&messages).map(|(number, message)| {
