@@ -103,7 +103,7 @@ fn what_waits_for_a_route_that_was_gone_at_the_start_is_discarded_or_carried() {
     broker.configure(&config(&server, "/down", ""));
     let discarded = broker.run(&["reload", "--removed", "discard"]);
     assert!(stdout(&discarded).contains("removed routes: r (2 messages"), "{}", stderr(&discarded));
-    eventually("it is gone", || queued(&broker) == []);
+    eventually("it is gone", || queued(&broker).is_empty());
     broker.crash();
     assert_eq!(queued(&broker), [], "and stays gone");
 }

@@ -164,16 +164,6 @@ impl Worker {
         self.broker.metrics.dropped.target_failed.increment(1);
     }
 
-    /// Whether a message has been a reply too often to get another one. A route that replies starts one at a
-    /// time.
-    fn has_looped(&self, message: &Message) -> bool {
-        let has_looped = self.config.reply_max.is_some() && hops(message) >= HOPS_MAX;
-        if has_looped {
-            self.monitor.metrics.reply_loop.increment(1);
-        }
-        has_looped
-    }
-
     fn launch(
         &mut self,
         carried: Carried,
