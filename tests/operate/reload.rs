@@ -125,8 +125,11 @@ fn explain_names_who_would_get_a_message() {
         "HTTP knows no exactly once",
         "weakest   at most once, kept in memory: QoS 0 subscription of client passer",
     ] {
-        assert!(said.contains(part), "{part}:
-{said}");
+        assert!(
+            said.contains(part),
+            "{part}:
+{said}"
+        );
     }
     let json = broker.ask(&["explain", "plant/1", "--client-id", "keeper"]);
     assert_eq!((&json["may_publish"], &json["routes"][0]["name"]), (&true.into(), &"r".into()));
