@@ -289,9 +289,10 @@ impl Window {
     /// Takes the oldest message that is neither in flight nor waits for another try, as [`Window::start`] does;
     /// but not the newest of all. `has_more` says whether something may be owed after a number.
     pub(super) fn shed(&mut self, has_more: impl FnOnce(Lsn) -> bool) -> Option<Work> {
-        let is_newest = self.held.len() == 1 && self.absent.is_empty() && !has_more(self.cursor);
-        let oldest = self.held.keys().next().copied().filter(|_| !is_newest)?;
-        self.take(oldest)
+        let oldest = self.held.keys().next().copied()?;
+        let is_last = self.held.len() == 1 && self.absent.last().is_none_or(|absent| *absent < oldest);
+        let is_newest = is_last && !has_more(self.cursor);
+        if is_newest { None } else { self.take(oldest) }
     }
 
     /// Takes what is too old by now out of what is held, as [`Window::start`] does.
