@@ -272,6 +272,33 @@ impl World {
         (topic, body): (&str, &str),
         properties: PublishProperties<'_>,
     ) -> Lsn {
+        let receipt = self.receipt(user_name, qos, (topic, body), properties);
+        match receipt {
+            Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
+            Receipt::SafeWith(entry, ReasonCode::Success) => {
+                self.broker.store.durable(entry.lsn).await.unwrap();
+                entry.lsn
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Publishes a message that may become a dead letter at once, and gives what has to be durable for it.
+    pub async fn offer(&self, qos: Qos, topic: &str, body: &str) -> Lsn {
+        match self.receipt(None, qos, (topic, body), PublishProperties::default()) {
+            Receipt::SafeAt(lsn, _) => lsn,
+            Receipt::SafeWith(entry, _) => entry.lsn,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn receipt(
+        &self,
+        user_name: Option<&str>,
+        qos: Qos,
+        (topic, body): (&str, &str),
+        properties: PublishProperties<'_>,
+    ) -> Receipt {
         let publish = Publish {
             dup: false,
             qos,
@@ -281,19 +308,11 @@ impl World {
             properties,
             payload: body.as_bytes(),
         };
-        let receipt = {
+        {
             let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name };
             let topic = TopicName::parse(topic, 10).unwrap();
             let now = self.broker.clock.now();
             self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
-        };
-        match receipt {
-            Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
-            Receipt::SafeWith(entry, ReasonCode::Success) => {
-                self.broker.store.durable(entry.lsn).await.unwrap();
-                entry.lsn
-            }
-            other => panic!("{other:?}"),
         }
     }
 
