@@ -304,12 +304,15 @@ impl Lines {
 
 impl Line {
     fn state(&self) -> RouteState {
-        let Self { route, target, monitor, .. } = self;
+        let Self { config, route, target, monitor, .. } = self;
         let url = &target.config.url;
         let TargetState { breaker, paused, .. } = target.view();
         monitor.fill(RouteState {
             name: route.name.to_string(),
             target: route.target.to_string(),
+            topics: config.topics.clone(),
+            exclude: config.exclude.clone(),
+            filter: config.filter.as_ref().map(|filter| filter.expression.source().to_owned()),
             status: if paused.is_some() { RouteStatus::Paused } else { RouteStatus::Active },
             paused,
             url: format!(

@@ -1,7 +1,5 @@
 //! The bridge's metrics, as handles that are looked up once.
 
-//! The bridge's metrics, as handles that are looked up once.
-
 use std::array::from_fn;
 use std::sync::{Once, OnceLock};
 

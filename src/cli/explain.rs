@@ -229,6 +229,7 @@ mod tests {
             queued_messages: 7,
             filters: vec!["plant/+".into()],
             excluded_by: excluded_by.map(Into::into),
+            content_filter: None,
             path,
         };
         let down = Some((Weakness::BreakerOpen, "breaker open: target erp is down, the message waits"));

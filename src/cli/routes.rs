@@ -218,9 +218,17 @@ fn show_one(route: &RouteDetail, now: Timestamp) -> String {
         ("route", Escaped(&state.name).to_string()),
         ("state", word(route).to_owned()),
         ("target", format!("{} {}", Escaped(&state.target), Escaped(&state.url)).trim().to_owned()),
+        (
+            "topics",
+            or_dash(Some(Escaped(&state.topics.join(" ")).to_string()).filter(|text| !text.is_empty())),
+        ),
         ("queued", format!("{}, {}", count(state.queued_messages, "message"), size(state.queued_bytes))),
         ("oldest", or_dash(route.oldest_age_seconds.map(age))),
     ];
+    if !state.exclude.is_empty() {
+        pairs.push(("exclude", Escaped(&state.exclude.join(" ")).to_string()));
+    }
+    pairs.extend(state.filter.as_ref().map(|filter| ("filter", Escaped(filter).to_string())));
     pairs.extend(state.paused.as_ref().map(|why| ("paused", Escaped(why).to_string())));
     if let Some(queue) = &state.queue {
         let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
@@ -283,6 +291,9 @@ mod tests {
                 name: name.into(),
                 target: "erp".into(),
                 url: "https://erp.example/in".into(),
+                topics: vec!["shop/+/orders".into(), "shop/all".into()],
+                exclude: vec!["shop/test/#".into()],
+                filter: Some("qos > 0".into()),
                 queued_messages: 12,
                 queued_bytes: 1_258_291,
                 queue: Some(QueueConfig::default().into()),
@@ -328,8 +339,11 @@ old     removed      -            3    100 B       -       0          0      0  
 route         orders
 state         active
 target        erp https://erp.example/in
+topics        shop/+/orders shop/all
 queued        12 messages, 1.2 MiB
 oldest        3m 12s
+exclude       shop/test/#
+filter        qos > 0
 limits        10000000 messages, 4.0 GiB; then drop_newest
 attempts      120 /s (10 s), 0.2 /s (1 min), 5000 in all
 done          120 /s (10 s), 0 /s (1 min), 4999 in all

@@ -269,11 +269,10 @@ impl World {
         &self,
         user_name: Option<&str>,
         qos: Qos,
-        (topic, body): (&str, &str),
+        content: (&str, &str),
         properties: PublishProperties<'_>,
     ) -> Lsn {
-        let receipt = self.receipt(user_name, qos, (topic, body), properties);
-        match receipt {
+        match self.receipt(user_name, qos, content, properties) {
             Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
             Receipt::SafeWith(entry, ReasonCode::Success) => {
                 self.broker.store.durable(entry.lsn).await.unwrap();
@@ -308,12 +307,10 @@ impl World {
             properties,
             payload: body.as_bytes(),
         };
-        {
-            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name };
-            let topic = TopicName::parse(topic, 10).unwrap();
-            let now = self.broker.clock.now();
-            self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
-        }
+        let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name };
+        let topic = TopicName::parse(topic, 10).unwrap();
+        let now = self.broker.clock.now();
+        self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
     }
 
     /// Publishes `0`, `1` and so on.

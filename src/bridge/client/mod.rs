@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 pub use failure::Failure;
 pub use tls::ClientError;
+pub(in crate::bridge) use tls::files_hash;
 
 use compress::compress;
 use exchange::{Answer, Deadline, Exchange};

@@ -49,6 +49,12 @@ pub struct RouteState {
     pub name: String,
     /// The name of its target; empty when the route was gone before the start.
     pub target: String,
+    /// Its topic filters.
+    pub topics: Vec<String>,
+    /// Topic filters of what it does not take after all.
+    pub exclude: Vec<String>,
+    /// The expression that a message has to fulfill, if there is one.
+    pub filter: Option<String>,
     /// Whether it carries messages.
     pub status: RouteStatus,
     /// Why its target is paused, if it is.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BreakerState;
 use super::slots::Slots;
-use crate::bridge::client::{AttemptResult, Client, ClientError, Failure};
+use crate::bridge::client::{AttemptResult, Client, ClientError, Failure, files_hash};
 use crate::bridge::excerpt::excerpt;
 use crate::bridge::metrics::TargetMetrics;
 use crate::bridge::policy::breaker::{Admit, Breaker, Cause, Permit, State};
@@ -43,6 +43,8 @@ pub(in crate::bridge) struct Target {
     /// One for each request that may be in flight.
     pub(in crate::bridge) slots: Arc<Slots>,
     pub(in crate::bridge) metrics: TargetMetrics,
+    /// Of the files that its client was made with.
+    files_hash: u64,
     client: Client,
     clock: Clock,
     store: Store,
@@ -108,6 +110,8 @@ impl Target {
             name: name.into(),
             slots: Slots::new(limit.get()),
             metrics,
+            // Before they are read: a change in between is found at the next reload.
+            files_hash: files_hash(&config.tls),
             client: Client::new(config)?,
             clock: broker.clock,
             store: broker.store.clone(),
@@ -124,6 +128,11 @@ impl Target {
             bells: Mutex::default(),
             config: config.clone(),
         })
+    }
+
+    /// Whether it is as a configuration asks for, files included. Blocks on the disk.
+    pub(in crate::bridge) fn is_as(&self, config: &TargetConfig) -> bool {
+        self.config == *config && self.files_hash == files_hash(&config.tls)
     }
 
     /// Is paused again if it was when the broker ended. Blocks on the disk.

@@ -264,7 +264,7 @@ fn target(
     before: Option<&Arc<Target>>,
     broker: &Broker,
 ) -> Result<Arc<Target>, BridgeError> {
-    if let Some(known) = before.filter(|known| known.config == *settings) {
+    if let Some(known) = before.filter(|known| known.is_as(settings)) {
         return Ok(Arc::clone(known));
     }
     let mut made = Target::new(name, settings, broker)

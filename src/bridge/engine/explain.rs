@@ -26,6 +26,8 @@ pub struct ReachedRoute {
     pub filters: Vec<String>,
     /// The filter that excludes the topic; with it the route does not take the message.
     pub excluded_by: Option<String>,
+    /// The expression that a message has to fulfill as well, if there is one.
+    pub content_filter: Option<String>,
     /// What it promises; `null` when it does not take the message.
     pub path: Option<Path>,
 }
@@ -52,6 +54,7 @@ impl Line {
             path: excluded_by.is_none().then(|| path(&state, qos)),
             excluded_by: excluded_by.map(|filter| filter.as_str().to_owned()),
             filters: matching,
+            content_filter: state.filter,
             name: state.name,
             target: state.target,
             status: state.status,
@@ -76,6 +79,10 @@ fn path(state: &RouteState, qos: Qos) -> Path {
         None if state.breaker != BreakerState::Closed => {
             let reason = format!("breaker open: target {} is down, the message waits", state.target);
             Some((Weakness::BreakerOpen, reason))
+        }
+        None if state.filter.is_some() => {
+            let reason = "the content filter decides whether the route takes the message".to_owned();
+            Some((Weakness::ContentFilter, reason))
         }
         None if qos == Qos::ExactlyOnce => {
             let reason = "HTTP knows no exactly once: a repeat has the same idempotency key".to_owned();
@@ -113,6 +120,8 @@ mod tests {
         assert_eq!(path(&state, Qos::ExactlyOnce).guarantee, Guarantee::AtLeastOnce);
         let down = RouteState { breaker: BreakerState::Open, ..state.clone() };
         assert_eq!(weakest(&down, Qos::AtLeastOnce), Some(Weakness::BreakerOpen));
+        let filtered = RouteState { filter: Some("qos > 1".into()), ..state.clone() };
+        assert_eq!(weakest(&filtered, Qos::AtLeastOnce), Some(Weakness::ContentFilter));
         let paused = RouteState { status: RouteStatus::Paused, ..down.clone() };
         assert_eq!(weakest(&paused, Qos::AtLeastOnce), Some(Weakness::Paused));
         let full = RouteState { queued_messages: 10, ..paused };

@@ -1,3 +1,5 @@
+//! The form of a dead letter on disk: what is written is read back, whatever it is.
+
 use proptest::prelude::*;
 
 use super::*;
