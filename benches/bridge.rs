@@ -82,8 +82,7 @@ impl Bench {
         println!("the same, batched by 100:");
         for _ in 0..3 {
             let plain = Target::start(0).plain(6_000, 100 * (PAYLOAD + 120)) * 100.0;
-            let batch =
-                "[routes.request]\nbody = \"ndjson\"\n[routes.batch]\ncount = 100\nlinger = \"5ms\"\n";
+            let batch = "[routes.request]\nbody = \"json\"\n[routes.batch]\ncount = 100\nlinger = \"5ms\"\n";
             let (posted, told) = self.carry(600_000, batch);
             println!(
                 "  {posted:.0} events a second, {told:.1} us CPU of the broker each; plain loop with as many bytes \

@@ -214,13 +214,19 @@ impl Broker {
         let (count, bytes) = self.store.dead_letters();
         let (mut count_max, mut bytes_max) = (self.limits.dead_letters, self.limits.dead_letter_bytes);
         if self.limits.letters.drops_oldest {
-            if count >= count_max || bytes >= bytes_max {
+            if self.is_at_letter_limit() {
                 self.letter_room.bell.ring();
             }
             count_max = count_max.saturating_add(count_max / 8).saturating_add(AHEAD_LETTERS);
             bytes_max = bytes_max.saturating_add(bytes_max / 8).saturating_add(AHEAD_BYTES);
         }
         count < count_max && bytes < bytes_max
+    }
+
+    /// Whether there are as many as there may be.
+    pub(super) fn is_at_letter_limit(&self) -> bool {
+        let (count, bytes) = self.store.dead_letters();
+        count >= self.limits.dead_letters || bytes >= self.limits.dead_letter_bytes
     }
 
     /// Says that there is little room left, while something can still be done about it; again when there was

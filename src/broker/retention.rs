@@ -9,8 +9,9 @@ use super::Broker;
 use crate::record::{Change, DeadLetter, Lsn, Record, UnixMillis};
 use crate::store::{StoreError, StoredDeadLetter};
 
-/// How often ages are looked at.
-const INTERVAL: Duration = Duration::from_secs(60);
+/// How often ages are looked at, at most: otherwise when the oldest is too old.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Letters that are discarded in one record.
 const ROUND_MAX: usize = 256;
 /// It is said that letters are about to go when so much of their time is left: a tenth.
@@ -36,15 +37,26 @@ impl Broker {
         }
         let mut has_warned = false;
         loop {
+            let mut pause = INTERVAL_MAX;
             match self.discard_oldest().await {
                 Ok(Look { goes_on: true, .. }) => continue,
-                Ok(Look { next, .. }) => self.warn_of_age(next, &mut has_warned),
+                Ok(Look { next, .. }) => {
+                    self.warn_of_age(next, &mut has_warned);
+                    let now = self.clock.now();
+                    // One that is filed now may be the next.
+                    let next = next.or(rules.age.map(|age| now.plus(age)));
+                    pause = next.map_or(pause, |next| next.since(now).clamp(INTERVAL_MIN, INTERVAL_MAX));
+                    if rules.drops_oldest && self.is_at_letter_limit() {
+                        // What was filed just now is not counted yet.
+                        pause = INTERVAL_MIN;
+                    }
+                }
                 Err(error) => tracing::error!(%error, "dead letters cannot be looked through for old ones"),
             }
             if self.store.has_failed() {
                 return;
             }
-            let _ = tokio::time::timeout(INTERVAL, self.letter_room.bell.heard()).await;
+            let _ = tokio::time::timeout(pause, self.letter_room.bell.heard()).await;
         }
     }
 
@@ -73,6 +85,9 @@ impl Broker {
         let (count_max, bytes_max) = (self.limits.dead_letters, self.limits.dead_letter_bytes);
         let now = self.clock.now();
         let (mut look, mut cursor) = (Look::default(), Lsn::ZERO);
+        if rules.age.is_none() && count <= count_max && bytes <= bytes_max {
+            return Ok(look);
+        }
         while look.too_old.len() + look.too_many.len() < ROUND_MAX {
             let page = self.store.read_dead_letters(cursor, ROUND_MAX)?;
             let Some(last) = page.last().map(|last| last.id) else { return Ok(look) };

@@ -153,6 +153,10 @@ async fn retry_matrix_of_answers_that_are_wrong() {
         expect(bytes(garbage), Waits).await;
     }
     expect(Fault::Flood(b"HTTP/1.1 200 OK\r\nx-endless: ".to_vec()), Waits).await;
+    // Answers that are none yet, without end.
+    expect(bytes(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000)), Waits).await;
+    // Nobody asked for another protocol.
+    expect(bytes("HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"), DeadLetter).await;
     // A body that is not as long as it says, or not in the chunks that it says, comes after the status.
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfour",

@@ -252,6 +252,33 @@ async fn a_target_that_throttles_has_fewer_requests_at_once_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_target_that_keeps_up_gets_more_at_once() {
+    let server = Server::new(|_, _| Answer::Hold).await;
+    let mut target = target(&server.url);
+    (target.concurrency, target.concurrency_min) = (4, Some(1));
+    let world = World::new(&config(target)).await;
+    world.publish_many(100).await;
+    eventually("one at first", || server.under_way() == 1).await;
+    assert_eq!(state(&world).concurrency, 1);
+    // One by one. What is slower than usual shows only when there is something usual.
+    while state(&world).concurrency < 2 {
+        let known: BTreeSet<String> = server.bodies().into_iter().collect();
+        let before = known.len();
+        server.now_answers(move |seen, _| match known.contains(&seen.body) {
+            true => Answer::Status(200),
+            false => Answer::Hold,
+        });
+        eventually("the next ones come", || {
+            server.count() > before && server.under_way() as u32 == state(&world).concurrency
+        })
+        .await;
+    }
+    server.now_answers(|_, _| Answer::Status(200));
+    world.nothing_owed().await;
+    assert!(server.seen.lock().iter().all(|seen| seen.under_way <= 4));
+}
+
+#[tokio::test]
 async fn a_rate_is_kept() {
     let server = Server::answering(200).await;
     let mut target = target(&server.url);

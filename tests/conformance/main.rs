@@ -23,6 +23,7 @@ mod authorization;
 mod choices;
 mod connect;
 mod crash;
+mod dead_letters;
 mod diagnostics;
 mod extremes;
 mod ids;

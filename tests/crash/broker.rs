@@ -67,9 +67,14 @@ impl Broker {
         command(self.folder.path()).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// All that it has logged since the first start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// The last lines that it has logged, for a test that fails.
     pub fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

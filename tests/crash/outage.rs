@@ -29,6 +29,10 @@ const RATE: usize = 2000;
 const BURST: usize = 100;
 /// What a debug build under load may gain while messages wait.
 const GROWTH_MAX: u64 = 48 << 20;
+/// Probes are half a second apart; the rest is for a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(8);
+/// Lines of a broker in the log, from its start to its end.
+const LINES_MAX: usize = 30;
 /// Time from one kill to the next, in milliseconds.
 const KILLS: std::ops::Range<u64> = 1_000..2_000;
 const KILLS_OF_A_LONG_OUTAGE: std::ops::Range<u64> = 20_000..60_000;
@@ -274,6 +278,8 @@ impl Outage {
         let lost = missing.iter().next();
         assert!(lost.is_none(), "{} of {backlog} are lost, {lost:?} among them", missing.len());
         println!("{backlog} messages had waited, and were taken in {:?}", began.elapsed());
+        let noticed = self.target.taken()[before].at - began;
+        assert!(noticed < NOTICED_WITHIN, "that the target is back was noticed after {noticed:?}");
         self.judge_rate(before);
     }
 
@@ -304,6 +310,16 @@ impl Outage {
             self.resident[self.resident.len() - 1] >> 20
         );
         assert!(*most < first + GROWTH_MAX, "memory grew from {first} to {most}");
+        self.judge_log();
+    }
+
+    /// A line when the target is found down, once in the life of each process, and no line for a message.
+    fn judge_log(&self) {
+        let (log, lives) = (self.broker.log(), self.kills.len() + 1);
+        let down = log.lines().filter(|line| line.contains("the target is down")).count();
+        println!("{} lines in the log, {down} of them say that the target is down", log.lines().count());
+        assert!((1..=lives).contains(&down), "{down} times in {lives} lives:\n{log}");
+        assert!(log.lines().count() <= LINES_MAX * lives, "{log}");
     }
 
     /// A key is taken again only when the broker was killed in between, and a body has another key only when it was

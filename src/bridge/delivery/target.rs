@@ -277,7 +277,11 @@ impl Target {
         if (before == State::Closed) != (after == State::Closed) {
             condition.changed_at = now;
         }
-        condition.adapt(now, result, verdict.class, self);
+        condition.in_flight = condition.in_flight.saturating_sub(1);
+        // A probe asks whether the target is there, and not how much it can take.
+        if permit == Permit::Regular {
+            condition.adapt(now, result, verdict.class, self);
+        }
         let complains = condition.complains(error.is_some(), now);
         drop(condition);
         let complaint = error.as_deref().filter(|_| complains);
@@ -338,8 +342,6 @@ impl Target {
 impl Condition {
     /// Changes the number of requests in flight and the rate, as the end of this attempt asks for.
     fn adapt(&mut self, now: UnixMillis, result: &AttemptResult, class: Class, target: &Target) {
-        let in_flight = self.in_flight;
-        self.in_flight = in_flight.saturating_sub(1);
         let throttles = class == Class::TargetFailure && throttles(&result.outcome);
         if let (true, Some(rate)) = (throttles, self.rate.as_mut()) {
             rate.throttled(now);
@@ -351,7 +353,7 @@ impl Condition {
             Outcome::Status(_) => Pace::Answered(result.latency),
         };
         let before = self.limit.get();
-        self.limit.ended(pace, in_flight);
+        self.limit.ended(pace, self.in_flight + 1);
         let after = self.limit.get();
         if before != after {
             target.slots.change(before, after);

@@ -71,6 +71,9 @@ impl Tries {
         if is_spent && !pauses {
             self.answers = self.answers.saturating_add(1);
         }
+        // A failure of the target is its own affair: the breaker finds out when it is back, and a message that had
+        // many of them must not wait for longer than that.
+        let nth = if is_spent { self.answers } else { 1 };
         let asked = result.retry_after.as_deref().and_then(|value| parse_retry_after(value, now));
         let next = match class {
             Class::Complete | Class::Drop => Next::Settle,
@@ -78,8 +81,7 @@ impl Tries {
             Class::RetryMessage | Class::TargetFailure => match self.give_up(result, target, message, now) {
                 Some(reason) => Next::DeadLetter(reason),
                 None => {
-                    let delay =
-                        delay_as_asked(delay(self.count, &target.retry, random), asked, &target.retry);
+                    let delay = delay_as_asked(delay(nth, &target.retry, random), asked, &target.retry);
                     Next::RetryAt(now.plus(delay).min(deadline(&target.retry, message)))
                 }
             },
@@ -145,7 +147,7 @@ mod tests {
     use crate::{
         bridge::client::Failure,
         codec::Qos,
-        config::{Config, StatusClass},
+        config::{Config, Jitter, StatusClass},
         record::{Message, MessageParts},
     };
 
@@ -221,6 +223,19 @@ mod tests {
         assert_eq!((tries.count, tries.answers), (20, 0));
         assert_eq!(judge(&mut tries, &refused, 99).next, retry_at(100), "not past the age");
         assert_eq!(judge(&mut tries, &refused, 100).next, Next::DeadLetter(DeadLetterReason::MaxAge));
+    }
+
+    #[test]
+    fn the_delay_grows_with_what_is_spent_only() {
+        let mut target = target();
+        (target.retry.attempts, target.retry.jitter) = (10, Jitter::None);
+        let mut tries = Tries::begin(UnixMillis(0));
+        let delays = [503, 503, 503, 500, 500, 503, 500].map(|code| {
+            let verdict = tries.judge(&status(code), message().head(), &target, UnixMillis(1000), 0);
+            let Next::RetryAt(at) = verdict.next else { panic!("{verdict:?}") };
+            at.since(UnixMillis(1000)).as_secs()
+        });
+        assert_eq!(delays, [8, 8, 8, 8, 16, 8, 32]);
     }
 
     #[test]

@@ -123,8 +123,9 @@ impl Shape {
     fn one(&self, item: &Item<'_>, now: UnixMillis) -> Result<Request<Full<Bytes>>, String> {
         let message = item.message;
         let known = ids::message_id(&self.request.id, item);
+        let key = header_of(known.as_deref());
         let needs_id = self.signer.is_some() || matches!(self.request.body, Body::CloudEvents(_));
-        let id = known.clone().or_else(|| needs_id.then(ids::once));
+        let id = known.or_else(|| needs_id.then(ids::once));
         let attempt = item.delivery.attempt;
         let view = self.asks_view.then(|| self.route.of(Some(message), id.as_deref(), attempt));
         let mut request = self.begin(view.as_ref())?;
@@ -133,7 +134,8 @@ impl Shape {
         self.put_trace(headers, item, id.as_deref().unwrap_or_default());
         let part = Part { item, id, view: view.unwrap_or_default() };
         let content = body::of_one(&self.request.body, &part, headers)?;
-        put_text(headers, IDEMPOTENCY_KEY, known.as_deref());
+        put(headers, WEBHOOK_ID, key.clone().or_else(|| header_of(part.id.as_deref())));
+        put(headers, IDEMPOTENCY_KEY, key);
         Ok(self.finish(request, content, (part.id.as_deref(), attempt), now))
     }
 
@@ -153,7 +155,9 @@ impl Shape {
         let headers = request.headers_mut();
         let content = body::of_several(&self.request, &parts, headers);
         let content = content.map_err(|(index, why)| Unfit { index, why })?;
-        put_text(headers, IDEMPOTENCY_KEY, Some(&id));
+        let key = header_of(Some(&id));
+        put(headers, WEBHOOK_ID, key.clone());
+        put(headers, IDEMPOTENCY_KEY, key);
         Ok(self.finish(request, content, (Some(&id), attempt), now))
     }
 
@@ -178,11 +182,11 @@ impl Shape {
         let properties = PublishProperties::from_forwarded(item.message.properties());
         let Some(context) = TraceContext::of(&properties) else { return };
         let seed = format!("{}/{id}/{}", self.route.route, item.delivery.attempt);
-        put_text(headers, HeaderName::from_static(TRACEPARENT), Some(&context.child(&seed)));
-        put_text(headers, HeaderName::from_static(TRACESTATE), context.state);
+        put(headers, HeaderName::from_static(TRACEPARENT), header_of(Some(&context.child(&seed))));
+        put(headers, HeaderName::from_static(TRACESTATE), header_of(context.state));
     }
 
-    /// What identifies the request, its signature and its body.
+    /// The attempt, the signature and the body.
     fn finish(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -191,7 +195,6 @@ impl Shape {
         now: UnixMillis,
     ) -> Request<Full<Bytes>> {
         let headers = request.headers_mut();
-        put_text(headers, WEBHOOK_ID, id);
         headers.insert(DELIVERY_ATTEMPT, attempt.into());
         if let (Some(signer), Some(id)) = (&self.signer, id) {
             let seconds = now.0 / 1000;
@@ -232,12 +235,16 @@ fn put_template(
     Ok(())
 }
 
-/// Sets a header to a text that it can carry, or takes it away: nobody else may set it.
-fn put_text(headers: &mut HeaderMap, name: HeaderName, text: Option<&str>) {
-    match text.map(HeaderValue::from_str) {
-        Some(Ok(value)) => drop(headers.insert(name, value)),
-        _ => drop(headers.remove(name)),
+/// Sets a header, or takes it away: nobody else may set it.
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
     }
+}
+
+fn header_of(text: Option<&str>) -> Option<HeaderValue> {
+    text.and_then(|text| HeaderValue::from_str(text).ok())
 }
 
 /// Sets a header to a text of MQTT; an empty text sets none.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use http::{Method, Uri};
 use http_body_util::BodyExt;
 
+mod anything;
 mod bodies;
 mod events;
 mod identity;

@@ -27,7 +27,7 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     pub(super) selection: Selection,
     /// Dead letters in a second at most, such as 50/s.
-    #[arg(long, value_name = "N/s", value_parser = rate, requires = "all")]
+    #[arg(long, value_name = "N/s", value_parser = rate, conflicts_with = "ids")]
     rate: Option<u32>,
     /// To this route, instead of the one each was for.
     #[arg(long, value_name = "ROUTE")]

@@ -186,3 +186,15 @@ fn what_can_be_a_batch_is_known_before() {
         assert!(said.contains(message) && helped.contains(help), "{keys}: {said} {helped}");
     }
 }
+
+/// What is shown to people is right.
+#[test]
+fn the_examples_of_the_documentation_parse() {
+    let page = include_str!("../../../docs/http-requests.md");
+    let blocks: Vec<_> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 5);
+    for block in blocks {
+        Config::parse(block, "http-requests.md").unwrap_or_else(|error| panic!("{error}"));
+    }
+}

@@ -116,7 +116,8 @@ impl TargetConfig {
     /// Whether any connection for it is one of TLS.
     pub fn speaks_tls(&self) -> bool {
         let is_https = |url: &Uri| url.scheme() == Some(&Scheme::HTTPS);
-        is_https(&self.url) || self.token_url().is_some_and(is_https)
+        let proxy = self.proxy.as_ref().map(|proxy| &proxy.uri);
+        is_https(&self.url) || self.token_url().is_some_and(is_https) || proxy.is_some_and(is_https)
     }
 }
 
