@@ -170,7 +170,9 @@ impl Shape {
         *request.uri_mut() = self.address.uri(view)?;
         // With room for all: a map that grows moves everything several times.
         let mut headers = HeaderMap::with_capacity(self.headers.len() + OWN_HEADERS_MAX);
-        self.headers.iter().for_each(|(name, value)| drop(headers.append(name.clone(), value.clone())));
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         for (name, template) in &self.request.headers {
             put_template(&mut headers, name, template, view)?;
         }
