@@ -1,3 +1,5 @@
+//! Stored forms: what is read is what was written, also by the first version, and what is damaged is an error.
+
 use proptest::prelude::*;
 
 use super::*;
