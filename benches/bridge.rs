@@ -82,8 +82,7 @@ impl Bench {
         println!("the same, batched by 100:");
         for _ in 0..3 {
             let plain = Target::start(0).plain(6_000, 100 * (PAYLOAD + 120)) * 100.0;
-            let batch =
-                "[routes.request]\nbody = \"ndjson\"\n[routes.batch]\ncount = 100\nlinger = \"5ms\"\n";
+            let batch = "[routes.request]\nbody = \"json\"\n[routes.batch]\ncount = 100\nlinger = \"5ms\"\n";
             let (posted, told) = self.carry(600_000, batch);
             println!(
                 "  {posted:.0} events a second, {told:.1} us CPU of the broker each; plain loop with as many bytes \
@@ -183,7 +182,7 @@ impl Bench {
         let count = MESSAGES.to_string();
         let load = ["--clients", "64", "-t", "m/{i}", "-q", "1", "-w", "100", "-s", "200", "-n", &count];
         let told = broker.load("pub", &load);
-        let waiting = broker.metric("causeway_bridge_backlog_messages{route=\"r0\"}");
+        let waiting = broker.metric("causeway_bridge_outbox_messages{route=\"r0\"}");
         println!("{MESSAGES} messages for a target that is dead:");
         println!(
             "  {:.0} MiB of memory, {:.0} MiB before; {:.0} a second; {:.0} wait",

@@ -29,9 +29,20 @@ fn version_and_help_name_what_there_is() {
     assert_eq!(stdout(&version), format!("causeway {}\n", env!("CARGO_PKG_VERSION")));
     let help = run(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for command in
-        ["serve", "check", "passwd", "acl", "bench", "sessions", "dead-letters", "store", "demo-target"]
-    {
+    for command in [
+        "serve",
+        "check",
+        "passwd",
+        "acl",
+        "bench",
+        "sessions",
+        "routes",
+        "explain",
+        "reload",
+        "dead-letters",
+        "store",
+        "demo-target",
+    ] {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command} is not in\n{}", stdout(&help));
         let own = run(folder.path(), &[command, "--help"]);
         assert_eq!(own.status.code(), Some(0), "{command} --help");

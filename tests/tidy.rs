@@ -115,6 +115,15 @@ fn links_between_pages_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn every_metric_of_the_bridge_is_documented() {
+    let page = file("docs/operations.md").text;
+    let source = file("src/bridge/metrics.rs").text;
+    let quoted = source.split('"').filter(|text| text.starts_with("causeway_bridge_"));
+    let missing: Vec<_> = quoted.filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/operations.md: {}", missing.join(", "));
+}
+
 /// ARCHITECTURE.md says which tests show each of the rules that keep the promise.
 #[test]
 fn every_rule_has_its_tests() {

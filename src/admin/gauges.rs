@@ -48,7 +48,12 @@ impl Gauges {
         }
         let (handles, broker) = (Arc::clone(&self.handles), Arc::clone(&state.broker));
         let data = state.data.clone();
-        let computed = tokio::task::spawn_blocking(move || handles.compute(&broker, &data)).await;
+        let bridge = Arc::clone(&state.bridge);
+        let compute = move || {
+            handles.compute(&broker, &data);
+            bridge.measure_age();
+        };
+        let computed = tokio::task::spawn_blocking(compute).await;
         if computed.is_ok() {
             *refreshed_at = Some(now);
         }

@@ -10,6 +10,7 @@
 mod backup;
 mod dead_letters;
 mod error;
+mod explain;
 mod gauges;
 mod guard;
 mod health;
@@ -39,10 +40,11 @@ use tokio::{
 
 pub use backup::{BackupPhase, BackupState};
 pub use dead_letters::Done;
+pub use explain::Explanation;
 pub use health::{Phase, Readiness};
 pub use letter_query::ReplayChanges;
 pub use reload::{ReloadError, ReloadRequest, Reloaded};
-pub use routes::{RouteDetail, RouteList};
+pub use routes::{RouteDetail, RouteList, TargetList};
 pub use sessions::{SessionDetail, SessionList};
 
 use crate::{
@@ -100,11 +102,18 @@ fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/sessions", get(sessions::list))
         .route("/sessions/{client_id}", get(sessions::show).delete(sessions::delete))
+        .route("/explain", get(explain::explain))
         .route("/reload", post(reload::reload))
         .route("/routes", get(routes::list))
         .route("/routes/{name}", get(routes::show))
         .route("/routes/{name}/dead-letter", post(routes::dead_letter))
         .route("/routes/{name}/discard", post(routes::discard))
+        .route("/routes/{name}/pause", post(routes::pause))
+        .route("/routes/{name}/resume", post(routes::resume))
+        .route("/targets", get(routes::targets))
+        .route("/targets/{name}", get(routes::target))
+        .route("/targets/{name}/pause", post(routes::pause))
+        .route("/targets/{name}/resume", post(routes::resume))
         .route("/store/backup", get(backup::state).post(backup::begin))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/import", post(dead_letters::import))
@@ -131,7 +140,7 @@ async fn metrics_page(State(app): Shared) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path")
-        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, reload, dead-letters and store/backup")
+        .help("there are /healthz, /readyz, /metrics, and /api/v1/ with sessions, routes, targets, explain, reload, dead-letters and store/backup")
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -1,17 +1,21 @@
-//! `/api/v1/routes`: what waits for each HTTP target, how it fares, and what becomes of what a removed route leaves.
+//! `/api/v1/routes` and `/api/v1/targets`: what waits for each target, how it fares, and what becomes of what a
+//! removed route leaves.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, Shared};
 use crate::{
-    bridge::{RemovedError, RemovedRoute, RouteState},
+    bridge::{RemovedError, RemovedRoute, RouteState, TargetState},
     broker::Broker,
     record::{Lsn, UnixMillis},
 };
@@ -23,6 +27,19 @@ type Name = Result<Path<String>, PathRejection>;
 pub struct RouteList {
     /// In the order of the configuration; behind them those that are not configured and are still owed something.
     pub routes: Vec<RouteDetail>,
+}
+
+/// The answer to a list of targets.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TargetList {
+    /// By name.
+    pub targets: Vec<TargetState>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PauseQuery {
+    why: Option<String>,
 }
 
 /// The answer for one route.
@@ -65,7 +82,55 @@ pub(super) async fn discard(State(app): Shared, name: Name) -> Result<Json<Remov
     Ok(Json(owed))
 }
 
+/// A pause is that of the target: all its routes wait.
+pub(super) async fn pause(
+    State(app): Shared,
+    name: Name,
+    query: Result<Query<PauseQuery>, QueryRejection>,
+) -> Result<Json<TargetState>, ApiError> {
+    let (Path(name), Query(PauseQuery { why })) = (name?, query?);
+    let target = app.target_of(&name)?;
+    let why = why.as_deref().unwrap_or("an operator has paused it");
+    app.wait_for(app.state.bridge.pause(&target, why)?).await?;
+    app.target(&target)
+}
+
+pub(super) async fn resume(State(app): Shared, name: Name) -> Result<Json<TargetState>, ApiError> {
+    let Path(name) = name?;
+    let target = app.target_of(&name)?;
+    app.wait_for(app.state.bridge.resume(&target)?).await?;
+    app.target(&target)
+}
+
+pub(super) async fn targets(State(app): Shared) -> Json<TargetList> {
+    Json(TargetList { targets: app.state.bridge.targets() })
+}
+
+pub(super) async fn target(State(app): Shared, name: Name) -> Result<Json<TargetState>, ApiError> {
+    let Path(name) = name?;
+    app.target(&name)
+}
+
 impl App {
+    /// The target of this name, or that of the route of this name.
+    fn target_of(&self, name: &str) -> Result<String, ApiError> {
+        let bridge = &self.state.bridge;
+        if bridge.targets().iter().any(|target| target.name == name) {
+            return Ok(name.to_owned());
+        }
+        bridge.target_of(name).ok_or_else(|| no_target(name))
+    }
+
+    fn target(&self, name: &str) -> Result<Json<TargetState>, ApiError> {
+        let found = self.state.bridge.targets().into_iter().find(|target| target.name == name);
+        found.map(Json).ok_or_else(|| no_target(name))
+    }
+
+    /// What is changed is durable before it is said.
+    async fn wait_for(&self, record: Option<Lsn>) -> Result<(), ApiError> {
+        Ok(self.state.broker.store.durable(record.unwrap_or_default()).await?)
+    }
+
     async fn routes(&self) -> Result<Vec<RouteDetail>, ApiError> {
         let bridge = Arc::clone(&self.state.bridge);
         self.blocking(move |broker| {
@@ -73,6 +138,11 @@ impl App {
         })
         .await
     }
+}
+
+fn no_target(name: &str) -> ApiError {
+    let message = format!("there is no target \"{}\", and no route of this name", name.escape_debug());
+    ApiError::new(StatusCode::NOT_FOUND, message).help("GET /api/v1/targets lists those that are configured")
 }
 
 impl RouteDetail {

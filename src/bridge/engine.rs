@@ -7,6 +7,7 @@
 //! Invariant: every task that is started here is joined by [`Bridge::shutdown`].
 
 mod change;
+mod explain;
 mod removed;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::store::{Store, StoreError, SubmitError};
 use crate::topic::TopicError;
 
 pub use change::{Changed, Leftover, RemovedRoute};
+pub use explain::ReachedRoute;
 use removed::Removed;
 pub use removed::RemovedError;
 
@@ -155,9 +157,34 @@ impl Bridge {
         states.into_iter().map(|(_, state)| state).collect()
     }
 
+    /// Sets the gauges that the disk has to be asked for. Blocks on it.
+    pub fn measure_age(&self) {
+        let lines = self.shared.lines.lock();
+        let active = lines.active.iter().map(|line| (line.route.recipient, &line.monitor.metrics));
+        let removed = lines.removed.values().map(Removed::metrics);
+        let gauges =
+            active.chain(removed).map(|(recipient, metrics)| (recipient, metrics.outbox_oldest.clone()));
+        let gauges: Vec<_> = gauges.collect();
+        drop(lines);
+        let broker = &self.shared.broker;
+        for (recipient, gauge) in gauges {
+            let oldest = broker.store.oldest(recipient).ok().flatten();
+            let published = oldest.and_then(|lsn| broker.store.published_at(lsn).ok().flatten());
+            let age = published.map_or(Duration::ZERO, |at| broker.clock.now().since(at));
+            gauge.set(age.as_secs_f64());
+        }
+    }
+
     /// What each target is doing, by name.
     pub fn targets(&self) -> Vec<TargetState> {
         self.shared.lines.lock().targets.values().map(|target| target.view()).collect()
+    }
+
+    /// The target of a route that is configured.
+    pub fn target_of(&self, route: &str) -> Option<String> {
+        let lines = self.shared.lines.lock();
+        let line = lines.active.iter().find(|line| line.config.name == route)?;
+        Some(line.config.target.clone())
     }
 
     /// Has nothing sent to a target until it is [resumed](Bridge::resume), also after a restart. Gives the record
@@ -233,7 +260,9 @@ impl Shared {
             tokio::select! {
                 _ = ticks.tick() => {
                     let lines = self.lines.lock();
-                    lines.active.iter().for_each(|line| line.monitor.measure(&line.route.backlog));
+                    lines.active.iter().for_each(|line| line.monitor.measure(&line.route));
+                    lines.removed.values().for_each(Removed::measure);
+                    lines.targets.values().for_each(|target| target.metrics.circuit(target.state()));
                 }
                 _ = stop.changed() => {}
             }
@@ -275,12 +304,17 @@ impl Lines {
 
 impl Line {
     fn state(&self) -> RouteState {
-        let Self { route, target, monitor, .. } = self;
+        let Self { config, route, target, monitor, .. } = self;
         let url = &target.config.url;
+        let TargetState { breaker, paused, .. } = target.view();
         monitor.fill(RouteState {
             name: route.name.to_string(),
             target: route.target.to_string(),
-            status: RouteStatus::Active,
+            topics: config.topics.clone(),
+            exclude: config.exclude.clone(),
+            filter: config.filter.as_ref().map(|filter| filter.expression.source().to_owned()),
+            status: if paused.is_some() { RouteStatus::Paused } else { RouteStatus::Active },
+            paused,
             url: format!(
                 "{}://{}{}",
                 url.scheme_str().unwrap_or("http"),
@@ -290,7 +324,7 @@ impl Line {
             queued_messages: route.backlog.count(),
             queued_bytes: route.backlog.bytes(),
             queue: Some(route.queue.into()),
-            breaker: target.state().into(),
+            breaker,
             dead_letters: route.dead_letters(),
             ..RouteState::default()
         })

@@ -7,17 +7,20 @@
 //! Invariant: what is given up on becomes a dead letter; nothing that was committed for a target ends
 //! without an answer that completes it or a record that says why not.
 
+mod captures;
 pub(crate) mod client;
 mod delivery;
 mod engine;
 mod excerpt;
+pub(crate) mod filter;
 mod letters;
 mod metrics;
 pub(crate) mod policy;
+mod reply;
 pub(crate) mod request;
 
 pub use delivery::{BreakerState, LastError, Rate, RouteState, RouteStatus, TargetState};
-pub use engine::{Bridge, BridgeError, Changed, Leftover, RemovedError, RemovedRoute};
+pub use engine::{Bridge, BridgeError, Changed, Leftover, ReachedRoute, RemovedError, RemovedRoute};
 pub use excerpt::excerpt;
 pub use letters::{
     DeadLetterFilter, DeadLetterPage, DeadLetters, DeadLettersError, FiledLetter, Import, ImportError,

@@ -342,6 +342,12 @@ impl Group {
         self.members.lock().unstored.settle(lsn);
     }
 
+    /// Who takes part, and with what subscription.
+    pub(super) fn members(&self) -> Vec<(Arc<Slot>, Subscription)> {
+        let members = self.members.lock();
+        members.list.iter().map(|member| (Arc::clone(&member.slot), member.subscription)).collect()
+    }
+
     /// How many members there are.
     pub(super) fn member_count(&self) -> usize {
         self.members.lock().list.len()

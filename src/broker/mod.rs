@@ -12,6 +12,7 @@ mod clock;
 mod clock_watch;
 mod dead_letters;
 mod directory;
+mod explain;
 mod fan_out;
 mod give_up;
 mod groups;
@@ -53,6 +54,11 @@ pub use clock::Clock;
 pub(crate) use clock::simulated::WALL_TIME;
 pub use dead_letters::DeadLetterRules;
 pub use directory::{AttachRequest, Attachment, Departure};
+pub(crate) use explain::full_reason;
+pub use explain::{
+    Guarantee, Kept, Path, PathCounts, Reach, ReachedGroup, ReachedMember, ReachedSession, RetainedSummary,
+    Thought, WeakLink, Weakness,
+};
 pub use groups::{Fetch, Group};
 pub use memory::{Memory, MemoryShare};
 pub use overflow::Excess;

@@ -157,7 +157,7 @@ impl Excess {
 }
 
 /// Which limit leaves no room for one message more.
-fn full(backlog: &Backlog, queue: &QueueConfig) -> Option<DeadLetterReason> {
+pub(super) fn full(backlog: &Backlog, queue: &QueueConfig) -> Option<DeadLetterReason> {
     if backlog.count() >= queue.messages {
         Some(DeadLetterReason::QueueFull)
     } else if backlog.bytes() >= queue.bytes {

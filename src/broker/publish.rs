@@ -184,6 +184,34 @@ impl Broker {
         !matches!(self.route(&matches, routed, touched), Receipt::Refused(_))
     }
 
+    /// Whether the one who published a request may publish this reply to it, which goes by the same name.
+    pub fn may_reply(&self, reply: &Message) -> bool {
+        let rights = self.auth.rights_of_absent(reply.user_name(), reply.publisher());
+        let topic = TopicName::parse(reply.topic(), u16::MAX);
+        rights.is_ok_and(|rights| topic.is_ok_and(|topic| rights.may_publish(&topic)))
+    }
+
+    /// Routes the answer to a request, in one record with what else becomes durable with it: the settlement of
+    /// the request. Like that, it goes through also when the disk is nearly full.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn publish_reply(&self, reply: Message, changes: Vec<Change>) -> Result<(), SubmitError> {
+        let topic = reply.topic().to_owned();
+        let mut matches = Matches::default();
+        if let Ok(topic) = TopicName::parse(&topic, u16::MAX) {
+            matches.find(self, &topic, None);
+        }
+        let mut touched = Touched::default();
+        let routed = Routed { changes, goes_through: true, ..Routed::of(reply) };
+        let receipt = self.route(&matches, routed, &mut touched);
+        touched.ring();
+        match receipt {
+            Receipt::Refused(_) => Err(SubmitError::Failed),
+            _ => Ok(()),
+        }
+    }
+
     fn not_authorized(&self) -> Receipt {
         self.metrics.dropped.not_authorized.increment(1);
         Receipt::Refused(ReasonCode::NotAuthorized)

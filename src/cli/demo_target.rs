@@ -205,7 +205,7 @@ mod tests {
         let message = Message::new(&parts, &mut Vec::new());
         for (attempt, status) in [(1, 503), (2, 200)] {
             let delivery = Delivery { store_id: 1, number: Some(Lsn(1)), attempt };
-            let request = shape.build(&[Item { message: &message, delivery }]).unwrap();
+            let request = shape.build(&[Item { message: &message, delivery }], UnixMillis(1)).unwrap();
             let result = client.post(request, None).await;
             assert_eq!(result.outcome, Outcome::Status(status));
         }

@@ -6,8 +6,10 @@ pub mod bench;
 pub mod check;
 pub mod dead_letters;
 pub mod demo_target;
+pub mod explain;
 pub mod passwd;
 pub mod reload;
+mod route_test;
 pub mod routes;
 pub mod serve;
 pub mod sessions;
@@ -43,6 +45,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// List and show the routes of the running broker, and settle what removed ones leave
     Routes(routes::RoutesArgs),
+    /// Show whom a publish to a topic would reach, and where each path is weakest
+    Explain(explain::ExplainArgs),
     /// Have the running broker read its configuration and certificates again
     Reload(reload::ReloadArgs),
     /// List, show, replay and discard what the running broker has given up
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
         Some(Command::Acl(args)) => acl::run(args),
         Some(Command::Sessions(args)) => sessions::run(args),
         Some(Command::Routes(args)) => routes::run(args),
+        Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Reload(args)) => reload::run(args),
         Some(Command::DeadLetters(args)) => dead_letters::run(args),
         Some(Command::Store(args)) => store::run(args),

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 
 use super::{
     admin_client::{self, AdminArgs, AdminClient, AdminError, encoded},
+    route_test::{self, RouteTestArgs},
     show::{Align, age, age_at, count, details, or_dash, size, table},
 };
 use crate::{
     admin::{RouteDetail, RouteList},
     auth::Escaped,
-    bridge::{BreakerState, Rate, RemovedRoute, RouteStatus},
+    bridge::{BreakerState, Rate, RemovedRoute, RouteStatus, TargetState},
 };
 
 /// How often the broker is asked how far it is.
@@ -20,7 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Characters of an error in a list.
 const ERROR_SHOWN_MAX: usize = 60;
 
-/// List and show the routes of the running broker, and settle what a removed one leaves.
+/// List, show, pause and resume the routes of the running broker, and settle what a removed one leaves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoutesArgs {
     #[command(flatten)]
@@ -31,6 +32,14 @@ pub struct RoutesArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum RoutesCommand {
+    #[command(flatten)]
+    Live(LiveCommand),
+    Test(RouteTestArgs),
+}
+
+/// What the running broker is asked.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum LiveCommand {
     /// List routes (the default).
     List {
         /// One route alone.
@@ -39,6 +48,19 @@ enum RoutesCommand {
     /// Show everything about one route.
     Show {
         /// The name of the route.
+        name: String,
+    },
+    /// Have nothing sent to a target until it is resumed: what comes waits on disk.
+    Pause {
+        /// The name of a target, or of a route that leads to it.
+        name: String,
+        /// What the others are told.
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+    },
+    /// End a pause.
+    Resume {
+        /// The name of a target, or of a route that leads to it.
         name: String,
     },
     /// Make dead letters of what waits for a route that is not configured any more.
@@ -56,15 +78,21 @@ enum RoutesCommand {
 /// Runs the command: 0 when it was done, 1 when it was not.
 pub fn run(args: RoutesArgs) -> ExitCode {
     let RoutesArgs { admin, command } = args;
-    let command = command.unwrap_or(RoutesCommand::List { name: None });
+    let command = match command {
+        None => LiveCommand::List { name: None },
+        Some(RoutesCommand::Live(command)) => command,
+        Some(RoutesCommand::Test(args)) => {
+            return route_test::run(&args, admin.config.as_deref(), admin.json);
+        }
+    };
     let json = admin.json;
     admin_client::run("routes", &admin, async move |client| carry_out(&client, command, json).await)
 }
 
-async fn carry_out(client: &AdminClient, command: RoutesCommand, json: bool) -> Result<String, AdminError> {
+async fn carry_out(client: &AdminClient, command: LiveCommand, json: bool) -> Result<String, AdminError> {
     let now = Timestamp::now();
     match command {
-        RoutesCommand::List { name: None } => {
+        LiveCommand::List { name: None } => {
             let answer = client.ask(Method::GET, "/api/v1/routes").await?;
             if json {
                 return Ok(format!("{answer:#}"));
@@ -72,15 +100,33 @@ async fn carry_out(client: &AdminClient, command: RoutesCommand, json: bool) -> 
             let RouteList { routes } = client.read(answer)?;
             Ok(show_list(&routes))
         }
-        RoutesCommand::List { name: Some(name) } | RoutesCommand::Show { name } => {
+        LiveCommand::List { name: Some(name) } | LiveCommand::Show { name } => {
             let answer = client.ask(Method::GET, &path_of(&name)).await?;
             if json { Ok(format!("{answer:#}")) } else { Ok(show_one(&client.read(answer)?, now)) }
         }
-        RoutesCommand::DeadLetter { name } => {
+        LiveCommand::Pause { name, why } => {
+            let query = why.map_or(String::new(), |why| format!("?why={}", encoded(&why)));
+            change(client, &format!("{}/pause{query}", target_path_of(&name)), "paused", json).await
+        }
+        LiveCommand::Resume { name } => {
+            change(client, &format!("{}/resume", target_path_of(&name)), "no longer paused", json).await
+        }
+        LiveCommand::DeadLetter { name } => {
             settle(client, &name, ("dead-letter", "dead letters"), json).await
         }
-        RoutesCommand::Discard { name } => settle(client, &name, ("discard", "discarded"), json).await,
+        LiveCommand::Discard { name } => settle(client, &name, ("discard", "discarded"), json).await,
     }
+}
+
+/// Has a target paused or resumed.
+async fn change(client: &AdminClient, path: &str, outcome: &str, json: bool) -> Result<String, AdminError> {
+    let answer = client.ask(Method::POST, path).await?;
+    if json {
+        return Ok(format!("{answer:#}"));
+    }
+    let target: TargetState = client.read(answer)?;
+    let why = target.paused.map_or(String::new(), |why| format!(": {}", Escaped(&why)));
+    Ok(format!("target {} is {outcome}{why}", Escaped(&target.name)))
 }
 
 /// Has a removed route settled, and waits until it is.
@@ -113,6 +159,11 @@ async fn settle(
 
 fn path_of(name: &str) -> String {
     format!("/api/v1/routes/{}", encoded(name))
+}
+
+/// A route's name will do there, too.
+fn target_path_of(name: &str) -> String {
+    format!("/api/v1/targets/{}", encoded(name))
 }
 
 fn show_list(routes: &[RouteDetail]) -> String {
@@ -167,9 +218,18 @@ fn show_one(route: &RouteDetail, now: Timestamp) -> String {
         ("route", Escaped(&state.name).to_string()),
         ("state", word(route).to_owned()),
         ("target", format!("{} {}", Escaped(&state.target), Escaped(&state.url)).trim().to_owned()),
+        (
+            "topics",
+            or_dash(Some(Escaped(&state.topics.join(" ")).to_string()).filter(|text| !text.is_empty())),
+        ),
         ("queued", format!("{}, {}", count(state.queued_messages, "message"), size(state.queued_bytes))),
         ("oldest", or_dash(route.oldest_age_seconds.map(age))),
     ];
+    if !state.exclude.is_empty() {
+        pairs.push(("exclude", Escaped(&state.exclude.join(" ")).to_string()));
+    }
+    pairs.extend(state.filter.as_ref().map(|filter| ("filter", Escaped(filter).to_string())));
+    pairs.extend(state.paused.as_ref().map(|why| ("paused", Escaped(why).to_string())));
     if let Some(queue) = &state.queue {
         let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
         let limits = format!("{}, {}{age}", count(queue.messages, "message"), size(queue.bytes));
@@ -231,6 +291,9 @@ mod tests {
                 name: name.into(),
                 target: "erp".into(),
                 url: "https://erp.example/in".into(),
+                topics: vec!["shop/+/orders".into(), "shop/all".into()],
+                exclude: vec!["shop/test/#".into()],
+                filter: Some("qos > 0".into()),
                 queued_messages: 12,
                 queued_bytes: 1_258_291,
                 queue: Some(QueueConfig::default().into()),
@@ -276,8 +339,11 @@ old     removed      -            3    100 B       -       0          0      0  
 route         orders
 state         active
 target        erp https://erp.example/in
+topics        shop/+/orders shop/all
 queued        12 messages, 1.2 MiB
 oldest        3m 12s
+exclude       shop/test/#
+filter        qos > 0
 limits        10000000 messages, 4.0 GiB; then drop_newest
 attempts      120 /s (10 s), 0.2 /s (1 min), 5000 in all
 done          120 /s (10 s), 0 /s (1 min), 4999 in all
@@ -294,12 +360,12 @@ last error    7s ago: answered 503: b\\u{1b}usy
     async fn a_running_broker_is_asked() {
         let admin = Admin::start().await;
         let client = AdminClient::to(&admin.address.to_string());
-        let list = RoutesCommand::List { name: None };
+        let list = LiveCommand::List { name: None };
         assert_eq!(carry_out(&client, list, false).await.unwrap(), "no routes");
         for command in [
-            RoutesCommand::Show { name: "a b".into() },
-            RoutesCommand::Discard { name: "a b".into() },
-            RoutesCommand::DeadLetter { name: "a b".into() },
+            LiveCommand::Show { name: "a b".into() },
+            LiveCommand::Discard { name: "a b".into() },
+            LiveCommand::DeadLetter { name: "a b".into() },
         ] {
             let error = carry_out(&client, command, false).await.unwrap_err().to_string();
             assert!(error.starts_with("there is no route \"a b\"\n  help: "), "{error}");

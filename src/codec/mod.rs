@@ -33,5 +33,5 @@ pub use error::{DecodeError, EncodeError};
 pub use forwarded::{PropertyChanges, are_forwarded};
 pub use frame::MAX_PACKET_SIZE;
 pub use packet::*;
-pub use publish::PublishFrame;
+pub use publish::{OwnProperties, PublishFrame};
 pub use reason::ReasonCode;

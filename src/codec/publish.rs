@@ -98,6 +98,32 @@ impl PublishFrame<'_> {
     }
 }
 
+/// Properties of a message that the broker itself makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnProperties<'a> {
+    /// 0x03.
+    pub content_type: Option<&'a str>,
+    /// 0x09.
+    pub correlation_data: Option<&'a [u8]>,
+    /// 0x26, in this order.
+    pub user: &'a [(&'a str, &'a str)],
+}
+
+impl OwnProperties<'_> {
+    /// As [`PublishProperties::forwarded`] gives those of a client. What is longer than a property can be is left
+    /// out.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // An error leaves out what is too long.
+        let _ = write::property_text(&mut out, PropertyId::ContentType, self.content_type);
+        let _ = write::property_bytes(&mut out, PropertyId::CorrelationData, self.correlation_data);
+        for (name, value) in self.user {
+            let _ = write::property_pair(&mut out, PropertyId::UserProperty, (name, value));
+        }
+        out
+    }
+}
+
 impl<'a> PublishProperties<'a> {
     /// The properties of a message that was kept: `raw` is what [`PublishProperties::forwarded`] gave.
     pub fn from_forwarded(raw: &'a [u8]) -> Self {

@@ -115,6 +115,7 @@ pub(super) fn property_varint(out: &mut Vec<u8>, id: PropertyId, value: u32) {
 /// A string or binary property, unless it is absent.
 pub(super) fn property_bytes(out: &mut Vec<u8>, id: PropertyId, value: Option<&[u8]>) -> Written {
     let Some(value) = value else { return Ok(()) };
+    field_len(value)?;
     out.push(id as u8);
     binary(out, value)
 }
@@ -122,6 +123,17 @@ pub(super) fn property_bytes(out: &mut Vec<u8>, id: PropertyId, value: Option<&[
 /// A string property, unless it is absent.
 pub(super) fn property_text(out: &mut Vec<u8>, id: PropertyId, value: Option<&str>) -> Written {
     property_bytes(out, id, value.map(str::as_bytes))
+}
+
+/// A name and a value. What does not fit leaves nothing behind.
+pub(super) fn property_pair(out: &mut Vec<u8>, id: PropertyId, (name, value): (&str, &str)) -> Written {
+    let start = out.len();
+    out.push(id as u8);
+    let written = text(out, name).and_then(|()| text(out, value));
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
 }
 
 fn varint_bytes(value: usize) -> ([u8; 4], usize) {

@@ -32,12 +32,16 @@ pub use dead_letters::{DeadLettersConfig, WhenFull};
 pub use error::{ConfigError, Mistake, Place};
 pub use mqtt::CLIENT_ID_PLACEHOLDER;
 pub use queue::{Overflow, QueueConfig, QueueView};
-pub use route::{BatchConfig, Order, RouteConfig, SinkConfig};
+pub use route::{
+    BatchConfig, BatchForm, Body, CloudEventsConfig, CloudEventsMode, Expression, FILTER_VARIABLES,
+    FilterConfig, IdSource, LOOPED_VALUES_MAX, OnFilterError, Order, RequestConfig, RouteConfig, SinkConfig,
+    Template, VARIABLES, check_path,
+};
 pub use secret::Secret;
 pub use target::{
     Addresses, Backoff, BreakerConfig, Compress, Counted, HttpVersion, Jitter, Login, OAuth2Config,
-    ProxyConfig, ProxyKind, RateConfig, RefusedAddress, RetryConfig, Said, StatusClass, StatusRules,
-    TargetAuth, TargetConfig, TargetTls, TlsIdentity, TlsVersion,
+    ProxyConfig, ProxyKind, RateConfig, RefusedAddress, RetryConfig, Said, SigningKey, StatusClass,
+    StatusRules, TargetAuth, TargetConfig, TargetTls, TlsIdentity, TlsVersion,
 };
 
 /// Everything that an operator can set. [`Config::default`] is what serves without a file.

@@ -17,6 +17,10 @@ const COMMIT_RECORDS: &[f64] =
 /// Any other time, up to that of an attempt that ends in a timeout.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// From a publish to the answer of a target, which may be down for a day.
+const DELIVERY_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0];
+
 /// Makes this process gather its metrics, and gives the handle that shows them. A second call gives the
 /// same handle. Handles of metrics that were made before count nothing.
 pub fn install_metrics() -> PrometheusHandle {
@@ -46,6 +50,10 @@ fn install() -> PrometheusHandle {
 fn with_buckets(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
     builder
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
+        .set_buckets_for_metric(
+            Matcher::Full("causeway_bridge_delivery_seconds".to_owned()),
+            DELIVERY_SECONDS,
+        )?
         .set_buckets_for_metric(Matcher::Full("causeway_store_commit_seconds".to_owned()), COMMIT_SECONDS)?
         .set_buckets_for_metric(Matcher::Full("causeway_store_commit_records".to_owned()), COMMIT_RECORDS)
 }

@@ -70,6 +70,28 @@ impl TopicFilter {
         topic_levels.next().is_none()
     }
 
+    /// What the wildcards stand for in a topic that the filter matches: a level for each `+`, and for `#` all
+    /// levels that are left, with `/` between them (nothing for the parent level). `None` when it does not match.
+    pub fn captures<'t>(&self, topic: &TopicName<'t>) -> Option<Vec<&'t str>> {
+        if !self.matches(topic) {
+            return None;
+        }
+        let mut captures = Vec::new();
+        let mut rest = topic.as_str();
+        for wanted in self.levels() {
+            if wanted == "#" {
+                captures.push(rest);
+                break;
+            }
+            let (level, after) = rest.split_once('/').unwrap_or((rest, ""));
+            if wanted == "+" {
+                captures.push(level);
+            }
+            rest = after;
+        }
+        Some(captures)
+    }
+
     /// The text before the first level that is a wildcard, with its last `/`; all of it without one.
     pub(super) fn literal_prefix(&self) -> &str {
         let end = find_wildcard(&self.0).map_or(self.0.len(), |(at, _)| at);
@@ -173,6 +195,25 @@ mod tests {
             ("+/#", "a/$b", true),
         ] {
             assert_eq!(matches(text, topic), want, "{text} {topic}");
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_for_levels_and_for_what_is_left() {
+        let captures = |text, topic| filter(text).captures(&TopicName::parse(topic, u16::MAX).unwrap());
+        for (text, topic, want) in [
+            ("plant/+/line/+", "plant/7/line/a b", Some(vec!["7", "a b"])),
+            ("plant/+/#", "plant/7/line/3", Some(vec!["7", "line/3"])),
+            ("plant/#", "plant", Some(vec![""])),
+            ("plant/#", "plant/", Some(vec![""])),
+            ("plant/+/#", "plant/7", Some(vec!["7", ""])),
+            ("#", "a/b", Some(vec!["a/b"])),
+            ("+/+", "/", Some(vec!["", ""])),
+            ("a/b", "a/b", Some(vec![])),
+            ("a/+", "b/c", None),
+            ("#", "$SYS/a", None),
+        ] {
+            assert_eq!(captures(text, topic), want, "{text} {topic}");
         }
     }
 

@@ -98,7 +98,10 @@ async fn a_target_that_is_down_costs_no_attempts_and_gets_one_probe_at_a_time() 
 #[tokio::test]
 async fn a_route_that_waits_for_the_probe_of_another_goes_on_with_it() {
     let server = Server::answering(503).await;
-    let mut config = config(target(&server.url));
+    let mut target = target(&server.url);
+    // The second one is for the other route to make.
+    target.breaker.probes = 2;
+    let mut config = config(target);
     config.routes.push(route("other", "office/#", "t"));
     let world = World::new(&config).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "probe").await;

@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod batches;
 mod dead_letters;
 mod delivery;
 mod failures;
+mod faults;
+mod guarantees;
 mod lanes;
+mod matrix;
 mod policy;
 mod reload;
+mod reply;
+mod requests;
 mod sinks;
 mod world;

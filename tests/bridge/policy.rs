@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use causeway::bridge::TargetState;
+use causeway::bridge::{BreakerState, TargetState};
 use causeway::codec::Qos;
 use causeway::config::{RateConfig, StatusClass};
 use causeway::record::DeadLetterReason;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::world::{Answer, NOW, Server, World, config, eventually, route, target};
 
@@ -166,9 +169,38 @@ async fn who_is_refused_loses_a_few_messages_to_dead_letters_and_not_all() {
     (target.breaker.probe_interval, target.breaker.probe_interval_max) = (NEVER, NEVER);
     let world = World::new(&config(target)).await;
     world.publish_many(100).await;
-    eventually("the breaker opens", || state(&world).breaker == "open").await;
+    eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
     assert_eq!(world.dead_letters(3).await.len(), 3);
     assert_eq!((server.count(), world.owed()), (3, 97));
+}
+
+/// No message is lost to a certificate that nobody accepts, and it is not asked for again and again.
+#[tokio::test]
+async fn a_certificate_that_is_not_accepted_opens_the_breaker_at_once() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let tls = rustls::ServerConfig::builder().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(tls.with_single_cert(vec![made.cert.into()], key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/in", listener.local_addr().unwrap().port());
+    let counted = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&counted);
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counts.fetch_add(1, Ordering::SeqCst);
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    let mut target = target(&url);
+    (target.breaker.failures, target.breaker.probe_interval_max) = (1000, NEVER);
+    let world = World::new(&config(target)).await;
+    world.publish_many(50).await;
+    eventually("the breaker opens", || state(&world).breaker == BreakerState::Open).await;
+    assert_eq!(state(&world).cause.as_deref(), Some("misconfigured"));
+    eventually("what was under way has ended", || state(&world).in_flight == 0).await;
+    assert!((1..=16).contains(&counted.load(Ordering::SeqCst)), "no more than were under way");
+    assert_eq!((world.owed(), world.broker.store.dead_letters().0), (50, 0));
+    accepting.abort();
 }
 
 /// Longer than any test.
@@ -180,11 +212,11 @@ async fn breaker() {
     let mut target = target(&server.url);
     target.breaker.probes = 3;
     let world = World::new(&config(target)).await;
-    assert_eq!((state(&world).breaker, state(&world).cause), ("closed", None));
+    assert_eq!((state(&world).breaker, state(&world).cause), (BreakerState::Closed, None));
     let began = state(&world).changed_at;
     world.publish_many(10).await;
-    eventually("it opens", || state(&world).breaker != "closed").await;
-    assert_eq!(state(&world).cause, Some("failures"));
+    eventually("it opens", || state(&world).breaker != BreakerState::Closed).await;
+    assert_eq!(state(&world).cause.as_deref(), Some("failures"));
     assert!(state(&world).changed_at >= began);
     // The third probe is held: two answers have not closed it.
     server.now_answers(|_, _| Answer::Hold);
@@ -194,7 +226,7 @@ async fn breaker() {
     world.nothing_owed().await;
     let probes = &server.seen.lock()[before - 1..];
     assert!(probes[..3].iter().all(|probe| probe.under_way == 1), "three probes, one after the other");
-    assert_eq!((state(&world).breaker, state(&world).cause), ("closed", None));
+    assert_eq!((state(&world).breaker, state(&world).cause), (BreakerState::Closed, None));
 }
 
 #[tokio::test]
@@ -217,6 +249,33 @@ async fn a_target_that_throttles_has_fewer_requests_at_once_for_a_while() {
     server.now_answers(|_, _| Answer::Status(200));
     world.nothing_owed().await;
     assert_eq!(state(&world).concurrency, 8, "some hundred answers have brought it back");
+}
+
+#[tokio::test]
+async fn a_target_that_keeps_up_gets_more_at_once() {
+    let server = Server::new(|_, _| Answer::Hold).await;
+    let mut target = target(&server.url);
+    (target.concurrency, target.concurrency_min) = (4, Some(1));
+    let world = World::new(&config(target)).await;
+    world.publish_many(100).await;
+    eventually("one at first", || server.under_way() == 1).await;
+    assert_eq!(state(&world).concurrency, 1);
+    // One by one. What is slower than usual shows only when there is something usual.
+    while state(&world).concurrency < 2 {
+        let known: BTreeSet<String> = server.bodies().into_iter().collect();
+        let before = known.len();
+        server.now_answers(move |seen, _| match known.contains(&seen.body) {
+            true => Answer::Status(200),
+            false => Answer::Hold,
+        });
+        eventually("the next ones come", || {
+            server.count() > before && server.under_way() as u32 == state(&world).concurrency
+        })
+        .await;
+    }
+    server.now_answers(|_, _| Answer::Status(200));
+    world.nothing_owed().await;
+    assert!(server.seen.lock().iter().all(|seen| seen.under_way <= 4));
 }
 
 #[tokio::test]

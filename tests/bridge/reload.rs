@@ -127,6 +127,28 @@ async fn other_filters_alone_leave_the_task_its_attempts() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_was_renewed_under_its_name_is_read_again() {
+    let server = Server::answering(200).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, mut config) = (folder.path().join("ca.pem"), config(target(&server.url)));
+    let renew = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(&ca, certificate.pem()).unwrap();
+    };
+    renew();
+    config.targets.get_mut("t").unwrap().tls.ca_file = Some(ca.clone());
+    let world = World::new(&config).await;
+    assert!(world.bridge.change(&config, None).unwrap().is_empty());
+    renew();
+    assert_eq!(world.bridge.change(&config, None).unwrap().changed, ["r"]);
+    std::fs::write(&ca, "nothing").unwrap();
+    assert!(world.bridge.change(&config, None).unwrap_err().to_string().contains("ca.pem"));
+    world.publish(Qos::AtLeastOnce, "plant/1", "a").await;
+    world.nothing_owed().await;
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_changes_nothing() {
     let server = Server::answering(200).await;
     let right = config(target(&server.url));

@@ -239,6 +239,11 @@ impl World {
         self.publish_expiring(qos, topic, body, None).await
     }
 
+    /// Publishes a message of a user whose password was checked, and waits until it is safe.
+    pub async fn publish_as(&self, user_name: &str, qos: Qos, topic: &str, body: &str) -> Lsn {
+        self.publish_message(Some(user_name), qos, (topic, body), PublishProperties::default()).await
+    }
+
     pub async fn publish_expiring(
         &self,
         qos: Qos,
@@ -246,8 +251,28 @@ impl World {
         body: &str,
         message_expiry: Option<u32>,
     ) -> Lsn {
-        let receipt = self.receipt(qos, topic, body, message_expiry);
-        match receipt {
+        let properties = PublishProperties { message_expiry, ..PublishProperties::default() };
+        self.publish_with(qos, topic, body, properties).await
+    }
+
+    pub async fn publish_with(
+        &self,
+        qos: Qos,
+        topic: &str,
+        body: &str,
+        properties: PublishProperties<'_>,
+    ) -> Lsn {
+        self.publish_message(None, qos, (topic, body), properties).await
+    }
+
+    async fn publish_message(
+        &self,
+        user_name: Option<&str>,
+        qos: Qos,
+        content: (&str, &str),
+        properties: PublishProperties<'_>,
+    ) -> Lsn {
+        match self.receipt(user_name, qos, content, properties) {
             Receipt::Safe(ReasonCode::Success) if qos == Qos::AtMostOnce => Lsn::ZERO,
             Receipt::SafeWith(entry, ReasonCode::Success) => {
                 self.broker.store.durable(entry.lsn).await.unwrap();
@@ -259,29 +284,33 @@ impl World {
 
     /// Publishes a message that may become a dead letter at once, and gives what has to be durable for it.
     pub async fn offer(&self, qos: Qos, topic: &str, body: &str) -> Lsn {
-        match self.receipt(qos, topic, body, None) {
+        match self.receipt(None, qos, (topic, body), PublishProperties::default()) {
             Receipt::SafeAt(lsn, _) => lsn,
             Receipt::SafeWith(entry, _) => entry.lsn,
             other => panic!("{other:?}"),
         }
     }
 
-    fn receipt(&self, qos: Qos, topic: &str, body: &str, message_expiry: Option<u32>) -> Receipt {
+    fn receipt(
+        &self,
+        user_name: Option<&str>,
+        qos: Qos,
+        (topic, body): (&str, &str),
+        properties: PublishProperties<'_>,
+    ) -> Receipt {
         let publish = Publish {
             dup: false,
             qos,
             retain: false,
             topic,
             packet_id: PacketId::new(1).filter(|_| qos > Qos::AtMostOnce),
-            properties: PublishProperties { message_expiry, ..PublishProperties::default() },
+            properties,
             payload: body.as_bytes(),
         };
-        {
-            let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name: None };
-            let topic = TopicName::parse(topic, 10).unwrap();
-            let now = self.broker.clock.now();
-            self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
-        }
+        let source = Source { slot: &self.slot, durable: None, rights: &self.rights, user_name };
+        let topic = TopicName::parse(topic, 10).unwrap();
+        let now = self.broker.clock.now();
+        self.broker.publish(&mut self.context.lock(), &source, &publish, &topic, now)
     }
 
     /// Publishes `0`, `1` and so on.

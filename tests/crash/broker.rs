@@ -55,14 +55,26 @@ impl Broker {
         self.restart();
     }
 
+    /// Bytes of memory that it occupies.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Runs a second broker on the same folder until it ends.
     pub fn start_another(&self) -> Output {
         command(self.folder.path()).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// All that it has logged since the first start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// The last lines that it has logged, for a test that fails.
     pub fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

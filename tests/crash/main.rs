@@ -2,7 +2,7 @@
 //!
 //! `load` kills it at random moments under load and checks the whole history; the other tests kill it at one
 //! chosen moment each. `CAUSEWAY_CRASH_KILLS` sets how often `load` kills, `CAUSEWAY_CRASH_SEED` with which
-//! seed; a test that fails prints the seed, the times of the kills and the broker's last words.
+//! seed; `outage` kills it while a target is down, for as long as `CAUSEWAY_OUTAGE` says ("10m"). A test that fails prints the seed, the times of the kills and the broker's last words.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,6 +11,7 @@ mod exchanges;
 mod gate;
 mod history;
 mod load;
+mod outage;
 mod publisher;
 mod sessions;
 mod subscriber;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use causeway::codec::{Qos, ReasonCode};
 use rand::RngExt as _;
@@ -32,6 +32,8 @@ pub struct Publisher {
     open: VecDeque<Exchange>,
     next_id: u16,
     connected: bool,
+    /// From one window of messages to the next.
+    pace: Duration,
 }
 
 struct Exchange {
@@ -46,7 +48,13 @@ impl Publisher {
     pub fn new(number: usize, round: usize, rng: StdRng, gate: &Arc<Gate>) -> Self {
         let qos = if number.is_multiple_of(2) { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         let (gate, log, open) = (Arc::clone(gate), Log::default(), VecDeque::new());
-        Self { number, round, qos, rng, gate, log, open, next_id: 1, connected: round > 0 }
+        let (connected, pace) = (round > 0, Duration::ZERO);
+        Self { number, round, qos, rng, gate, log, open, next_id: 1, connected, pace }
+    }
+
+    /// Publishes no more than a window of messages in this time.
+    pub fn paced(self, pace: Duration) -> Self {
+        Self { pace, ..self }
     }
 
     /// Publishes until the gate winds up and every exchange is complete.
@@ -69,9 +77,13 @@ impl Publisher {
         assert!(wire.session_present || !self.connected, "publisher {} lost its session", self.number);
         self.connected = true;
         self.repeat(&mut wire);
+        let mut next_at = Instant::now();
         loop {
-            while self.open.len() < WINDOW && !self.gate.is_winding_up() {
-                self.publish(&mut wire);
+            if Instant::now() >= next_at {
+                next_at = Instant::now() + self.pace;
+                while self.open.len() < WINDOW && !self.gate.is_winding_up() {
+                    self.publish(&mut wire);
+                }
             }
             wire.flush()?;
             if self.open.is_empty() && self.gate.is_winding_up() {

@@ -80,7 +80,7 @@ fn serve(stream: &TcpStream, requests: &Mutex<Vec<Request>>, mut rng: StdRng) ->
 }
 
 /// Idempotency key and body of the next request.
-fn read(reader: &mut impl BufRead) -> io::Result<(String, String)> {
+pub fn read(reader: &mut impl BufRead) -> io::Result<(String, String)> {
     let (mut key, mut length, mut line) = (String::new(), 0, String::new());
     loop {
         line.clear();

@@ -2,6 +2,7 @@
 
 pub(crate) mod dead_letters;
 mod health;
+mod routes;
 pub(crate) mod sessions;
 
 use std::{net::SocketAddr, time::Duration};

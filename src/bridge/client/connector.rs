@@ -4,7 +4,6 @@
 //! Invariant: no connection is made to an address that was not judged. A proxy looks names up itself: behind one
 //! only addresses that stand in a URL are.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,11 +16,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::failure::Failure;
+use super::failure::{BoxError, Failure};
 use super::resolver::{LookUp, Resolver};
 use super::tls::{ClientError, tls_config};
 use crate::config::{Addresses, HttpVersion, Login, ProxyConfig, ProxyKind, Said, TargetConfig};
@@ -36,6 +36,10 @@ pub(super) struct Connector {
     timeout: Duration,
 }
 
+/// A connection, with TLS to the proxy where it is one of those, and inside of that TLS to the target.
+type Connected = MaybeHttpsStream<Dialed>;
+type Dialed = MaybeHttpsStream<TokioIo<TcpStream>>;
+
 impl Connector {
     /// A connector for this target that offers these versions of HTTP. Reads files, so it blocks.
     pub(super) fn new(
@@ -43,8 +47,9 @@ impl Connector {
         version: HttpVersion,
         look_up: LookUp,
     ) -> Result<Self, ClientError> {
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls_config(config)?).https_or_http();
-        let dialer = Dialer::new(config, look_up);
+        let tls = tls_config(config)?;
+        let dialer = Dialer::new(config, &tls, look_up);
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let inner = match version {
             HttpVersion::Auto => builder.enable_all_versions().wrap_connector(dialer),
             HttpVersion::Http1 => builder.enable_http1().wrap_connector(dialer),
@@ -55,12 +60,13 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Connected;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context).map_err(|error| Failure::from_connector(error.as_ref()))
+        let limit = self.timeout;
+        self.inner.poll_ready(context).map_err(|error| Failure::from_connector(error.as_ref(), limit))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
@@ -68,14 +74,14 @@ impl Service<Uri> for Connector {
         let connecting = timeout(limit, self.inner.call(uri));
         Box::pin(async move {
             match connecting.await {
-                Ok(connected) => connected.map_err(|error| Failure::from_connector(error.as_ref())),
+                Ok(connected) => connected.map_err(|error| Failure::from_connector(error.as_ref(), limit)),
                 Err(_) => Err(Failure::ConnectTimeout(limit)),
             }
         })
     }
 }
 
-/// Opens TCP connections, through a proxy where there is one.
+/// Opens connections to the target, through a proxy where there is one.
 #[derive(Clone)]
 struct Dialer {
     way: Way,
@@ -87,12 +93,12 @@ type Tcp = HttpConnector<Resolver>;
 #[derive(Clone)]
 enum Way {
     Direct(Tcp),
-    Tunnel(Tunnel<Tcp>),
-    Socks(SocksV5<Tcp>),
+    Tunnel(Tunnel<HttpsConnector<Tcp>>),
+    Socks(SocksV5<HttpsConnector<Tcp>>),
 }
 
 impl Dialer {
-    fn new(config: &TargetConfig, look_up: LookUp) -> Self {
+    fn new(config: &TargetConfig, tls: &ClientConfig, look_up: LookUp) -> Self {
         let addresses = Arc::new(config.addresses.clone());
         // The name of a proxy is the operator's own, and a proxy is mostly inside.
         let said = if config.proxy.is_some() { Said::Configured } else { Said::Name };
@@ -104,35 +110,47 @@ impl Dialer {
         tcp.set_connect_timeout(Some(config.connect_timeout));
         let way = match &config.proxy {
             None => Way::Direct(tcp),
-            Some(ProxyConfig { kind: ProxyKind::Http, uri, login }) => {
-                let tunnel = Tunnel::new(uri.clone(), tcp);
-                Way::Tunnel(match login.as_ref().and_then(basic) {
-                    Some(value) => tunnel.with_auth(value),
-                    None => tunnel,
-                })
-            }
-            Some(ProxyConfig { kind: ProxyKind::Socks5, uri, login }) => {
-                let socks = SocksV5::new(uri.clone(), tcp);
-                Way::Socks(match login {
-                    Some(login) => socks.with_auth(login.user.clone(), login.password.expose().to_owned()),
-                    None => socks,
-                })
+            Some(proxy) => {
+                let builder = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http();
+                Way::through(proxy, builder.enable_http1().wrap_connector(tcp))
             }
         };
         Self { way, addresses }
     }
 }
 
-impl Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+impl Way {
+    fn through(proxy: &ProxyConfig, connector: HttpsConnector<Tcp>) -> Self {
+        let ProxyConfig { kind, uri, login } = proxy;
+        match kind {
+            ProxyKind::Http => {
+                let tunnel = Tunnel::new(uri.clone(), connector);
+                Self::Tunnel(match login.as_ref().and_then(basic) {
+                    Some(value) => tunnel.with_auth(value),
+                    None => tunnel,
+                })
+            }
+            ProxyKind::Socks5 => {
+                let socks = SocksV5::new(uri.clone(), connector);
+                Self::Socks(match login {
+                    Some(login) => socks.with_auth(login.user.clone(), login.password.expose().to_owned()),
+                    None => socks,
+                })
+            }
+        }
+    }
+}
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+impl Service<Uri> for Dialer {
+    type Response = Dialed;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match &mut self.way {
-            Way::Direct(tcp) => tcp.poll_ready(context).map_err(|error| Failure::from_connector(&error)),
-            Way::Tunnel(tunnel) => tunnel.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
-            Way::Socks(socks) => socks.poll_ready(context).map_err(|error| Failure::from_proxy(&error)),
+            Way::Direct(tcp) => tcp.poll_ready(context).map_err(Into::into),
+            Way::Tunnel(tunnel) => tunnel.poll_ready(context).map_err(Failure::from_proxy),
+            Way::Socks(socks) => socks.poll_ready(context).map_err(Failure::from_proxy),
         }
     }
 
@@ -141,23 +159,23 @@ impl Service<Uri> for Dialer {
         if let Err(refused) = self.addresses.judge_host(uri.host().unwrap_or_default()) {
             let remedy = refused.remedy();
             let text = format!("the URL leads to {refused}; if it is meant to, add {remedy} to the target");
-            return Box::pin(async { Err(Failure::Refused(text)) });
+            return Box::pin(async { Err(Failure::Refused(text).into()) });
         }
         match &mut self.way {
-            Way::Direct(tcp) => map(tcp.call(uri), Failure::from_connector),
-            Way::Tunnel(tunnel) => map(tunnel.call(with_port(uri)), Failure::from_proxy),
-            Way::Socks(socks) => map(socks.call(with_port(uri)), Failure::from_proxy),
+            Way::Direct(tcp) => {
+                let dialing = tcp.call(uri);
+                Box::pin(async { dialing.await.map(MaybeHttpsStream::Http).map_err(Into::into) })
+            }
+            Way::Tunnel(tunnel) => {
+                let dialing = tunnel.call(with_port(uri));
+                Box::pin(async { dialing.await.map_err(Failure::from_proxy) })
+            }
+            Way::Socks(socks) => {
+                let dialing = socks.call(with_port(uri));
+                Box::pin(async { dialing.await.map_err(Failure::from_proxy) })
+            }
         }
     }
-}
-
-type Dialing = <Dialer as Service<Uri>>::Future;
-
-fn map<E: Error + 'static>(
-    dialing: impl Future<Output = Result<TokioIo<TcpStream>, E>> + Send + 'static,
-    failure: fn(&(dyn Error + 'static)) -> Failure,
-) -> Dialing {
-    Box::pin(async move { dialing.await.map_err(|error| failure(&error)) })
 }
 
 /// A proxy has to be told the port, and would be told that of https when there is none.

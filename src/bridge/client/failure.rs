@@ -2,6 +2,11 @@
 
 use std::{error::Error, io, time::Duration};
 
+use tokio::time::error::Elapsed;
+
+/// Any error, on its way to become a [`Failure`].
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Why an attempt brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -32,9 +37,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it will be the same until somebody has changed something: trying often does not help.
+    pub fn stays_until_changed(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Refused(_))
+    }
+
     /// Which failure it is, whatever the operating system says of it.
     #[cfg(test)]
-    pub(super) fn kind(&self) -> &'static str {
+    pub(in crate::bridge) fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
             Self::Refused(_) => "refused",
@@ -47,10 +57,12 @@ impl Failure {
         }
     }
 
-    /// The failure behind an error of the connector.
-    pub(super) fn from_connector(error: &(dyn Error + 'static)) -> Self {
+    /// The failure behind an error of the connector, which has so much time.
+    pub(super) fn from_connector(error: &(dyn Error + 'static), limit: Duration) -> Self {
         known(error).unwrap_or_else(|| {
-            if chain(error).any(|cause| cause.is::<rustls::Error>()) {
+            if has_elapsed(error) {
+                Self::ConnectTimeout(limit)
+            } else if chain(error).any(|cause| cause.is::<rustls::Error>()) {
                 Self::Tls(describe(error))
             } else {
                 Self::Connect(describe(error))
@@ -58,15 +70,24 @@ impl Failure {
         })
     }
 
-    /// The failure behind an error of a connection through a proxy.
-    pub(super) fn from_proxy(error: &(dyn Error + 'static)) -> Self {
-        known(error).unwrap_or_else(|| Self::Proxy(describe(error)))
+    /// An error of a connection through a proxy, which says so unless it is known what it is.
+    pub(super) fn from_proxy(error: impl Error + Send + Sync + 'static) -> BoxError {
+        if known(&error).is_some() || has_elapsed(&error) {
+            error.into()
+        } else {
+            Self::Proxy(describe(&error)).into()
+        }
     }
 
     /// The failure behind an error of the HTTP client.
     pub(super) fn from_client(error: &(dyn Error + 'static)) -> Self {
         known(error).unwrap_or_else(|| Self::Broken(describe(error)))
     }
+}
+
+/// Whether it was the time that ended it.
+fn has_elapsed(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| cause.is::<Elapsed>())
 }
 
 /// What was known already, and was passed on as the cause of another error.
@@ -98,13 +119,15 @@ fn describe(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(1);
+
     #[test]
     fn an_error_is_found_inside_of_io_errors() {
         let refused = rustls::Error::General("no".into());
         let nested = io::Error::other(io::Error::other(refused));
-        assert_eq!(Failure::from_connector(&nested).kind(), "tls");
+        assert_eq!(Failure::from_connector(&nested, LIMIT).kind(), "tls");
         let plain = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(Failure::from_connector(&plain), Failure::Connect("connection refused".into()));
+        assert_eq!(Failure::from_connector(&plain, LIMIT), Failure::Connect("connection refused".into()));
     }
 
     #[test]

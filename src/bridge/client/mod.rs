@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 pub use failure::Failure;
 pub use tls::ClientError;
+pub(in crate::bridge) use tls::files_hash;
 
 use compress::compress;
 use exchange::{Answer, Deadline, Exchange};
@@ -147,12 +148,27 @@ impl Client {
         kept_max: usize,
     ) -> Result<(Answer, Option<Token>), Failure> {
         let deadline = Deadline::after(self.timeout);
-        let mut request = compress(request, self.compress).await;
+        let mut request = match self.compress {
+            Compress::None => request,
+            // Boxed, as tokens are: a future is as large as its largest branch, and there is one for each attempt.
+            rule => Box::pin(compress(request, rule)).await,
+        };
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().extend(self.auth.clone());
-        let Some(tokens) = &self.tokens else {
-            return Ok((self.exchange.send(request, kept_max, deadline).await?, None));
-        };
+        match &self.tokens {
+            None => Ok((self.exchange.send(request, kept_max, deadline).await?, None)),
+            Some(tokens) => Box::pin(self.answer_with_token(tokens, request, kept_max, deadline)).await,
+        }
+    }
+
+    /// Sends the request once more with a new token when the target does not take the one there is.
+    async fn answer_with_token(
+        &self,
+        tokens: &Tokens,
+        request: Request<Full<Bytes>>,
+        kept_max: usize,
+        deadline: Deadline,
+    ) -> Result<(Answer, Option<Token>), Failure> {
         let token = tokens.token(None, deadline).await?;
         let answer = self.exchange.send(token.put_on(request.clone()), kept_max, deadline).await?;
         if answer.status != StatusCode::UNAUTHORIZED {

@@ -1,12 +1,13 @@
 //! TLS as the configuration of a target asks for it.
 
+use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, version};
 
-use crate::config::{TargetConfig, TlsVersion};
+use crate::config::{TargetConfig, TargetTls, TlsVersion};
 
 /// Why a target's client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,20 @@ pub(super) fn tls_config(config: &TargetConfig) -> Result<ClientConfig, ClientEr
         path: path.as_path().into(),
         reason,
     })
+}
+
+/// Changes when one of the files does that are read for a target: their names may stay the same. Blocks on the
+/// disk.
+pub(in crate::bridge) fn files_hash(tls: &TargetTls) -> u64 {
+    let identity = tls.identity.as_ref();
+    let files = [
+        tls.ca_file.as_ref(),
+        identity.map(|identity| &identity.certificate),
+        identity.map(|identity| &identity.key),
+    ];
+    // One that cannot be read is told of by whoever needs it.
+    let read = files.map(|file| file.map(|path| std::fs::read(path).unwrap_or_default()));
+    foldhash::fast::FixedState::default().hash_one(read)
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, ClientError> {

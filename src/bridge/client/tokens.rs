@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use oauth2::basic::{BasicClient, BasicErrorResponse, BasicTokenType};
@@ -78,7 +78,8 @@ impl Tokens {
     /// is asked for gets that one, or why there is none.
     pub(super) async fn token(&self, refused: Option<&Token>, deadline: Deadline) -> Result<Token, Failure> {
         let asked_at = Instant::now();
-        let mut last = deadline.end(self.last.lock()).await?;
+        let waited = deadline.end(self.last.lock()).await;
+        let mut last = waited.map_err(|failure| Failure::Token(failure.to_string()))?;
         if let Some(token) = &last.token
             && token.good_until.is_none_or(|until| Instant::now() < until)
             && refused.is_none_or(|refused| refused.number != token.number)
@@ -175,7 +176,8 @@ fn send(
     deadline: Deadline,
 ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, Failure>> + Send>> {
     Box::pin(async move {
-        let request = request.map(|body| Full::new(Bytes::from(body)));
+        let mut request = request.map(|body| Full::new(Bytes::from(body)));
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = exchange.send(request, ANSWER_BYTES_MAX, deadline).await?;
         seen.store(answer.status.as_u16(), Ordering::Relaxed);
         let mut response = Response::new(answer.body.to_vec());

@@ -6,6 +6,7 @@ mod outcome;
 mod reading;
 mod settlement;
 mod slots;
+mod starting;
 pub(super) mod target;
 mod window;
 pub(super) mod worker;

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::metrics::RouteMetrics;
 use crate::bridge::policy::breaker::State;
+use crate::broker::Route;
 use crate::config::QueueView;
 use crate::record::UnixMillis;
-use crate::store::Backlog;
 
 /// The two times that a rate is told over, in seconds.
 const TEN_SECONDS: usize = 10;
@@ -18,7 +18,7 @@ const MINUTE: usize = 60;
 
 /// Written by the route's task, read by the admin.
 pub(in crate::bridge) struct Monitor {
-    metrics: RouteMetrics,
+    pub(in crate::bridge) metrics: RouteMetrics,
     in_flight: AtomicUsize,
     ready: AtomicUsize,
     waiting: AtomicUsize,
@@ -49,8 +49,16 @@ pub struct RouteState {
     pub name: String,
     /// The name of its target; empty when the route was gone before the start.
     pub target: String,
+    /// Its topic filters.
+    pub topics: Vec<String>,
+    /// Topic filters of what it does not take after all.
+    pub exclude: Vec<String>,
+    /// The expression that a message has to fulfill, if there is one.
+    pub filter: Option<String>,
     /// Whether it carries messages.
     pub status: RouteStatus,
+    /// Why its target is paused, if it is.
+    pub paused: Option<String>,
     /// Where messages are posted, without the query.
     pub url: String,
     /// Messages on disk that it is owed.
@@ -171,9 +179,12 @@ impl Monitor {
     }
 
     /// Sets the gauges, and notes what was counted: once a second.
-    pub(in crate::bridge) fn measure(&self, backlog: &Backlog) {
-        self.metrics.backlog_messages.set(backlog.count() as f64);
-        self.metrics.backlog_bytes.set(backlog.bytes() as f64);
+    pub(in crate::bridge) fn measure(&self, route: &Route) {
+        let (metrics, backlog) = (&self.metrics, &route.backlog);
+        metrics.outbox_messages.set(backlog.count() as f64);
+        metrics.outbox_bytes.set(backlog.bytes() as f64);
+        metrics.retry_scheduled.set(self.waiting.load(Ordering::Relaxed) as f64);
+        metrics.dead_letters.absolute(route.dead_letters());
         self.attempts.sample();
         self.completed.sample();
     }

@@ -11,7 +11,8 @@ use crate::bridge::client::{AttemptResult, Failure};
 use crate::bridge::policy::breaker::State;
 use crate::bridge::policy::status::{Class, Outcome};
 use crate::bridge::policy::tries::{Next, Tries, Verdict};
-use crate::record::{DeadLetter, DeadLetterReason, Lsn, MessageHead, SavedTries, UnixMillis};
+use crate::bridge::reply::{Publication, publication};
+use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, MessageHead, SavedTries, UnixMillis};
 use crate::store::SubmitError;
 
 /// Answers by which a target refuses a request for what is in it: Bad Request, Content Too Large, Unprocessable
@@ -55,6 +56,9 @@ impl Worker {
                 self.batch_ended(batch, result, state, now)
             }
             Carried::Unstored(messages) => {
+                if let [message] = &*messages {
+                    self.reply(message, result, now)?;
+                }
                 if verdict.class != Class::Complete {
                     self.broker.metrics.dropped.target_failed.increment(messages.len() as u64);
                 }
@@ -83,17 +87,20 @@ impl Worker {
         let mut held = Vec::new();
         for (work, verdict) in batch.drain(..) {
             match verdict.next {
-                Next::Settle => self.settle(&work, now),
-                Next::DeadLetter(reason) => {
-                    let _ = self.excess.take(work.stored.bytes);
-                    self.file(work, reason, now)?;
+                Next::Settle => {
+                    if verdict.class == Class::Complete {
+                        let published = work.stored.message.head().published_at;
+                        self.target.metrics.delivery_seconds.record(now.since(published).as_secs_f64());
+                    }
+                    self.settle(&work, result, now)?;
                 }
+                Next::DeadLetter(reason) => self.give_up(work, (reason, result), now)?,
                 // The breaker says when, not the backoff: a probe needs a message to be made with.
                 Next::RetryAt(_) if verdict.class == Class::TargetFailure && state != State::Closed => {
                     self.keep_tries(&work, now);
                     held.push(work);
                 }
-                Next::RetryAt(at) => self.try_again(work, (verdict.class, count), at, now)?,
+                Next::RetryAt(at) => self.try_again(work, (&verdict, count, result), at, now)?,
             }
         }
         if !held.is_empty() {
@@ -102,33 +109,75 @@ impl Worker {
         Ok(())
     }
 
-    fn settle(&mut self, work: &Work, now: UnixMillis) {
+    fn settle(&mut self, work: &Work, result: &AttemptResult, now: UnixMillis) -> Result<(), SubmitError> {
         self.window.settled(work.stored.lsn);
         self.settlement.add(work.stored.lsn, now);
         // One less of what is too much.
         let _ = self.excess.take(work.stored.bytes);
+        self.reply(&work.stored.message, result, now)
+    }
+
+    /// Files a message as a dead letter. Whoever waits for an answer to it gets the last one.
+    fn give_up(
+        &mut self,
+        work: Work,
+        (reason, result): (DeadLetterReason, &AttemptResult),
+        now: UnixMillis,
+    ) -> Result<(), SubmitError> {
+        let _ = self.excess.take(work.stored.bytes);
+        self.reply(&work.stored.message, result, now)?;
+        self.file(work, reason, now).map(drop)
+    }
+
+    /// Publishes the answer to a message, if there is one and somebody has asked for it, in one record with what
+    /// is settled.
+    fn reply(
+        &mut self,
+        message: &Message,
+        result: &AttemptResult,
+        now: UnixMillis,
+    ) -> Result<(), SubmitError> {
+        let Outcome::Status(status) = result.outcome else { return Ok(()) };
+        if self.config.reply_max.is_none() {
+            return Ok(());
+        }
+        let metrics = &self.monitor.metrics;
+        let (reply, is_cut) = match publication(message, status, result.reply.as_ref(), now) {
+            Publication::NotAsked => return Ok(()),
+            Publication::NoTopic => {
+                metrics.reply_no_topic.increment(1);
+                return Ok(());
+            }
+            Publication::Of { message, is_cut } => (message, is_cut),
+        };
+        if !self.broker.may_reply(&reply) {
+            metrics.reply_not_authorized.increment(1);
+            return Ok(());
+        }
+        if is_cut { &metrics.reply_cut } else { &metrics.replied }.increment(1);
+        let settled = self.settlement.take().into_iter().collect();
+        self.broker.publish_reply(reply, settled)
     }
 
     /// Has a message wait for its next try, unless it has kept others waiting for too long.
     fn try_again(
         &mut self,
         mut work: Work,
-        (class, batch_len): (Class, usize),
+        (verdict, batch_len, result): (&Verdict, usize, &AttemptResult),
         at: UnixMillis,
         now: UnixMillis,
     ) -> Result<(), SubmitError> {
         let blocks_others = self.window.blocks_others(&work);
         let Some(history) = &mut work.history else { return Ok(()) };
         let mut at = at;
-        if class == Class::RetryMessage {
+        if verdict.class == Class::RetryMessage {
             // An answer of which one message is the cause may be that it makes the target fail.
             if history.tries.answers > 1 {
                 history.batch_max = batch_len.div_ceil(2);
             }
             let until = history.blocks_since.get_or_insert(now).plus(self.config.block_max);
             if blocks_others && until <= now {
-                let _ = self.excess.take(work.stored.bytes);
-                return self.file(work, DeadLetterReason::Blocked, now).map(drop);
+                return self.give_up(work, (DeadLetterReason::Blocked, result), now);
             }
             if now < until {
                 at = at.min(until);

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::BreakerState;
 use super::slots::Slots;
-use crate::bridge::client::{AttemptResult, Client, ClientError, Failure};
+use crate::bridge::client::{AttemptResult, Client, ClientError, Failure, files_hash};
 use crate::bridge::excerpt::excerpt;
 use crate::bridge::metrics::TargetMetrics;
 use crate::bridge::policy::breaker::{Admit, Breaker, Cause, Permit, State};
@@ -42,6 +43,8 @@ pub(in crate::bridge) struct Target {
     /// One for each request that may be in flight.
     pub(in crate::bridge) slots: Arc<Slots>,
     pub(in crate::bridge) metrics: TargetMetrics,
+    /// Of the files that its client was made with.
+    files_hash: u64,
     client: Client,
     clock: Clock,
     store: Store,
@@ -54,14 +57,16 @@ pub(in crate::bridge) struct Target {
 }
 
 /// What a target is doing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetState {
     /// Its name.
     pub name: String,
-    /// `closed` when messages flow, `open` when the target is down, `half_open` while it is probed.
-    pub breaker: &'static str,
+    /// Where it is, without path and query.
+    pub url: String,
+    /// Whether messages flow.
+    pub breaker: BreakerState,
     /// Why the breaker is not closed: `failures`, `failure_rate`, `slow_calls` or `misconfigured`.
-    pub cause: Option<&'static str>,
+    pub cause: Option<String>,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
     /// When the breaker opened or closed, or a pause began or ended, the last time, in milliseconds since 1970.
@@ -105,6 +110,8 @@ impl Target {
             name: name.into(),
             slots: Slots::new(limit.get()),
             metrics,
+            // Before they are read: a change in between is found at the next reload.
+            files_hash: files_hash(&config.tls),
             client: Client::new(config)?,
             clock: broker.clock,
             store: broker.store.clone(),
@@ -121,6 +128,11 @@ impl Target {
             bells: Mutex::default(),
             config: config.clone(),
         })
+    }
+
+    /// Whether it is as a configuration asks for, files included. Blocks on the disk.
+    pub(in crate::bridge) fn is_as(&self, config: &TargetConfig) -> bool {
+        self.config == *config && self.files_hash == files_hash(&config.tls)
     }
 
     /// Is paused again if it was when the broker ended. Blocks on the disk.
@@ -188,12 +200,13 @@ impl Target {
         let changed_at = paused.as_ref().map_or(condition.changed_at, |pause| pause.since);
         TargetState {
             name: self.name.to_string(),
-            breaker: match condition.breaker.state() {
-                State::Closed => "closed",
-                State::Open => "open",
-                State::HalfOpen => "half_open",
-            },
-            cause: condition.breaker.cause().map(Cause::as_str),
+            url: format!(
+                "{}://{}",
+                self.config.url.scheme_str().unwrap_or("http"),
+                self.config.url.authority().map_or("", |authority| authority.as_str())
+            ),
+            breaker: condition.breaker.state().into(),
+            cause: condition.breaker.cause().map(|cause| cause.as_str().to_owned()),
             paused: paused.map(|pause| pause.why.into()),
             changed_at: changed_at.0,
             in_flight: condition.in_flight,
@@ -236,9 +249,13 @@ impl Target {
         Ok(record)
     }
 
-    /// One attempt.
-    pub(in crate::bridge) async fn post(&self, request: Request<Full<Bytes>>) -> AttemptResult {
-        self.client.post(request, None).await
+    /// One attempt. With `reply_max` so many bytes of the answer are kept.
+    pub(in crate::bridge) async fn post(
+        &self,
+        request: Request<Full<Bytes>>,
+        reply_max: Option<usize>,
+    ) -> AttemptResult {
+        self.client.post(request, reply_max).await
     }
 
     /// Records how an attempt ended. Gives what the breaker is doing from now on, and what to say of the
@@ -250,7 +267,7 @@ impl Target {
         result: &AttemptResult,
         verdict: &Verdict,
     ) -> (State, Option<String>) {
-        self.metrics.ended(verdict.class).increment(1);
+        self.metrics.ended(verdict.class, &result.outcome);
         self.metrics.seconds.record(result.latency.as_secs_f64());
         let error = (!matches!(verdict.class, Class::Complete | Class::Drop)).then(|| describe(result));
         let mut condition = self.condition.lock();
@@ -260,7 +277,11 @@ impl Target {
         if (before == State::Closed) != (after == State::Closed) {
             condition.changed_at = now;
         }
-        condition.adapt(now, result, verdict.class, self);
+        condition.in_flight = condition.in_flight.saturating_sub(1);
+        // A probe asks whether the target is there, and not how much it can take.
+        if permit == Permit::Regular {
+            condition.adapt(now, result, verdict.class, self);
+        }
         let complains = condition.complains(error.is_some(), now);
         drop(condition);
         let complaint = error.as_deref().filter(|_| complains);
@@ -299,9 +320,11 @@ impl Target {
         if let Some(error) = complaint {
             tracing::warn!(target, error, "a target does not take what it is sent");
         }
+        if before != after {
+            self.metrics.circuit(after);
+        }
         match (before, after) {
             (State::Closed, State::Open | State::HalfOpen) => {
-                self.metrics.breaker_open.set(1.0);
                 tracing::warn!(
                     target,
                     "{}: messages wait, and one probe at a time is sent",
@@ -309,7 +332,6 @@ impl Target {
                 );
             }
             (State::Open | State::HalfOpen, State::Closed) => {
-                self.metrics.breaker_open.set(0.0);
                 tracing::info!(target, "the target answers again: what has waited is sent");
             }
             _ => {}
@@ -320,8 +342,6 @@ impl Target {
 impl Condition {
     /// Changes the number of requests in flight and the rate, as the end of this attempt asks for.
     fn adapt(&mut self, now: UnixMillis, result: &AttemptResult, class: Class, target: &Target) {
-        let in_flight = self.in_flight;
-        self.in_flight = in_flight.saturating_sub(1);
         let throttles = class == Class::TargetFailure && throttles(&result.outcome);
         if let (true, Some(rate)) = (throttles, self.rate.as_mut()) {
             rate.throttled(now);
@@ -333,7 +353,7 @@ impl Condition {
             Outcome::Status(_) => Pace::Answered(result.latency),
         };
         let before = self.limit.get();
-        self.limit.ended(pace, in_flight);
+        self.limit.ended(pace, self.in_flight + 1);
         let after = self.limit.get();
         if before != after {
             target.slots.change(before, after);
@@ -355,12 +375,15 @@ impl Condition {
 
 /// Why nothing is sent for a while, as somebody would say it who can do something about it.
 fn trouble(cause: Option<Cause>, outcome: &Outcome, rules: &StatusRules) -> &'static str {
-    match cause {
-        Some(Cause::Misconfigured) => {
-            "the TLS certificate of the target is not accepted, or ours not there (see ca_file, and its own)"
+    match (cause, outcome) {
+        (Some(Cause::Misconfigured), Outcome::Failed(Failure::Refused(_))) => {
+            "the target is where no connection may be made to (see addresses)"
         }
-        Some(Cause::FailureRate) => "the target fails too often",
-        Some(Cause::SlowCalls) => "the target is too slow",
+        (Some(Cause::Misconfigured), _) => {
+            "the TLS certificate of the target is not accepted, or ours not there (see tls.ca_file, and its own)"
+        }
+        (Some(Cause::FailureRate), _) => "the target fails too often",
+        (Some(Cause::SlowCalls), _) => "the target is too slow",
         _ if refuses_us(outcome, rules) => {
             "the target does not let us in: its credentials have to be looked at"
         }

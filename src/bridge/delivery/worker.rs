@@ -10,29 +10,25 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::Request;
-use http_body_util::Full;
-use smallvec::SmallVec;
 use tokio::sync::{AcquireError, watch};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::monitor::Monitor;
 use super::outcome::broken;
-use super::reading::{Read, Reading};
+use super::reading::{Judged, Read, Reading, Sorter};
 use super::settlement::Settlement;
 use super::slots::Slot;
 use super::target::Target;
-use super::window::{Start, Window, Work};
+use super::window::{Window, Work};
 use crate::bridge::client::AttemptResult;
-use crate::bridge::policy::breaker::{Admit, Permit};
+use crate::bridge::filter::Filter;
+use crate::bridge::policy::breaker::Permit;
 use crate::bridge::policy::retry::give_up;
-use crate::bridge::request::{Delivery, Item, Shape};
+use crate::bridge::request::Shape;
 use crate::broker::{Broker, Excess, Route};
 use crate::config::{Overflow, RouteConfig};
 use crate::record::{DeadLetterReason, Lsn, Message, UnixMillis};
@@ -60,8 +56,9 @@ pub(in crate::bridge) struct Worker {
     pub(super) broker: Arc<Broker>,
     pub(super) route: Arc<Route>,
     pub(super) config: Arc<RouteConfig>,
+    pub(super) sorter: Arc<Sorter>,
     pub(super) target: Arc<Target>,
-    shape: Shape,
+    pub(super) shape: Shape,
     pub(super) monitor: Arc<Monitor>,
     stop: Stop,
     pub(super) window: Window,
@@ -71,16 +68,16 @@ pub(in crate::bridge) struct Worker {
     /// The last record that settles something, when the queue was found too long.
     shed_at: Lsn,
     /// The QoS 0 messages that start next.
-    unstored: Vec<Message>,
+    pub(super) unstored: Vec<Message>,
     /// The last request that was started was of stored messages.
-    stored_last: bool,
-    attempts: JoinSet<AttemptResult>,
+    pub(super) stored_last: bool,
+    pub(super) attempts: JoinSet<AttemptResult>,
     pub(super) in_flight: HashMap<Id, InFlight, RandomState>,
     reading: Option<Reading>,
     /// Nothing is read before this time; zero unless the last reading failed.
     rests_until: UnixMillis,
-    slot: Option<Slot>,
-    wait_for_slot: Option<WaitForSlot>,
+    pub(super) slot: Option<Slot>,
+    pub(super) wait_for_slot: Option<WaitForSlot>,
     /// Set to this time, unless it has passed.
     timer: Pin<Box<Sleep>>,
     wakes_at: UnixMillis,
@@ -101,14 +98,6 @@ pub(super) enum Carried {
     Stored(Vec<Work>),
     /// QoS 0: one try.
     Unstored(Vec<Message>),
-}
-
-/// What may start next.
-enum Choice {
-    Stored,
-    Unstored,
-    /// Nothing before this time.
-    At(UnixMillis),
 }
 
 /// What the task was woken for.
@@ -132,6 +121,7 @@ impl Worker {
             settlement: Settlement::new(route.recipient),
             broker: Arc::clone(broker),
             route,
+            sorter: Arc::new(Sorter { filter: Filter::new(&config), config: Arc::clone(&config) }),
             config,
             target,
             shape,
@@ -197,7 +187,7 @@ impl Worker {
                         self.take_ended(ended)?;
                     }
                 }
-                Event::Read(read) => self.take_page(read),
+                Event::Read(read) => self.take_page(read)?,
                 Event::Slot(slot) => {
                     self.wait_for_slot = None;
                     self.slot = slot.ok();
@@ -231,129 +221,6 @@ impl Worker {
         let waits = !self.excess.is_none() || self.window.held_until() <= now;
         let overdue_at = if waits { now.plus(REST) } else { self.window.held_until() };
         Ok(wake_at.min(overdue_at).min(self.settlement.due()))
-    }
-
-    /// Starts what may start. Gives the time at which more may.
-    fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
-        loop {
-            self.file_overdue(now)?;
-            let choice = self.choose(now);
-            if let Choice::At(at) = choice {
-                (self.slot, self.wait_for_slot) = (None, None);
-                return Ok(at);
-            }
-            let Some(slot) = self.take_slot() else { return Ok(UnixMillis::NEVER) };
-            let permit = match self.target.admit(now) {
-                Admit::WaitUntil(at) => return Ok(at),
-                Admit::Go(permit) => permit,
-            };
-            match choice {
-                Choice::Stored => self.start_stored((slot, permit), now)?,
-                _ => self.start_unstored((slot, permit), now),
-            }
-        }
-    }
-
-    /// Whether stored messages or those of QoS 0 start next: both in turn, while there are both.
-    fn choose(&mut self, now: UnixMillis) -> Choice {
-        if self.unstored.is_empty() {
-            let max = self.config.batch.as_ref().map_or(1, |batch| batch.count);
-            self.unstored.extend((0..max).map_while(|_| self.route.take_unstored()));
-        }
-        match self.window.next_start(now) {
-            Start::Now if self.unstored.is_empty() || !self.stored_last => Choice::Stored,
-            _ if !self.unstored.is_empty() => Choice::Unstored,
-            Start::Now => Choice::Stored,
-            Start::At(at) => Choice::At(at),
-            Start::Never => Choice::At(UnixMillis::NEVER),
-        }
-    }
-
-    /// A slot of the target; `None` when there is none, and then the task is woken when there is one.
-    fn take_slot(&mut self) -> Option<Slot> {
-        if self.slot.is_some() {
-            return self.slot.take();
-        }
-        if let Some(wait) = &mut self.wait_for_slot {
-            // Whoever waits is polled again by the task, with a waker.
-            let Poll::Ready(slot) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-                return None;
-            };
-            self.wait_for_slot = None;
-            return slot.ok();
-        }
-        let slot = Arc::clone(&self.target.slots).try_acquire_owned().ok();
-        if slot.is_none() {
-            self.wait_for_slot = Some(Box::pin(Arc::clone(&self.target.slots).acquire_owned()));
-        }
-        slot
-    }
-
-    fn start_stored(&mut self, admitted: (Slot, Permit), now: UnixMillis) -> Result<(), SubmitError> {
-        self.stored_last = true;
-        let mut batch = self.window.start();
-        while !batch.is_empty() {
-            let store = &self.broker.store;
-            let items: SmallVec<[Item<'_>; 1]> = batch
-                .iter()
-                .map(|work| {
-                    let number = work.stored.origin.unwrap_or(work.stored.lsn);
-                    let attempt = work.tries(now).count.saturating_add(1);
-                    let delivery = Delivery { store_id: store.id_of(number), number: Some(number), attempt };
-                    Item { message: &work.stored.message, delivery }
-                })
-                .collect();
-            let built = self.shape.build(&items);
-            drop(items);
-            match built {
-                Ok(request) => {
-                    self.launch(Carried::Stored(batch), request, admitted, now);
-                    return Ok(());
-                }
-                Err(unfit) => {
-                    let work = batch.remove(unfit.index.min(batch.len() - 1));
-                    self.monitor.failed(now, unfit.why.clone());
-                    self.file_because(work, (DeadLetterReason::Unrenderable, Some(unfit.why)), now)?;
-                }
-            }
-        }
-        self.target.give_back(admitted.1);
-        Ok(())
-    }
-
-    fn start_unstored(&mut self, admitted: (Slot, Permit), now: UnixMillis) {
-        self.stored_last = false;
-        let mut messages = std::mem::take(&mut self.unstored);
-        while !messages.is_empty() {
-            let delivery = Delivery { store_id: 0, number: None, attempt: 1 };
-            let items: SmallVec<[Item<'_>; 1]> =
-                messages.iter().map(|message| Item { message, delivery }).collect();
-            let built = self.shape.build(&items);
-            drop(items);
-            match built {
-                Ok(request) => return self.launch(Carried::Unstored(messages), request, admitted, now),
-                Err(unfit) => {
-                    messages.remove(unfit.index.min(messages.len() - 1));
-                    self.monitor.failed(now, unfit.why);
-                    self.broker.metrics.dropped.target_failed.increment(1);
-                }
-            }
-        }
-        self.target.give_back(admitted.1);
-    }
-
-    fn launch(
-        &mut self,
-        carried: Carried,
-        request: Request<Full<Bytes>>,
-        (slot, permit): (Slot, Permit),
-        now: UnixMillis,
-    ) {
-        let target = Arc::clone(&self.target);
-        let task = self.attempts.spawn(async move { target.post(request).await });
-        self.in_flight.insert(task.id(), InFlight { carried, started_at: now, permit, _slot: slot });
-        self.target.metrics.in_flight.increment(1.0);
-        self.monitor.in_flight(self.in_flight.len());
     }
 
     /// Gives up the oldest messages that are not being tried, when the queue is too long and that is what it does
@@ -396,7 +263,7 @@ impl Worker {
     }
 
     /// Files what is too old to be tried. With too many dead letters there are, it may still be delivered.
-    fn file_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
+    pub(super) fn file_overdue(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
         if now >= self.window.held_until() && !self.broker.takes_dead_letters() {
             return Ok(());
         }
@@ -429,7 +296,7 @@ impl Worker {
         let Some(wanted) = self.window.wanted(now, |cursor| backlog.may_have(cursor, durable)) else {
             return;
         };
-        let route = (self.route.recipient, &self.config);
+        let route = (self.route.recipient, &self.sorter);
         self.reading = Some(Reading::begin(&self.broker.store, route, wanted, durable));
     }
 
@@ -463,13 +330,19 @@ impl Worker {
         }
     }
 
-    fn take_page(&mut self, read: Read) {
-        let Some(Reading { wanted, .. }) = self.reading.take() else { return };
+    fn take_page(&mut self, read: Read) -> Result<(), SubmitError> {
+        let Some(Reading { wanted, .. }) = self.reading.take() else { return Ok(()) };
         let now = self.broker.clock.now();
         let error = match read {
-            Ok(Ok(arrived)) => {
+            Ok(Ok(Judged { arrived, dropped, unclear })) => {
                 self.rests_until = UnixMillis(0);
-                return self.window.arrived(now, wanted, arrived);
+                self.window.arrived(now, wanted, arrived);
+                dropped.into_iter().for_each(|lsn| self.settlement.add(lsn, now));
+                for (stored, why) in unclear {
+                    let work = Work { stored, lane: None, history: None };
+                    self.file_because(work, (DeadLetterReason::FilterError, Some(why)), now)?;
+                }
+                return Ok(());
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
@@ -480,6 +353,7 @@ impl Worker {
         }
         self.rests_until = now.plus(REST);
         self.monitor.failed(now, error);
+        Ok(())
     }
 
     fn take_ended(&mut self, ended: Result<(Id, AttemptResult), JoinError>) -> Result<(), SubmitError> {

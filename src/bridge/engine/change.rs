@@ -15,6 +15,7 @@ use super::{Bridge, BridgeError, Line, Lines, Shared};
 use crate::bridge::delivery::Monitor;
 use crate::bridge::delivery::target::Target;
 use crate::bridge::delivery::worker::Job;
+use crate::bridge::policy::breaker::State;
 use crate::bridge::request::Shape;
 use crate::broker::{Broker, RouteFilters};
 use crate::config::{Config, RouteConfig, TargetConfig};
@@ -152,7 +153,12 @@ impl Shared {
     ) -> Result<Changed, BridgeError> {
         let mut changed = Changed { removed: lines.not_in(&plan).collect(), ..Changed::default() };
         let mut before = std::mem::take(&mut lines.active);
-        lines.targets = plan.targets;
+        for (name, target) in std::mem::replace(&mut lines.targets, plan.targets) {
+            if !lines.targets.contains_key(&name) {
+                // What is gone is not down for ever.
+                target.metrics.circuit(State::Closed);
+            }
+        }
         for planned in plan.routes {
             let known = before.iter().position(|line| line.config.name == planned.config.name);
             let name = planned.config.name.clone();
@@ -258,7 +264,7 @@ fn target(
     before: Option<&Arc<Target>>,
     broker: &Broker,
 ) -> Result<Arc<Target>, BridgeError> {
-    if let Some(known) = before.filter(|known| known.config == *settings) {
+    if let Some(known) = before.filter(|known| known.is_as(settings)) {
         return Ok(Arc::clone(known));
     }
     let mut made = Target::new(name, settings, broker)

@@ -12,6 +12,7 @@ use super::change::RemovedRoute;
 use super::{Bridge, Ended, Lines, Shared, Task, wait_for};
 use crate::bridge::delivery::worker::Stop;
 use crate::bridge::delivery::{LastError, RouteState, RouteStatus};
+use crate::bridge::metrics::RouteMetrics;
 use crate::broker::Route;
 use crate::record::{Addressee, Change, DeadLetter, DeadLetterReason, Lsn, RecipientNo};
 use crate::store::{Backlog, Page, Stored};
@@ -42,6 +43,7 @@ pub(super) struct Removed {
     /// Where it led; nothing when it was gone before the start.
     target: Box<str>,
     backlog: Arc<Backlog>,
+    metrics: RouteMetrics,
     doing: Doing,
     /// Why it was not settled to the end.
     problem: Option<LastError>,
@@ -64,6 +66,7 @@ impl Removed {
             recipient: route.recipient,
             target: route.target.clone(),
             backlog: Arc::clone(&route.backlog),
+            metrics: RouteMetrics::new(&route.name),
             doing: Doing::Nothing,
             problem: None,
             task: Some(task),
@@ -87,6 +90,25 @@ impl Removed {
             ..RouteState::default()
         };
         (self.recipient, state)
+    }
+
+    /// Sets the gauges of its backlog.
+    pub(super) fn measure(&self) {
+        self.metrics.outbox_messages.set(self.backlog.count() as f64);
+        self.metrics.outbox_bytes.set(self.backlog.bytes() as f64);
+        self.metrics.retry_scheduled.set(0.0);
+    }
+
+    /// Its backlog is gone.
+    fn measure_nothing(&self) {
+        let metrics = &self.metrics;
+        let gauges = [&metrics.outbox_messages, &metrics.outbox_bytes, &metrics.outbox_oldest];
+        gauges.into_iter().for_each(|gauge| gauge.set(0.0));
+    }
+
+    /// Its number in the store, and its handles.
+    pub(super) fn metrics(&self) -> (RecipientNo, &RouteMetrics) {
+        (self.recipient, &self.metrics)
     }
 
     /// Whether somebody has to know of it.
@@ -124,6 +146,7 @@ impl Shared {
                 recipient,
                 target: Box::default(),
                 backlog: self.broker.store.backlog(recipient),
+                metrics: RouteMetrics::new(&name),
                 doing: Doing::Nothing,
                 problem: None,
                 task: None,
@@ -243,7 +266,9 @@ impl Job {
             if stop.borrow().is_some() {
                 return Ok(0);
             }
-            lines.removed.remove(&self.name);
+            if let Some(removed) = lines.removed.remove(&self.name) {
+                removed.measure_nothing();
+            }
             broker.discard_route(&self.name).map_err(|error| error.to_string())?
         };
         let durable = broker.store.durable(discarded.unwrap_or_default());

@@ -42,7 +42,7 @@ pub enum Health {
         /// The Retry-After, already within the target's limits.
         retry_after: Option<Duration>,
     },
-    /// It is not who it should be: nobody answers until somebody has set that right.
+    /// It is not who it should be, or where it may be: nobody answers until somebody has set that right.
     Misconfigured,
 }
 

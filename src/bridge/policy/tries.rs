@@ -11,7 +11,7 @@ use super::{
     status::{Class, Outcome, classify, refuses_us},
 };
 use crate::{
-    bridge::client::{AttemptResult, Failure},
+    bridge::client::AttemptResult,
     config::{Counted, TargetConfig},
     record::{Attempt, AttemptOutcome, Attempts, DeadLetterReason, MessageHead, UnixMillis},
 };
@@ -71,6 +71,9 @@ impl Tries {
         if is_spent && !pauses {
             self.answers = self.answers.saturating_add(1);
         }
+        // A failure of the target is its own affair: the breaker finds out when it is back, and a message that had
+        // many of them must not wait for longer than that.
+        let nth = if is_spent { self.answers } else { 1 };
         let asked = result.retry_after.as_deref().and_then(|value| parse_retry_after(value, now));
         let next = match class {
             Class::Complete | Class::Drop => Next::Settle,
@@ -78,15 +81,16 @@ impl Tries {
             Class::RetryMessage | Class::TargetFailure => match self.give_up(result, target, message, now) {
                 Some(reason) => Next::DeadLetter(reason),
                 None => {
-                    let delay =
-                        delay_as_asked(delay(self.count, &target.retry, random), asked, &target.retry);
+                    let delay = delay_as_asked(delay(nth, &target.retry, random), asked, &target.retry);
                     Next::RetryAt(now.plus(delay).min(deadline(&target.retry, message)))
                 }
             },
         };
         let health = match (class, &result.outcome) {
             _ if pauses => Health::Answered,
-            (Class::TargetFailure, Outcome::Failed(Failure::Tls(_))) => Health::Misconfigured,
+            (Class::TargetFailure, Outcome::Failed(failure)) if failure.stays_until_changed() => {
+                Health::Misconfigured
+            }
             (Class::TargetFailure, _) => {
                 Health::Failed { retry_after: asked.map(|asked| asked.min(target.retry.retry_after_max)) }
             }
@@ -143,7 +147,7 @@ mod tests {
     use crate::{
         bridge::client::Failure,
         codec::Qos,
-        config::{Config, StatusClass},
+        config::{Config, Jitter, StatusClass},
         record::{Message, MessageParts},
     };
 
@@ -219,6 +223,19 @@ mod tests {
         assert_eq!((tries.count, tries.answers), (20, 0));
         assert_eq!(judge(&mut tries, &refused, 99).next, retry_at(100), "not past the age");
         assert_eq!(judge(&mut tries, &refused, 100).next, Next::DeadLetter(DeadLetterReason::MaxAge));
+    }
+
+    #[test]
+    fn the_delay_grows_with_what_is_spent_only() {
+        let mut target = target();
+        (target.retry.attempts, target.retry.jitter) = (10, Jitter::None);
+        let mut tries = Tries::begin(UnixMillis(0));
+        let delays = [503, 503, 503, 500, 500, 503, 500].map(|code| {
+            let verdict = tries.judge(&status(code), message().head(), &target, UnixMillis(1000), 0);
+            let Next::RetryAt(at) = verdict.next else { panic!("{verdict:?}") };
+            at.since(UnixMillis(1000)).as_secs()
+        });
+        assert_eq!(delays, [8, 8, 8, 8, 16, 8, 32]);
     }
 
     #[test]
@@ -331,12 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_accepted_spends_nothing() {
-        let mut tries = Tries::begin(UnixMillis(0));
-        let refused = result(Outcome::Failed(Failure::Tls("unknown issuer".into())), None);
-        let verdict = judge(&mut tries, &refused, 1);
-        assert_eq!((verdict.health, tries.answers), (Health::Misconfigured, 0));
-        assert!(matches!(verdict.next, Next::RetryAt(_)));
+    fn a_certificate_or_an_address_that_is_not_accepted_spends_nothing() {
+        for failure in [Failure::Tls("unknown issuer".into()), Failure::Refused("h leads to 10.0.0.1".into())]
+        {
+            let mut tries = Tries::begin(UnixMillis(0));
+            let verdict = judge(&mut tries, &result(Outcome::Failed(failure), None), 1);
+            assert_eq!((verdict.health, tries.answers), (Health::Misconfigured, 0));
+            assert!(matches!(verdict.next, Next::RetryAt(_)));
+        }
     }
 
     #[test]

@@ -2,7 +2,13 @@
 
 mod batch;
 mod dead_letters;
+mod filter;
 mod order;
+mod reply;
+mod request;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -15,7 +21,10 @@ use super::{Limits, QueueConfig, queue, values};
 use crate::topic::TopicFilter;
 pub use batch::BatchConfig;
 pub use dead_letters::SinkConfig;
+pub use filter::{Expression, FILTER_VARIABLES, FilterConfig, LOOPED_VALUES_MAX, OnFilterError};
 pub use order::Order;
+pub use request::{BatchForm, Body, CloudEventsConfig, CloudEventsMode, IdSource, RequestConfig, check_path};
+pub use template::{Template, VARIABLES};
 
 /// How long a message keeps those behind it waiting, where nothing else is said.
 const BLOCK_MAX: Duration = Duration::from_mins(5);
@@ -29,8 +38,12 @@ pub struct RouteConfig {
     pub topics: Vec<String>,
     /// Topic filters; a message that matches one of them is not taken after all.
     pub exclude: Vec<String>,
+    /// Which of those messages are taken; `None` is all of them.
+    pub filter: Option<FilterConfig>,
     /// The name of a target in [`Config::targets`].
     pub target: String,
+    /// What its requests look like.
+    pub request: RequestConfig,
     /// Which messages must not overtake each other.
     pub order: Order,
     /// How long a message that its target answers but does not take may keep those behind it waiting. Then it is
@@ -38,6 +51,8 @@ pub struct RouteConfig {
     pub block_max: Duration,
     /// With this a request carries several messages.
     pub batch: Option<BatchConfig>,
+    /// With this the answer to a message is published to its Response Topic, up to so many bytes of it.
+    pub reply_max: Option<usize>,
     /// What waits on disk for it: [`Limits::queue`] where it says nothing else.
     pub queue: QueueConfig,
     /// Where its dead letters go beside the store.
@@ -51,10 +66,13 @@ impl RouteConfig {
             name: name.to_owned(),
             topics: vec![topic.to_owned()],
             exclude: Vec::new(),
+            filter: None,
             target: target.to_owned(),
+            request: RequestConfig::default(),
             order: Order::default(),
             block_max: BLOCK_MAX,
             batch: None,
+            reply_max: None,
             queue: QueueConfig::default(),
             dead_letters: SinkConfig::default(),
         }
@@ -78,6 +96,8 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         if let Some(target) = &target {
             check_target(section, "target", target.get_ref(), targets);
         }
+        let message_filter = FilterConfig::read(section);
+        let request = section.section("request", RequestConfig::read);
         let queue = queue::read_queue(section, &limits.queue);
         if queue.bytes != limits.queue.bytes {
             queue::check_room(section, "queued_bytes", queue.bytes, limits.packet_size);
@@ -85,6 +105,10 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let order = section.take("order", Order::parse).map(Spanned::into_inner).unwrap_or_default();
         let block_max = section.duration("block_max", AGE, BLOCK_MAX);
         let batch = section.optional_section("batch", BatchConfig::read);
+        if let (Some(_), Err(why)) = (&batch, request.check_batch()) {
+            section.wrong("batch", why);
+        }
+        let reply_max = reply::read(section, batch.is_some());
         let (dead_letters, sink) = SinkConfig::read(section);
         if let Some(sink) = &sink {
             check_target(section, "dead_letter_sink", sink.get_ref(), targets);
@@ -97,7 +121,20 @@ pub(super) fn read_routes(root: &mut Section<'_>, targets: &[String], limits: &L
         let plain = |filters: Vec<Spanned<String>>| filters.into_iter().map(Spanned::into_inner).collect();
         let (topics, exclude) = (plain(topics), plain(exclude));
         let (name, target) = (name?.into_inner(), target?.into_inner());
-        Some(RouteConfig { name, topics, exclude, target, order, block_max, batch, queue, dead_letters })
+        Some(RouteConfig {
+            name,
+            topics,
+            exclude,
+            filter: message_filter,
+            target,
+            request,
+            order,
+            block_max,
+            batch,
+            reply_max,
+            queue,
+            dead_letters,
+        })
     });
     dead_letters::with_sinks(routes.into_iter().flatten().flatten().collect())
 }

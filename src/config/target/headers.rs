@@ -45,7 +45,7 @@ pub(super) fn read(section: &mut Section<'_>) -> HeaderMap {
 }
 
 /// A name that the client does not set itself.
-pub(super) fn header_name(name: &str) -> Result<HeaderName, Wrong> {
+pub(in crate::config) fn header_name(name: &str) -> Result<HeaderName, Wrong> {
     let shown = name.escape_debug();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Wrong::new(format!("has \"{shown}\", which cannot be the name of a header")))?;

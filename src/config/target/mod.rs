@@ -10,6 +10,7 @@ mod knative;
 mod proxy;
 mod rate;
 mod retry;
+mod signing;
 mod status;
 mod tls;
 mod url;
@@ -27,10 +28,12 @@ use super::values::{self, TIMEOUT};
 pub use addresses::{Addresses, RefusedAddress, Said};
 pub use auth::{OAuth2Config, TargetAuth};
 pub use breaker::BreakerConfig;
+pub(super) use headers::header_name;
 pub use http::{Compress, HttpVersion};
 pub use proxy::{Login, ProxyConfig, ProxyKind};
 pub use rate::RateConfig;
 pub use retry::{Backoff, Counted, Jitter, RetryConfig};
+pub use signing::SigningKey;
 pub use status::{StatusClass, StatusRules};
 pub use tls::{TargetTls, TlsIdentity, TlsVersion};
 
@@ -72,6 +75,8 @@ pub struct TargetConfig {
     pub status: StatusRules,
     /// When the target counts as down.
     pub breaker: BreakerConfig,
+    /// Keys that each request is signed with; none, and it is not signed.
+    pub signing: Vec<SigningKey>,
 }
 
 impl TargetConfig {
@@ -94,6 +99,7 @@ impl TargetConfig {
             retry: RetryConfig::default(),
             status: StatusRules::default(),
             breaker: BreakerConfig::default(),
+            signing: Vec::new(),
         }
     }
 }
@@ -110,7 +116,8 @@ impl TargetConfig {
     /// Whether any connection for it is one of TLS.
     pub fn speaks_tls(&self) -> bool {
         let is_https = |url: &Uri| url.scheme() == Some(&Scheme::HTTPS);
-        is_https(&self.url) || self.token_url().is_some_and(is_https)
+        let proxy = self.proxy.as_ref().map(|proxy| &proxy.uri);
+        is_https(&self.url) || self.token_url().is_some_and(is_https) || proxy.is_some_and(is_https)
     }
 }
 
@@ -146,6 +153,7 @@ fn read_target(section: &mut Section<'_>) -> Option<TargetConfig> {
         retry: knative::read_retry(section),
         status: section.section("status", StatusRules::read),
         breaker: section.section("breaker", BreakerConfig::read),
+        signing: section.optional_section("signing", SigningKey::read).unwrap_or_default(),
         url: default.url,
     };
     check_target(section, &target);

@@ -14,7 +14,7 @@ use crate::config::values;
 pub struct ProxyConfig {
     /// How it is asked for a connection.
     pub kind: ProxyKind,
-    /// Where it is: host and port, without user and password.
+    /// Where it is: host and port, without user and password; `https` when it is spoken with over TLS.
     pub uri: Uri,
     /// User name and password, where it wants to know them.
     pub login: Option<Login>,
@@ -46,10 +46,11 @@ pub(super) fn parse(value: &DeValue<'_>) -> Result<ProxyConfig, Wrong> {
     let text = value.as_str().ok_or_else(|| values::unexpected("a URL in quotes", value).help(EXAMPLE))?;
     let wrong = |what: &str| Wrong::new(what).help(EXAMPLE).secret();
     let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("must be a URL with a scheme"))?;
-    let (kind, port) = match scheme {
-        "http" => (ProxyKind::Http, 3128),
-        "socks5" | "socks5h" => (ProxyKind::Socks5, 1080),
-        _ => return Err(wrong("must be an http or socks5 URL")),
+    let (kind, scheme, port) = match scheme {
+        "http" => (ProxyKind::Http, Scheme::HTTP, 3128),
+        "https" => (ProxyKind::Http, Scheme::HTTPS, 443),
+        "socks5" | "socks5h" => (ProxyKind::Socks5, Scheme::HTTP, 1080),
+        _ => return Err(wrong("must be an http, https or socks5 URL")),
     };
     let (login, at) = match rest.rsplit_once('@') {
         Some((login, at)) => (Some(read_login(login)?), at),
@@ -64,7 +65,7 @@ pub(super) fn parse(value: &DeValue<'_>) -> Result<ProxyConfig, Wrong> {
         })
         .ok_or_else(|| wrong("must be a URL of a host and a port, without a path"))?;
     let at = if at.port_u16().is_some() { at.to_string() } else { format!("{at}:{port}") };
-    let uri = Uri::builder().scheme(Scheme::HTTP).authority(at).path_and_query("/").build();
+    let uri = Uri::builder().scheme(scheme).authority(at).path_and_query("/").build();
     Ok(ProxyConfig { kind, uri: uri.map_err(|_| wrong("must be a URL of a host and a port"))?, login })
 }
 
@@ -109,6 +110,7 @@ mod tests {
             (ProxyKind::Http, "http://proxy.example:3128/")
         );
         assert_eq!(proxy.login, None);
+        assert_eq!(read("https://h").unwrap().uri.to_string(), "https://h:443/");
         let proxy = read("socks5://[::1]:9/").unwrap();
         assert_eq!((proxy.kind, proxy.uri.to_string().as_str()), (ProxyKind::Socks5, "http://[::1]:9/"));
         let login = read("http://us%20er:p%40ss:w@h:1").unwrap().login.unwrap();

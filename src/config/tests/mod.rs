@@ -64,6 +64,7 @@ fn every_optional_key_of_the_shipped_file_parses() {
     assert_eq!(config.auth.acl_file, Some("acl".into()));
     let target = &config.targets["shore"];
     assert_eq!(target.headers.len(), 1);
+    assert_eq!(target.signing.len(), 1);
     assert!(target.proxy.is_some() && target.token_url().is_some() && target.tls.identity.is_some());
     assert_eq!(target.addresses.listed.len(), 1);
     assert_eq!(target.rate.map(|rate| rate.requests.get()), Some(100));
@@ -75,6 +76,7 @@ fn every_optional_key_of_the_shipped_file_parses() {
         addresses: Addresses::default(),
         proxy: None,
         rate: None,
+        signing: Vec::new(),
         breaker: BreakerConfig { slow_call: None, ..target.breaker.clone() },
         ..target.clone()
     };
@@ -83,7 +85,8 @@ fn every_optional_key_of_the_shipped_file_parses() {
         TargetConfig::new(target.url.clone()),
         "the shipped file shows the defaults of a target"
     );
-    assert_eq!(config.routes.len(), 2, "with that to its second target");
+    let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["telemetry", "archive", "telemetry.dead"], "with one to its second target");
     assert_eq!(config.mqtt.response_information.as_deref(), Some("response/{client_id}/"));
     assert_eq!(config.redirect, Some(RedirectConfig { to: "other.example:1883".into(), permanent: false }));
 }
@@ -116,7 +119,13 @@ fn the_shipped_file_has_every_key() {
         ("[targets.t.retry]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.status]", "[targets.t]\nurl = \"http://h\""),
         ("[targets.t.breaker]", "[targets.t]\nurl = \"http://h\""),
+        (
+            "[targets.t.signing]",
+            "keys = [\"whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]\n[targets.t]\nurl = \"http://h\"",
+        ),
         ("[[routes]]", "name = \"n\"\ntopics = [\"t\"]\ntarget = \"t\"\n[targets.t]\nurl = \"http://h\""),
+        ("[routes.request]", ""),
+        ("[routes.request.cloudevents]", ""),
     ];
     let text = uncommented();
     let present: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
@@ -125,6 +134,10 @@ fn the_shipped_file_has_every_key() {
             "[listeners.websocket]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.websocket]\nqqqqqqq = 1\n".to_owned()
             }
+            "[routes.request]" | "[routes.request.cloudevents]" => format!(
+                "[targets.t]\nurl = \"http://h\"\n[[routes]]\nname = \"n\"\ntopics = [\"t\"]\ntarget = \"t\"\n\
+                 {section}\nqqqqqqq = 1\n"
+            ),
             "[listeners.tls]" => {
                 "[[listeners]]\naddress = \"127.0.0.1:2\"\n[listeners.tls]\nqqqqqqq = 1\n".to_owned()
             }

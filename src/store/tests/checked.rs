@@ -66,7 +66,7 @@ fn number(value: u64) -> [u8; 8] {
     value.to_be_bytes()
 }
 
-const HARMS: [(Harm, &str); 18] = [
+const HARMS: [(Harm, &str); 19] = [
     (|txn| put(txn, SESSIONS, 1, b"\x01".as_slice()), "session 1: a row of kind"),
     (|txn| put(txn, SESSIONS, 99, session_row(99).as_slice()), "has number 99, which was never given out"),
     (
@@ -98,6 +98,10 @@ const HARMS: [(Harm, &str); 18] = [
     (|txn| put(txn, tables::RETAINED, "other", message_row(&[]).as_slice()), "has another topic in itself"),
     (|txn| put(txn, AUTHORS, "a", "ada"), "an author is there for \"a\", but no retained message"),
     (|txn| put(txn, DEAD_LETTERS, 4, b"\x09".as_slice()), "dead letter 4: dead letter has format 9"),
+    (
+        |txn| put(txn, META, "paused/shore", b"\x01\x09why".as_slice()),
+        "the pause of target shore: a row of kind",
+    ),
     (|txn| put(txn, META, key::SECRET, b"short".as_slice()), "\"secret\" in meta is not there, or is cut"),
     (
         |txn| put(txn, META, key::DEAD_LETTER_BYTES, number(5).as_slice()),

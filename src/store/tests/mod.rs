@@ -11,6 +11,7 @@ mod index;
 pub(crate) mod interleavings;
 mod model;
 mod open;
+mod pauses;
 mod queue;
 mod restart;
 mod row_forms;

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Lines},
     net::SocketAddr,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -74,8 +74,13 @@ impl Broker {
 
     /// Has the running broker read another configuration.
     pub fn reload(&self, config: &str) {
-        configure(&self.folder, config);
+        self.configure(config);
         Command::new("kill").args(["-HUP", &self.running.process.to_string()]).status().unwrap();
+    }
+
+    /// Writes another configuration, which nobody is told of.
+    pub fn configure(&self, config: &str) {
+        configure(&self.folder, config);
     }
 
     /// Memory that the process has resident, in bytes, where the system says so.
@@ -105,15 +110,16 @@ impl Broker {
 
     /// What a subcommand prints as JSON that asks the running broker, with an `[admin]` in its configuration.
     pub fn ask(&self, command: &[&str]) -> serde_json::Value {
-        let admin = self.running.admin.expect("there is no admin listener").to_string();
-        let output = Command::new(env!("CARGO_BIN_EXE_causeway"))
-            .args(command)
-            .args(["--json", "--admin", &admin])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let output = self.run(&[command, &["--json"]].concat());
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What becomes of a subcommand that asks the running broker.
+    pub fn run(&self, command: &[&str]) -> Output {
+        let admin = self.running.admin.expect("there is no admin listener").to_string();
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_causeway"));
+        asked.args(command).args(["--admin", &admin]).stdin(Stdio::null()).output().unwrap()
     }
 
     /// What it has logged.

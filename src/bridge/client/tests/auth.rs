@@ -58,6 +58,8 @@ struct Service {
     expires_in: Arc<Mutex<Option<u64>>>,
     asked: Arc<Mutex<Vec<(String, String)>>>,
     posts: Arc<Mutex<Vec<(u16, String)>>>,
+    /// Taken while it must not answer who asks for a token.
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Service {
@@ -98,8 +100,7 @@ async fn give_token(
 ) -> axum::response::Response {
     let login = headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     service.asked.lock().push((login.unwrap_or_default(), form));
-    // Whoever asks at the same time gets into its way.
-    tokio::task::yield_now().await;
+    drop(service.gate.lock().await);
     if let Some((status, body)) = service.refuses.lock().clone() {
         return (StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
     }
@@ -141,6 +142,30 @@ async fn a_token_is_asked_for_once_and_used_again() {
     for param in ["grant_type=client_credentials", "scope=a+b", "audience=https%3A%2F%2Fshore.example"] {
         assert!(form.contains(param), "{form}");
     }
+}
+
+#[tokio::test]
+async fn why_there_is_no_token_is_for_all_who_wait_for_it() {
+    let service = Service::default();
+    let config = service.start().await;
+    *service.refuses.lock() = Some((400, json!({ "error": "invalid_scope" })));
+    let closed = service.gate.lock().await;
+    let client = Client::new(&config).unwrap();
+    let posts: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, request) = (client.clone(), request(&config));
+            tokio::spawn(async move { client.post(request, None).await })
+        })
+        .collect();
+    // One thread has all tasks: when the first has asked, the others wait.
+    while service.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(closed);
+    for post in posts {
+        assert!(failure(post.await.unwrap()).to_string().contains("invalid_scope"));
+    }
+    assert_eq!(service.asked(), 1);
 }
 
 #[tokio::test]

@@ -31,6 +31,29 @@ async fn http_proxy(status: &'static str, to: SocketAddr) -> (SocketAddr, mpsc::
     (address, receiver)
 }
 
+#[tokio::test]
+async fn tls_with_a_proxy_is_not_tls_with_the_target() {
+    let (target_at, mut requests) = serve("HTTP/1.1 204 No Content\r\n\r\n", Then::KeepOpen).await;
+    let (proxy, mut asked) = http_proxy("200 OK", target_at).await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let tls = TlsAcceptor::from(Arc::new(server_config(&authority, None, &[&rustls::version::TLS13])));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tls_at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut inside = TcpStream::connect(proxy).await.unwrap();
+        copy_bidirectional(&mut tls.accept(socket).await.unwrap(), &mut inside).await
+    });
+    let mut config = trusting(tls_at, &folder.path().join("ca.pem"), &authority);
+    config.url = "http://shore.example/in".parse().unwrap();
+    config.proxy = through(ProxyKind::Http, tls_at, None);
+    config.proxy.as_mut().unwrap().uri = format!("https://{tls_at}/").parse().unwrap();
+    assert_eq!(post(&config).await.outcome, Outcome::Status(204));
+    assert!(asked.recv().await.unwrap().starts_with("CONNECT shore.example:80 "));
+    assert!(requests.recv().await.unwrap().1.starts_with("POST /in HTTP/1.1\r\n"));
+}
+
 fn through(kind: ProxyKind, address: SocketAddr, login: Option<(&str, &str)>) -> Option<ProxyConfig> {
     let login = login.map(|(user, password)| Login { user: user.into(), password: Secret::new(password) });
     Some(ProxyConfig { kind, uri: format!("http://{address}/").parse().unwrap(), login })

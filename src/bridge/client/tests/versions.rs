@@ -152,3 +152,27 @@ async fn a_connection_of_http_2_that_is_dead_is_replaced() {
     assert!(started.elapsed() < Duration::from_secs(15), "pings that are not answered ended it");
     drop(dead.await);
 }
+
+#[tokio::test]
+async fn a_request_that_http_2_resets_is_not_answered() {
+    // A preface, settings and a reset of the first stream with INTERNAL_ERROR.
+    const RESET: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
+    // Settings and GOAWAY, with no stream taken.
+    const GOAWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x02";
+    for frames in [RESET, GOAWAY, b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = target(&format!("http://{}/", listener.local_addr().unwrap()));
+        config.http_version = HttpVersion::Http2;
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"hello") {
+                seen.push(socket.read_u8().await.unwrap());
+            }
+            socket.write_all(frames).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let failure = failure(post(&config).await);
+        assert_eq!(failure.kind(), "broken", "{failure}");
+    }
+}
