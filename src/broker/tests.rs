@@ -4,6 +4,7 @@ mod fetching;
 mod give_up;
 mod interleavings;
 mod rules;
+mod user_name;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

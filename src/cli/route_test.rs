@@ -40,7 +40,13 @@ pub struct RouteTestArgs {
     #[arg(long, value_name = "TOPIC")]
     topic: String,
     /// Its payload.
-    #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "payload_file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true,
+        conflicts_with = "payload_file"
+    )]
     payload: String,
     /// Its payload, from a file.
     #[arg(long, value_name = "FILE")]

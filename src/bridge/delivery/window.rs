@@ -24,10 +24,11 @@ use crate::store::Stored;
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
 /// whose messages all wait for another try, or for one that does: some 20 MB.
 const SPAN_MAX: usize = 65_536;
-/// Fewest and most messages that are read at once.
-const PAGE_MIN: usize = 16;
+/// Fewest and most messages that are read at once: a reading costs as much as some ten messages.
+const PAGE_MIN: usize = 128;
 const PAGE_MAX: usize = 2048;
-/// Most bytes of messages that are held while others of their lanes are ahead of them.
+/// Bytes of messages in memory from which on no more are read, and those that wait for others of their lanes are
+/// left out.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What was tried with a message so far.
@@ -188,7 +189,7 @@ impl Window {
     /// What to read now, if anything: what is due before what is missed, and that before what is new. `may_have`
     /// says whether something may be owed after a number.
     pub(super) fn wanted(&mut self, now: UnixMillis, may_have: impl FnOnce(Lsn) -> bool) -> Option<Wanted> {
-        if self.eligible.len() >= self.enough {
+        if self.has_enough() {
             return None;
         }
         let again = self.take_due(now).or_else(|| self.take_missed());
@@ -206,7 +207,7 @@ impl Window {
     /// When there is something to read again, if nothing else happens.
     pub(super) fn due(&self) -> UnixMillis {
         let first = self.waiting.first_key_value().map(|((at, _), _)| *at);
-        first.filter(|_| self.eligible.len() < self.enough).unwrap_or(UnixMillis::NEVER)
+        first.filter(|_| !self.has_enough()).unwrap_or(UnixMillis::NEVER)
     }
 
     /// What was wanted was read, or as much of it as one reading gives: the rest is for later.
@@ -288,9 +289,10 @@ impl Window {
     /// Takes the oldest message that is neither in flight nor waits for another try, as [`Window::start`] does;
     /// but not the newest of all. `has_more` says whether something may be owed after a number.
     pub(super) fn shed(&mut self, has_more: impl FnOnce(Lsn) -> bool) -> Option<Work> {
-        let is_newest = self.held.len() == 1 && self.absent.is_empty() && !has_more(self.cursor);
-        let oldest = self.held.keys().next().copied().filter(|_| !is_newest)?;
-        self.take(oldest)
+        let oldest = self.held.keys().next().copied()?;
+        let is_last = self.held.len() == 1 && self.absent.last().is_none_or(|absent| *absent < oldest);
+        let is_newest = is_last && !has_more(self.cursor);
+        if is_newest { None } else { self.take(oldest) }
     }
 
     /// Takes what is too old by now out of what is held, as [`Window::start`] does.
@@ -361,6 +363,12 @@ impl Window {
     pub(super) fn lane_of(&self, lsn: Lsn) -> Option<Lane> {
         let at = self.taken.binary_search_by_key(&lsn, |taken| taken.lsn).ok()?;
         self.taken.get(at)?.lane
+    }
+
+    /// Whether there is something to start with for a while.
+    fn has_enough(&self) -> bool {
+        let is_much = self.eligible.len() >= self.enough || self.held_bytes >= HELD_BYTES_MAX;
+        is_much && !self.eligible.is_empty()
     }
 
     fn take_due(&mut self, now: UnixMillis) -> Option<Again> {

@@ -114,11 +114,14 @@ fn what_a_page_has_no_room_for_comes_with_the_next() {
 
 #[test]
 fn no_more_is_read_than_is_needed_soon() {
-    let mut fixture = Fixture::new(Order::None, 20, 1000);
-    assert_eq!(fixture.read(NOW, 99).len(), 20);
-    assert_eq!(fixture.read(NOW, 99).len(), 0);
+    let mut fixture = Fixture::new(Order::None, 200, 1000);
+    assert_eq!(fixture.read(NOW, 999).len(), 200);
+    assert_eq!(fixture.read(NOW, 999).len(), 0);
     assert_eq!(fixture.start(), [1]);
-    assert_eq!(fixture.read(NOW, 99).len(), 20);
+    assert_eq!(fixture.read(NOW, 999).len(), 200);
+    fixture.window.held_bytes = HELD_BYTES_MAX;
+    fixture.window.start();
+    assert_eq!(fixture.read(NOW, 999).len(), 0, "or than there is room for");
 }
 
 #[test]
@@ -199,8 +202,8 @@ fn a_lane_that_is_blocked_does_not_hide_what_is_behind() {
     }
     assert!(fixture.window.held.len() <= 4 * fixture.window.enough, "{} are held", fixture.window.held.len());
     fixture.topics = 10_000;
-    fixture.read(NOW, 99);
-    assert_eq!(fixture.start_all().len(), 16, "the first ones of other lanes");
+    fixture.read(NOW, 999);
+    assert_eq!(fixture.start_all().len(), PAGE_MIN, "the first ones of other lanes");
     // And when it is free again, all of it comes in order.
     fixture.settle([1]);
     fixture.topics = 1;
