@@ -44,6 +44,9 @@ pub struct DemoTargetArgs {
     /// Answer every K-th request with 422, which no retry can change.
     #[arg(long, value_name = "K")]
     pub reject_every: Option<std::num::NonZeroU64>,
+    /// The body of each answer, for routes that reply.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub answer: String,
 }
 
 /// Runs the target until Ctrl-C.
@@ -88,12 +91,16 @@ fn router(args: DemoTargetArgs) -> Router {
         .with_state(Arc::new(Target { args, requests: AtomicU64::new(0) }))
 }
 
-async fn answer(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn answer(
+    State(target): State<Arc<Target>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, String) {
     let number = target.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let status = target.args.status_of(number);
     // A reader that went away (`| head`) must not end the target.
     let _ = writeln!(io::stdout(), "{:.3} {}", jiff::Timestamp::now(), line(status, &headers, &body));
-    status
+    (status, target.args.answer.clone())
 }
 
 impl DemoTargetArgs {
