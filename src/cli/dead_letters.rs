@@ -118,7 +118,7 @@ pub fn run(args: DeadLettersArgs) -> ExitCode {
         }
         DeadLettersCommand::Discard(selection) => change(&client, &Verb::Discard, &selection, json).await,
         DeadLettersCommand::Export { out, filter } => {
-            transfer::export(&client, out.as_deref(), &filter).await
+            transfer::export(&client, out.as_deref(), &filter, json).await
         }
         DeadLettersCommand::Import { file } => transfer::import(&client, &file, json).await,
     })

@@ -68,6 +68,35 @@ fn unroutable_dlq() {
 }
 
 #[test]
+fn letters_go_out_and_come_back_by_the_command_line() {
+    let broker = Broker::start(&format!("{ADMIN}[dead_letters]\nunroutable = [\"#\"]"));
+    let mut publisher = broker.connect(&Connect::v5("publisher"));
+    let payload = "\0".repeat(20_000);
+    for id in 1..=30 {
+        let publish = Publish::new("t", format!("{id}{payload}")).property(0x26, b"\0\x01a\0\x01b");
+        publisher.ask(&publish.qos(1, id).v5(), &ack_with(0x40, id, 0x10));
+    }
+    let before = all(&broker, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters.ndjson");
+    let file = file.to_str().unwrap();
+    assert_eq!(broker.ask(&["dead-letters", "export", "--out", file])["exported"], 30);
+    assert_eq!(broker.ask(&["dead-letters", "discard", "--all"])["done"], 30);
+    assert_eq!(broker.ask(&["dead-letters", "import", file])["imported"], 30);
+    assert_eq!(broker.ask(&["dead-letters", "import", file])["known"], 30);
+    assert_eq!(all(&broker, &[]), before);
+    let mut reader = broker.connect(&Connect::v5("reader").durable());
+    reader.ask(&subscribe(1, &[("t", 1)]), &suback(0x90, 1, &[1]));
+    let replay = ["dead-letters", "replay", "--all", "--rate", "1000/s", "--set-property", "c=d"];
+    assert_eq!(broker.ask(&replay)["done"], 30);
+    for id in 1..=30 {
+        let message = reader.take_qos_1();
+        assert_eq!(message.payload, format!("{id}{payload}").as_bytes());
+        assert_eq!(message.properties, b"\x26\0\x01a\0\x01b\x26\0\x01c\0\x01d");
+    }
+}
+
+#[test]
 fn a_message_too_large_for_a_durable_session_is_kept() {
     proves!("5.0 MQTT-3.1.2-24", "5.0 MQTT-3.1.2-25");
     let mut broker = Broker::start(ADMIN);

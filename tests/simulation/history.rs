@@ -351,10 +351,7 @@ impl History {
         self.dead.insert((session, number));
         let was_given = self.sessions[session].got.contains_key(&number);
         let message = &self.messages[number];
-        // A dead letter is on disk before its message is. Where the process ends in between nobody was told that the
-        // message is safe, and it is new when it is sent again.
-        let is_another = message.is_in_doubt && message.sends > 1;
-        if was_given && message.originals() == 1 && !is_another {
+        if was_given && message.originals() == 1 {
             return Err(format!("{addressee:?} was given m{number}, which is a dead letter"));
         }
         Ok(())

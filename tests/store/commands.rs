@@ -90,7 +90,7 @@ fn sessions_list_shows_who_the_disk_is_kept_for() {
         ("logger ", " 18  10.5 KiB "),
         ("for route plants ", " 6  284 B "),
         ("for group $share/team/job/# ", " 5  160 B "),
-        ("dead letters ", " 4  412 B "),
+        ("dead letters ", " 4  454 B "),
         ("retained messages ", " 4  "),
     ] {
         let line = text.lines().find(|line| line.starts_with(beginning));

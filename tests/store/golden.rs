@@ -36,7 +36,7 @@ const QUEUE_MAX: u16 = 20;
 const EXPIRY: u32 = 4_000_000_000;
 
 /// What a file holds that no other has.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Facts {
     /// Idempotency key and body of each request that a route owes.
     requests: BTreeMap<String, String>,
@@ -51,6 +51,18 @@ enum Life {
 }
 
 impl Facts {
+    /// Whether these are those; of a dead letter more may be told than its version knew to tell.
+    fn assert_has(&self, known: &Self) {
+        assert_eq!(self.requests, known.requests);
+        let letters = |facts: &Self| facts.dead_letters["dead_letters"].as_array().unwrap().clone();
+        let (found, known) = (letters(self), letters(known));
+        assert_eq!(found.len(), known.len());
+        for (found, known) in found.iter().zip(&known) {
+            let told = known.as_object().unwrap().iter();
+            told.for_each(|(key, value)| assert_eq!(found[key], *value, "{key} of {found:#}"));
+        }
+    }
+
     fn to_json(&self) -> String {
         format!("{:#}\n", json!({ "requests": self.requests, "dead_letters": self.dead_letters }))
     }
@@ -90,7 +102,7 @@ fn files_of_every_schema_version_open_with_everything() {
     for (version, file) in files() {
         eprintln!("schema {version}");
         let found = verify(&file, |home| home.start().kill());
-        assert_eq!(found, facts(version), "schema {version}");
+        found.assert_has(&facts(version));
     }
 }
 
@@ -98,7 +110,7 @@ fn files_of_every_schema_version_open_with_everything() {
 /// had begun is not known any more.
 pub fn look_at_restored(file: &[u8]) {
     let version = files().pop().unwrap().0;
-    assert_eq!(verify_as(Life::Restored, file, |_| ()), facts(version));
+    verify_as(Life::Restored, file, |_| ()).assert_has(&facts(version));
 }
 
 #[test]
@@ -117,7 +129,8 @@ fn make_a_golden_file() {
     // As the broker has left it when it was killed: whoever opens it tidies up.
     let file = fs::read(home.file()).unwrap();
     let version = schema_of(&home);
-    assert!(has_index(&home), "the index is a part of it");
+    assert!(has_rows(&home, "index"), "the index is a part of it");
+    assert!(has_rows(&home, "tries"), "what was tried is a part of it");
     let facts = verify(&file, |_| ());
     for (end, text) in [("txt", sparse::pack(&file)), ("json", facts.to_json())] {
         let path = folder().join(format!("schema-{version}.{end}"));
@@ -134,11 +147,11 @@ fn schema_of(home: &Home) -> u64 {
     u64::from_be_bytes(schema.value().try_into().unwrap())
 }
 
-fn has_index(home: &Home) -> bool {
+fn has_rows(home: &Home, name: &str) -> bool {
     let database = redb::Database::open(home.file()).unwrap();
-    let table = redb::TableDefinition::<(u64, u64), &[u8]>::new("index");
-    let index = database.begin_read().unwrap().open_table(table);
-    index.is_ok_and(|index| index.len().unwrap() > 0)
+    let table = redb::TableDefinition::<(u64, u64), &[u8]>::new(name);
+    let rows = database.begin_read().unwrap().open_table(table);
+    rows.is_ok_and(|rows| rows.len().unwrap() > 0)
 }
 
 /// The configuration that the file is made and looked at with: `more` stands in front, `ada` is what the user of

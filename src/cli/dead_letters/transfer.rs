@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame};
+use serde_json::json;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Filter, PATH, page};
@@ -33,6 +34,7 @@ pub(super) async fn export(
     client: &AdminClient,
     out: Option<&Path>,
     filter: &Filter,
+    json: bool,
 ) -> Result<String, AdminError> {
     let Some(path) = out else {
         // Whoever closed standard output does not want to know.
@@ -44,6 +46,9 @@ pub(super) async fn export(
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let written = write_all(client, filter, |text| file.write_all(text)).await?;
     let letters = written.and_then(|letters| file.sync_all().map(|()| letters)).map_err(failed)?;
+    if json {
+        return Ok(format!("{:#}", json!({ "exported": letters })));
+    }
     Ok(format!("exported {} to {}", count(letters, "dead letter"), path.display()))
 }
 

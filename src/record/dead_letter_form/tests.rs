@@ -1,4 +1,4 @@
-//! The form of a dead letter on disk: what is written is read back, whatever it is.
+//! Stored forms: what is read is what was written, also by the first version, and what is damaged is an error.
 
 use proptest::prelude::*;
 

@@ -164,3 +164,46 @@ fn a_writer_that_panics_is_a_store_that_has_failed() {
     // A database that was left in the middle of a write cannot be dropped without a second panic.
     std::mem::forget(store);
 }
+
+/// [dlq_atomic] Wherever the power goes: a message is owed to its route, or it is a dead letter and what is published of
+/// that is owed to whoever wants it.
+#[test]
+fn dlq_atomic() {
+    let give_up = |disk: &Disk, crash_at: Option<u64>| {
+        let (store, _) = start(disk).unwrap();
+        let [route, reader] = [0; 2].map(|_| store.new_recipient().0);
+        let opened = [(route, "route"), (reader, "reader")];
+        let opened = opened.map(|(number, name)| Change::RouteOpened(number, name.into()));
+        write(&store, Record::of(opened));
+        let lsn = write(&store, publication(b"m", &[route]));
+        let begun = disk.count();
+        if let Some(at) = crash_at {
+            disk.fail_at(at, Fault::Crash);
+        }
+        let changes = vec![Change::Settled(route, vec![lsn]), Change::DeadLetter(Arc::from(&b"letter"[..]))];
+        let record = Record { changes, ..publication(b"told", &[reader]) };
+        if let Ok(entry) = store.submit(record) {
+            let _ = block_on(store.durable(entry.lsn));
+        }
+        let ended = disk.count();
+        disk.fail_at(1, Fault::Crash);
+        store.close();
+        (route, reader, ended - begun)
+    };
+    let (.., operations) = give_up(&Disk::default(), None);
+    assert!(operations > 3, "{operations}");
+    let mut seen = [false; 2];
+    for at in 1..=operations + 1 {
+        let (disk, mut dice) = (Disk::default(), Dice(at));
+        let (route, reader, _) = give_up(&disk, Some(at));
+        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn] {
+            let (store, _) = start(&Disk::with(disk.after_crash(unsynced, &mut dice))).unwrap();
+            let letters = store.read_dead_letters(Lsn::ZERO, 10).unwrap().len();
+            let found = (owed(&store, route).len(), letters, owed(&store, reader).len());
+            assert!([(1, 0, 0), (0, 1, 1)].contains(&found), "crash at {at}, {unsynced:?}: {found:?}");
+            seen[letters] = true;
+            store.close();
+        }
+    }
+    assert_eq!(seen, [true; 2], "both have happened");
+}
