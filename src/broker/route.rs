@@ -75,6 +75,12 @@ impl Route {
         self.inbox.unstored.lock().pop_front()
     }
 
+    /// Puts back what was taken and not sent: it is the oldest.
+    pub fn put_back_unstored(&self, messages: Vec<Message>) {
+        let mut unstored = self.inbox.unstored.lock();
+        messages.into_iter().rev().for_each(|message| unstored.push_front(message));
+    }
+
     /// Whom a dead letter of this route was for.
     pub fn addressee(&self) -> Addressee {
         Addressee::Route { route: self.name.to_string(), target: self.target.to_string() }

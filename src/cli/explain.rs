@@ -15,6 +15,9 @@ use crate::{
     broker::{Kept, Path, ReachedGroup, ReachedSession},
 };
 
+/// Members of a shared group that a list names.
+const MEMBERS_SHOWN_MAX: usize = 5;
+
 /// Show whom a publish to a topic would reach, and what each of them is promised.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExplainArgs {
@@ -139,6 +142,7 @@ fn show_groups(groups: &[ReachedGroup], all: usize) -> String {
         ("SHARED GROUP", Align::Left),
         ("MEMBERS", Align::Right),
         ("ONLINE", Align::Right),
+        ("WHO", Align::Left),
         ("GUARANTEE", Align::Left),
         ("KEPT IN", Align::Left),
         ("WEAKEST LINK", Align::Left),
@@ -146,7 +150,13 @@ fn show_groups(groups: &[ReachedGroup], all: usize) -> String {
     let row = |group: &ReachedGroup| {
         let [guarantee, kept, weakest] = columns_of(Some(&group.path));
         let (members, online) = (group.member_count.to_string(), group.online.to_string());
-        [Escaped(&group.name).to_string(), members, online, guarantee, kept, weakest]
+        let names = group.members.iter().take(MEMBERS_SHOWN_MAX).map(|member| &*member.client_id);
+        let mut who = names.collect::<Vec<_>>().join(" ");
+        if group.member_count > MEMBERS_SHOWN_MAX {
+            who.push_str(" ...");
+        }
+        let (name, who) = (Escaped(&group.name).to_string(), Escaped(&who).to_string());
+        [name, members, online, who, guarantee, kept, weakest]
     };
     let rows: Vec<_> = groups.iter().map(row).collect();
     listed(table(columns, &rows), rows.len(), all, "shared group")
@@ -287,8 +297,8 @@ b          online   clean      1  plant/#  at least once  memory   clean session
 a          offline  durable    1  plant/#  at least once  disk     -
 2 of 3 sessions, the weakest first
 
-SHARED GROUP      MEMBERS  ONLINE  GUARANTEE      KEPT IN  WEAKEST LINK
-$share/g/plant/#        1       1  at least once  disk     -
+SHARED GROUP      MEMBERS  ONLINE  WHO  GUARANTEE      KEPT IN  WEAKEST LINK
+$share/g/plant/#        1       1  w    at least once  disk     -
 
 ROUTE   TARGET  STATE        QUEUED  FILTERS  GUARANTEE      KEPT IN  WEAKEST LINK
 orders  erp     target down       7  plant/+  at least once  disk     breaker open: target erp is down, the message waits

@@ -76,12 +76,14 @@ impl Pair {
 async fn expect(fault: Fault, fate: Fate) {
     let faulty = Faulty::new(fault.clone()).await;
     let mut target = target(&faulty.url());
-    if let Fault::Hang(_) | Fault::Drip(_) = fault {
+    let takes_long = matches!(fault, Fault::Hang(_) | Fault::Drip(_));
+    if takes_long {
         target.timeout = BRIEFLY;
     }
     let pair = Pair::new(target, Server::answering(200).await).await;
     pair.meet(fate, &format!("{fault:?}: {fate:?}")).await;
-    if fate == Settled {
+    // On a machine that is busy the time can be over before the status is there.
+    if fate == Settled && !takes_long {
         assert_eq!(faulty.count(), 1, "{fault:?}");
     }
     if fate == Waits {

@@ -86,6 +86,25 @@ async fn attempts_in_flight_end_before_the_new_settings_begin() {
 }
 
 #[tokio::test]
+async fn qos_0_messages_that_wait_are_sent_by_the_new_settings_in_their_order() {
+    let (first, second) = (Server::new(|_, _| Answer::Hold).await, Server::answering(200).await);
+    let one_at_a_time = |server: &Server| {
+        let mut target = target(&server.url);
+        target.concurrency = 1;
+        config(target)
+    };
+    let world = World::new(&one_at_a_time(&first)).await;
+    for body in ["a", "b", "c"] {
+        world.publish(Qos::AtMostOnce, "plant/1", body).await;
+        eventually("one attempt", || first.under_way() == 1).await;
+    }
+    world.bridge.change(&one_at_a_time(&second), None).unwrap();
+    first.now_answers(|_, _| Answer::Status(200));
+    eventually("the others", || second.count() == 2).await;
+    assert_eq!((first.bodies(), second.bodies()), (vec!["a".into()], vec!["b".into(), "c".into()]));
+}
+
+#[tokio::test]
 async fn what_is_as_before_is_left_alone() {
     let down = Server::new(|_, _| Answer::Status(503)).await;
     let up = Server::answering(200).await;

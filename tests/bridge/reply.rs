@@ -95,13 +95,12 @@ async fn loop_guard() {
 }
 
 #[tokio::test]
-async fn neither_a_reply_nor_its_settlement_is_lost_alone() {
+async fn a_reply_that_waits_outlives_a_restart_and_its_request_is_not_sent_again() {
     let (asked, seen) = (Server::answering(200).await, Server::new(|_, _| Answer::Hold).await);
     let config = asking(&asked, &seen);
     let world = World::new(&config).await;
     ask(&world, Qos::AtLeastOnce, "a", &properties("re/a", None)).await;
     eventually("the reply is on its way", || seen.count() == 1).await;
-    // In one record: what the store has now is what a start finds.
     let world = world.restart(&config, NOW).await;
     assert_eq!(world.recovered_messages, 1, "the reply, and not the request");
     seen.now_answers(|_, _| Answer::Status(200));

@@ -109,6 +109,32 @@ fn what_waits_for_a_route_that_was_gone_at_the_start_is_discarded_or_carried() {
 }
 
 #[test]
+fn a_crash_while_a_removed_route_is_settled_loses_nothing() {
+    const MESSAGES: u64 = 4000;
+    let server = server();
+    let mut broker = Broker::start(&config(&server, "/down", ROUTE));
+    let mut client = broker.connect(&Connect::v5("p"));
+    for _ in 0..MESSAGES / 50 {
+        let packets = (1..=50).flat_map(|id| Publish::new("plant/1", "x").qos(1, id).v5());
+        client.send(&packets.collect::<Vec<_>>());
+        (1..=50).for_each(|id| client.expect(&ack(0x40, id)));
+    }
+    broker.configure(&config(&server, "/down", ""));
+    let letters = |broker: &Broker| -> u64 {
+        let all = broker.ask(&["dead-letters", "list", "--limit", "10000"]);
+        all["dead_letters"].as_array().unwrap().len() as u64
+    };
+    assert!(broker.run(&["reload", "--removed", "dead-letter"]).status.success());
+    broker.crash();
+    let left = queued(&broker).first().map_or(0, |(_, messages)| *messages);
+    assert_eq!(letters(&broker) + left, MESSAGES, "each message is in one of the two places");
+    // With nothing left there is nothing to settle.
+    assert!(broker.run(&["routes", "dead-letter", "r"]).status.success());
+    broker.crash();
+    assert_eq!((letters(&broker), queued(&broker)), (MESSAGES, vec![]));
+}
+
+#[test]
 fn explain_names_who_would_get_a_message() {
     let server = server();
     let broker = Broker::start(&config(&server, "/ok", ROUTE));

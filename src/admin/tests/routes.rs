@@ -42,6 +42,8 @@ async fn what_carries_messages_is_not_settled_by_hand() {
     assert_eq!(admin.get("/api/v1/routes/x").await.refusal().0, 404);
     let reload = admin.ask(Method::POST, "/api/v1/reload?removed=perhaps", &[]).await;
     assert_eq!(reload.status, 400, "{}", reload.body);
+    // Nobody listens for it here, as when the broker ends.
+    assert_eq!(admin.ask(Method::POST, "/api/v1/reload", &[]).await.refusal().0, 503);
 }
 
 #[tokio::test]

@@ -151,6 +151,8 @@ impl Worker {
             self.target.give_back(permit);
             self.target.metrics.in_flight.decrement(1.0);
         }
+        // For the task that comes after this one, if there is one.
+        self.route.put_back_unstored(std::mem::take(&mut self.unstored));
         if let Some(reading) = self.reading.take() {
             // Nobody wants the page: this only lets the reading end before the store is closed.
             let _ = reading.read.await;

@@ -165,7 +165,13 @@ impl Shared {
             let line = match known.map(|at| before.swap_remove(at)) {
                 None => {
                     changed.added.push(name);
-                    self.enter(lines, planned)?
+                    match self.enter(lines, planned) {
+                        Ok(line) => line,
+                        Err(error) => {
+                            lines.active.extend(before);
+                            return Err(error);
+                        }
+                    }
                 }
                 Some(line) if line.is_as(&planned) => line,
                 Some(line) => {

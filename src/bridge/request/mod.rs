@@ -39,6 +39,8 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const DELIVERY_ATTEMPT: HeaderName = HeaderName::from_static("x-delivery-attempt");
+/// Headers that a request has beside those that the operator set, mostly.
+const OWN_HEADERS_MAX: usize = 11;
 const MQTT_TOPIC: HeaderName = HeaderName::from_static("mqtt-topic");
 const MQTT_QOS: HeaderName = HeaderName::from_static("mqtt-qos");
 const MQTT_RETAIN: HeaderName = HeaderName::from_static("mqtt-retain");
@@ -166,7 +168,11 @@ impl Shape {
         let mut request = Request::new(Full::default());
         *request.method_mut() = self.request.method.clone();
         *request.uri_mut() = self.address.uri(view)?;
-        let mut headers = self.headers.clone();
+        // With room for all: a map that grows moves everything several times.
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + OWN_HEADERS_MAX);
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         for (name, template) in &self.request.headers {
             put_template(&mut headers, name, template, view)?;
         }
