@@ -16,7 +16,7 @@ pub(super) fn redact<'a>(bytes: &'a [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'
     let mut redacted = Cow::Borrowed(bytes);
     let secrets = secrets.iter().map(AsRef::as_ref).filter(|secret| secret.len() >= SECRET_LEN_MIN);
     for secret in secrets {
-        if memmem::find(&redacted, secret).is_some() {
+        if memmem::find(&redacted, secret).is_some() || broken_off(&redacted, secret).is_some() {
             redacted = Cow::Owned(masked(&redacted, secret));
         }
     }
@@ -44,8 +44,18 @@ fn masked(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
         masked.extend_from_slice(MASK);
         rest = at + secret.len();
     }
-    masked.extend_from_slice(bytes.get(rest..).unwrap_or_default());
+    let rest = bytes.get(rest..).unwrap_or_default();
+    let cut = broken_off(rest, secret);
+    masked.extend_from_slice(rest.get(..cut.unwrap_or(rest.len())).unwrap_or_default());
+    masked.extend_from_slice(if cut.is_some() { MASK } else { &[] });
     masked
+}
+
+/// Where the beginning of a secret stands that the bytes break off in: not all of an answer is kept.
+fn broken_off(bytes: &[u8], secret: &[u8]) -> Option<usize> {
+    let longest = bytes.len().min(secret.len().saturating_sub(1));
+    let is_end = |len: &usize| secret.get(..*len).is_some_and(|beginning| bytes.ends_with(beginning));
+    Some(bytes.len() - (SECRET_LEN_MIN..=longest).rev().find(is_end)?)
 }
 
 #[cfg(test)]
@@ -58,6 +68,8 @@ mod tests {
     fn secrets_are_masked_wherever_they_stand() {
         let secrets = ["hunter2", "abc", "k3y-k3y"];
         assert_eq!(&*redact(b"hunter2 and hunter2, k3y-k3y!", &secrets), b"**** and ****, ****!");
+        assert_eq!(&*redact(b"k3y-k3y is cut: hunter", &secrets), b"**** is cut: ****");
+        assert_eq!(&*redact(b"too little: hunt", &secrets), b"too little: hunt");
         assert!(matches!(redact(b"abc", &secrets), Cow::Borrowed(b"abc")), "too short to be told apart");
     }
 

@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::*;
 
+mod dead_letters;
 mod refused;
 
 const SHIPPED: &str = include_str!("../../../config/causeway.toml");
