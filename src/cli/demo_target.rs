@@ -91,11 +91,7 @@ fn router(args: DemoTargetArgs) -> Router {
         .with_state(Arc::new(Target { args, requests: AtomicU64::new(0) }))
 }
 
-async fn answer(
-    State(target): State<Arc<Target>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, String) {
+async fn answer(State(target): State<Arc<Target>>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let number = target.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let status = target.args.status_of(number);
     // A reader that went away (`| head`) must not end the target.

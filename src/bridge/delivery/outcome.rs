@@ -45,15 +45,14 @@ impl Worker {
         }
         match carried {
             Carried::Stored(batch) => {
-                let batch: Vec<_> = batch
-                    .into_iter()
-                    .map(|work| {
-                        let mut tries = work.tries(started_at);
-                        let verdict = judge(&mut tries, work.stored.message.head());
-                        (work.tried(tries, result, now), verdict)
-                    })
-                    .collect();
-                self.batch_ended(batch, result, state, now)
+                let judged = batch.into_iter().map(|work| {
+                    let mut tries = work.tries(started_at);
+                    let verdict = judge(&mut tries, work.stored.message.head());
+                    // What is settled needs no history, and most messages are.
+                    let is_settled = verdict.next == Next::Settle;
+                    (if is_settled { work } else { work.tried(tries, result, now) }, verdict)
+                });
+                self.batch_ended(judged.collect(), result, state, now)
             }
             Carried::Unstored(messages) => {
                 if let [message] = &*messages {
