@@ -96,6 +96,10 @@ impl Broker {
         mut changes: Vec<Change>,
     ) -> Result<Lsn, SubmitError> {
         changes.extend(self.letter(letter));
+        self.file_with(letter, changes)
+    }
+
+    fn file_with(&self, letter: &DeadLetter, changes: Vec<Change>) -> Result<Lsn, SubmitError> {
         let filed = match self.announcement(letter) {
             Some(message) => self.announce(message, changes),
             None => Ok(self.store.submit(Record::of(changes))?.lsn),
@@ -112,22 +116,30 @@ impl Broker {
     pub fn file_if_room(
         &self,
         letter: &DeadLetter,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
     ) -> Result<Option<Lsn>, SubmitError> {
-        if !self.takes_dead_letters() {
-            self.warn_of_limit();
-            return Ok(None);
-        }
-        self.file_dead_letter(letter, changes).map(Some)
+        // Asked once: between two answers others may have taken the room.
+        let Some(filed) = self.encoded_if_room(letter) else { return Ok(None) };
+        self.metrics.dead_letter(letter.reason);
+        self.count_dead_letter(&letter.addressee);
+        changes.push(filed);
+        self.file_with(letter, changes).map(Some)
     }
 
     /// What makes a letter durable with another record. Counts it; `None` when there are too many.
     pub(super) fn letter(&self, letter: &DeadLetter) -> Option<Change> {
         self.metrics.dead_letter(letter.reason);
         self.count_dead_letter(&letter.addressee);
+        let filed = self.encoded_if_room(letter);
+        if filed.is_none() {
+            self.metrics.dropped.dead_letters_full.increment(1);
+        }
+        filed
+    }
+
+    fn encoded_if_room(&self, letter: &DeadLetter) -> Option<Change> {
         self.warn_of_limit();
         if !self.takes_dead_letters() {
-            self.metrics.dropped.dead_letters_full.increment(1);
             return None;
         }
         let mut encoded = Vec::new();

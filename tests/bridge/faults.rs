@@ -144,8 +144,7 @@ impl Unaccepted {
         let address = listener.local_addr().unwrap();
         let connect = move || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
         // One that takes long may only have been unlucky.
-        let fill =
-            move || std::iter::from_fn(|| connect().or_else(|| connect())).take(64).collect::<Vec<_>>();
+        let fill = move || std::iter::from_fn(|| connect().or_else(connect)).take(64).collect::<Vec<_>>();
         let waiting = tokio::task::spawn_blocking(fill).await.unwrap();
         assert!(waiting.len() < 64, "it accepts without end");
         Self { listener, _waiting: waiting }
