@@ -247,7 +247,7 @@ impl From<DeadLettersError> for ApiError {
         let message = error.to_string();
         match error {
             DeadLettersError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, message)
-                .help("GET /api/v1/dead-letters lists those there are"),
+                .help("`causeway dead-letters list` (GET /api/v1/dead-letters) shows those there are"),
             DeadLettersError::Unreadable { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
                 .help("it can only be discarded, or read by the version of Causeway that filed it"),
             DeadLettersError::Replay(ReplayError::Refused) => {

@@ -142,7 +142,7 @@ impl App {
 
 fn no_target(name: &str) -> ApiError {
     let message = format!("there is no target \"{}\", and no route of this name", name.escape_debug());
-    ApiError::new(StatusCode::NOT_FOUND, message).help("GET /api/v1/targets lists those that are configured")
+    ApiError::new(StatusCode::NOT_FOUND, message).help("`causeway routes` shows those that are configured")
 }
 
 impl RouteDetail {
@@ -165,7 +165,7 @@ impl From<RemovedError> for ApiError {
         let message = error.to_string();
         match error {
             RemovedError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, message)
-                .help("GET /api/v1/routes lists those that are configured or still owed something"),
+                .help("`causeway routes` (GET /api/v1/routes) shows those that are configured or still owed something"),
             RemovedError::Configured(_) => Self::new(StatusCode::CONFLICT, message)
                 .help("what a route is owed that carries messages is not touched"),
             RemovedError::UnderWay(_) => {

@@ -13,7 +13,7 @@ use crate::topic::TopicName;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// The route is not configured.
-    #[error("route \"{0}\" is not configured any more: add [[routes]] with this name, then replay")]
+    #[error("route \"{0}\" is not configured: add [[routes]] with this name, then replay")]
     RouteGone(String),
     /// The session has ended, or has no subscription that matches with QoS 1 or 2.
     #[error(

@@ -83,6 +83,8 @@ fn summary(name: &str, config: &Config) -> String {
     for route in &config.routes {
         // A route of a checked configuration has its target.
         let url = config.targets.get(&route.target).map(|target| target.url.to_string()).unwrap_or_default();
+        // A query is where keys stand that nobody else should read.
+        let url = url.split('?').next().unwrap_or_default();
         let topics = route.topics.join(", ");
         let _ = write!(text, "\n  route      {}: {topics} -> {} ({url})", route.name, route.target);
     }

@@ -263,11 +263,11 @@ fn judge(
     let delivery = Delivery { store_id: 0, number, attempt: 1 };
     let request = Shape::new(route, target).build(&[Item { message, delivery }], now());
     let request = request.map_err(|unfit| format!("it becomes a dead letter: {}", unfit.why))?;
-    Ok(RequestView::new(request))
+    Ok(RequestView::new(request, target))
 }
 
 impl RequestView {
-    fn new(request: Request<Full<bytes::Bytes>>) -> Self {
+    fn new(request: Request<Full<bytes::Bytes>>, target: &TargetConfig) -> Self {
         let (head, body) = request.into_parts();
         let mut headers: Vec<_> = head
             .headers
@@ -286,7 +286,7 @@ impl RequestView {
         let text = std::str::from_utf8(&body).ok().map(str::to_owned);
         Self {
             method: head.method.to_string(),
-            url: head.uri.to_string(),
+            url: without_query_of(target, head.uri.to_string()),
             headers,
             body_bytes: body.len(),
             body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&body)),
@@ -306,6 +306,16 @@ impl RequestView {
             _ => Ok(()),
         }
     }
+}
+
+/// The URL without the values in the query of the target's own: keys stand there.
+fn without_query_of(target: &TargetConfig, url: String) -> String {
+    let (Some(query), Some((before, all))) = (target.url.query(), url.split_once('?')) else { return url };
+    let names = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None => HIDDEN.to_owned(),
+    });
+    format!("{before}?{}", all.replacen(query, &names.collect::<Vec<_>>().join("&"), 1))
 }
 
 /// A body that is there as a whole: nothing is waited for.
@@ -455,9 +465,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_the_query_of_a_target_are_hidden() {
+        let target = TargetConfig::new("http://h/a=1?key=a=1&b".parse().unwrap());
+        let shown = without_query_of(&target, "http://h/a=1/x?key=a=1&b&from=me".into());
+        assert_eq!(shown, "http://h/a=1/x?key=***&***&from=me");
+        let target = TargetConfig::new("http://h/".parse().unwrap());
+        assert_eq!(without_query_of(&target, "http://h/?from=me".into()), "http://h/?from=me");
+    }
+
+    #[test]
     fn bytes_are_shown_in_base64() {
         let request = Request::new(Full::new(bytes::Bytes::from_static(b"\xff\0")));
-        let view = RequestView::new(request);
+        let view = RequestView::new(request, &TargetConfig::new(Default::default()));
         assert_eq!((view.body, view.body_base64.as_deref(), view.body_bytes), (None, Some("/wA="), 2));
         assert_eq!(printable("a\nb\x1b[2J"), "a\nb\u{fffd}[2J");
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     admin_client::{self, AdminArgs, AdminClient, AdminError, encoded},
     route_test::{self, RouteTestArgs},
-    show::{Align, age, age_at, count, details, or_dash, size, table},
+    show::{Align, age, age_at, count, details, one_line, or_dash, size, table},
 };
 use crate::{
     admin::{RouteDetail, RouteList},
@@ -125,7 +125,7 @@ async fn change(client: &AdminClient, path: &str, outcome: &str, json: bool) -> 
         return Ok(format!("{answer:#}"));
     }
     let target: TargetState = client.read(answer)?;
-    let why = target.paused.map_or(String::new(), |why| format!(": {}", Escaped(&why)));
+    let why = target.paused.map_or(String::new(), |why| format!(" ({})", one_line(&why)));
     Ok(format!("target {} is {outcome}{why}", Escaped(&target.name)))
 }
 
@@ -183,7 +183,7 @@ fn show_list(routes: &[RouteDetail]) -> String {
     let row = |route: &RouteDetail| {
         let state = &route.state;
         let error = state.last_error.as_ref().map(|error| {
-            let shown: String = Escaped(&error.error).to_string().chars().take(ERROR_SHOWN_MAX).collect();
+            let shown: String = one_line(&error.error).chars().take(ERROR_SHOWN_MAX).collect();
             format!("{} ago: {shown}", age(route.last_error_age_seconds.unwrap_or_default()))
         });
         [
@@ -228,8 +228,8 @@ fn show_one(route: &RouteDetail, now: Timestamp) -> String {
     if !state.exclude.is_empty() {
         pairs.push(("exclude", Escaped(&state.exclude.join(" ")).to_string()));
     }
-    pairs.extend(state.filter.as_ref().map(|filter| ("filter", Escaped(filter).to_string())));
-    pairs.extend(state.paused.as_ref().map(|why| ("paused", Escaped(why).to_string())));
+    pairs.extend(state.filter.as_ref().map(|filter| ("filter", one_line(filter))));
+    pairs.extend(state.paused.as_ref().map(|why| ("paused", one_line(why))));
     if let Some(queue) = &state.queue {
         let age = queue.age_seconds.map_or(String::new(), |seconds| format!(", {} old", age(seconds)));
         let limits = format!("{}, {}{age}", count(queue.messages, "message"), size(queue.bytes));
@@ -251,7 +251,7 @@ fn show_one(route: &RouteDetail, now: Timestamp) -> String {
         ("dead letters", format!("{} since the start", state.dead_letters)),
     ]);
     let error = state.last_error.as_ref().map(|error| {
-        format!("{} ago: {}", age(route.last_error_age_seconds.unwrap_or_default()), Escaped(&error.error))
+        format!("{} ago: {}", age(route.last_error_age_seconds.unwrap_or_default()), one_line(&error.error))
     });
     pairs.push(("last error", or_dash(error)));
     details(&pairs)

@@ -38,6 +38,12 @@ pub fn table<const N: usize>(columns: [(&str, Align); N], rows: &[[String; N]]) 
     text
 }
 
+/// Text on one line that cannot act on a terminal: as it is, but for control characters.
+pub fn one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// One thing: its names in a column, and what they have beside them.
 pub fn details(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();

@@ -94,7 +94,12 @@ async fn a_second_target_gets_what_the_first_does_not_and_its_own_letters_go_now
     let world = World::new(&config).await;
     world.publish(Qos::AtLeastOnce, "plant/1", "m").await;
     eventually("the second target has it", || second.count() == 1).await;
-    assert_eq!(second.of("m")[0].header("mqtt-topic"), "$dead/r/plant/1");
+    let got = &second.of("m")[0];
+    assert_eq!(got.header("mqtt-topic"), "$dead/r/plant/1");
+    // Without an answer there is no status; everything else is always there.
+    let told = ["dead-letter-reason", "dead-letter-route", "dead-letter-target", "dead-letter-attempts"];
+    assert_eq!(told.map(|name| got.header(name)), ["rejected", "r", "t", "1"]);
+    assert_eq!(got.header("dead-letter-status"), "400");
     world.dead_letters(1).await;
     // A failing sink loses nothing, and makes no loop.
     second.now_answers(|_, _| crate::world::Answer::Status(400));

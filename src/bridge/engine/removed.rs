@@ -322,6 +322,9 @@ impl Job {
 
 /// Routes in one line, with what they are owed.
 pub(super) fn list(routes: &[RemovedRoute]) -> String {
-    let shown = routes.iter().map(|route| format!("{} ({} messages)", route.name, route.messages));
+    let shown = routes.iter().map(|route| match route.messages {
+        1 => format!("{} (1 message)", route.name),
+        messages => format!("{} ({messages} messages)", route.name),
+    });
     shown.collect::<Vec<_>>().join(", ")
 }

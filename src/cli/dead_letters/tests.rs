@@ -132,7 +132,7 @@ async fn a_running_broker_is_asked() {
         .await
         .unwrap_err()
         .to_string();
-    let expected = "replayed 0 dead letters; 3 could not be: route \"orders\" is not configured any more";
+    let expected = "replayed 0 dead letters; 3 could not be: route \"orders\" is not configured";
     assert!(error.starts_with(expected), "{error}");
 
     let some = Selection { ids: vec![filed[0], filed[0]], all: false, filter: Filter::default() };

@@ -41,7 +41,13 @@ pub(super) async fn export(
         let _ = write_all(client, filter, |text| io::stdout().write_all(text)).await?;
         return Ok(String::new());
     };
-    let failed = |error| AdminError::File(path.display().to_string(), error);
+    let failed = |error: io::Error| {
+        let error = match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::other("there is such a file already: name a new one"),
+            _ => error,
+        };
+        AdminError::File(path.display().to_string(), error)
+    };
     let mut file: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let written = write_all(client, filter, |text| file.write_all(text)).await?;

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use http::HeaderName;
 use toml::{Spanned, de::DeValue};
 
 use super::RouteConfig;
+use super::request::RequestConfig;
+use super::template::{Place, Template};
 use crate::config::report::Wrong;
 use crate::config::section::Section;
 use crate::config::{files, values};
@@ -13,6 +16,15 @@ use crate::config::{files, values};
 pub const TOPIC: &str = "$dead";
 /// What the route to a second target has behind the name of the first.
 const SUFFIX: &str = ".dead";
+/// User properties of what is published that can always be headers.
+const PROPERTIES: [&str; 6] = [
+    "dead-letter-reason",
+    "dead-letter-route",
+    "dead-letter-target",
+    "dead-letter-key",
+    "dead-letter-attempts",
+    "dead-letter-status",
+];
 /// First levels of topics that mean something else.
 const TAKEN: [&str; 3] = ["$SYS", "$share", "$queue"];
 
@@ -52,7 +64,17 @@ fn sink_of(route: &RouteConfig) -> Option<RouteConfig> {
     let SinkConfig { topic, target, .. } = &route.dead_letters;
     let (name, topic) = (format!("{}{SUFFIX}", route.name), topic.as_deref().unwrap_or(TOPIC));
     let sink = RouteConfig::new(&name, &format!("{topic}/{}/#", route.name), target.as_deref()?);
-    Some(RouteConfig { queue: route.queue, ..sink })
+    let request = RequestConfig { headers: headers(), ..sink.request };
+    Some(RouteConfig { queue: route.queue, request, ..sink })
+}
+
+/// What went wrong stands in user properties, which a second target gets as headers of the same names.
+fn headers() -> Vec<(HeaderName, Template)> {
+    let header = |name: &'static str| {
+        let template = Template::compile(&format!("{{{{ properties['{name}'] or '' }}}}"), Place::Header);
+        Some((HeaderName::from_static(name), template.ok()?))
+    };
+    PROPERTIES.into_iter().filter_map(header).collect()
 }
 
 /// A route's own name must not be that of another's second target. `names` are those before it, and `sinks` those of

@@ -103,6 +103,9 @@ impl FilterConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let expression = section.take("filter", |value| {
             let text = value.as_str().ok_or_else(|| values::unexpected("an expression in quotes", value))?;
+            if text.trim().is_empty() {
+                return Err(Wrong::new("is empty").help("leave it out, and every message is taken"));
+            }
             Expression::compile(text)
         });
         let on_error = section.take("filter_error", on_error);

@@ -15,16 +15,6 @@ const BODIES: [&str; 5] = ["raw", "json", "template", "cloudevents", "none"];
 const EVENT_TYPE: &str = "com.causeway.mqtt.message";
 /// In front of the name of a user property.
 const USER_PROPERTY: &str = "user_property:";
-/// Headers that say which message it is; a template must not be able to say something else.
-const IDENTITY: [&str; 7] = [
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "idempotency-key",
-    "x-delivery-attempt",
-    "traceparent",
-    "tracestate",
-];
 /// Names that are the same for all messages of a batch.
 const SHARED: [&str; 4] = ["id", "attempt", "route", "target"];
 
@@ -211,8 +201,13 @@ fn path(value: &DeValue<'_>) -> Result<Template, Wrong> {
         Some(path) => check_path(path),
         None => literals(template.source()).try_for_each(check_url_text),
     };
-    let help = "percent-encode it; what follows a \"?\" belongs into query = { name = \"value\" }";
-    checked.map_err(|why| Wrong::new(why).help(help))?;
+    checked.map_err(|why| {
+        let help = match why.contains("segment") {
+            true => "write the path without it",
+            false => "percent-encode it; what follows a \"?\" belongs into query = { name = \"value\" }",
+        };
+        Wrong::new(why).help(help)
+    })?;
     Ok(template)
 }
 
@@ -269,14 +264,8 @@ fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, Template)> {
     headers
 }
 
-/// What identifies a message is Causeway's to say.
+/// The kind of the body is not for a template to say.
 fn own_header(header: HeaderName) -> Result<HeaderName, Wrong> {
-    let name = header.as_str();
-    if IDENTITY.contains(&name) || name.starts_with("mqtt-") || name.starts_with("ce-") {
-        return Err(
-            Wrong::new(format!("has \"{name}\", which says which message it is")).help("leave it out")
-        );
-    }
     if header == header::CONTENT_TYPE {
         let help = "it is that of the message, or of the body; a template has content_type beside it";
         return Err(Wrong::new("has \"content-type\"").help(help));
@@ -303,6 +292,10 @@ fn read_body(section: &mut Section<'_>, method: &Method) -> Body {
         let help = "write body = \"template\", or leave it out";
         let wrong = Wrong::new(format!("is of no use with body = \"{word}\"")).help(help);
         section.wrong_at("template", text.span(), wrong);
+    }
+    if word != "cloudevents" && cloud_events.is_some() {
+        let help = "write body = \"cloudevents\", or leave it out";
+        section.wrong("cloudevents", Wrong::new(format!("is of no use with body = \"{word}\"")).help(help));
     }
     match word {
         "raw" => Body::Raw,

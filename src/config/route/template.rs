@@ -91,6 +91,10 @@ impl Template {
         if source.len() > SOURCE_LEN_MAX {
             return Err(Wrong::new(format!("is longer than {SOURCE_LEN_MAX} bytes")));
         }
+        if ["${env:", "${file:"].iter().any(|reference| source.contains(reference)) {
+            let help = "secrets belong into headers, auth, proxy or signing of the target";
+            return Err(Wrong::new("cannot have references").help(help));
+        }
         let mut environment = environment(place);
         let added = environment.add_template_owned(NAME, source.to_owned());
         added.map_err(|error| Wrong::new(format!("is not a template: {}", describe(&error))))?;

@@ -55,7 +55,10 @@ fn what_is_wrong_with_a_request_is_said_kindly() {
         ("path = \"things\"", "path must begin with \"/\"", "follows the path"),
         ("path = \"/a b\"", "path has \" \", which is not part of a path", "percent-encode"),
         ("path = \"/a?b={{ topic }}\"", "path has \"?\"", "query = {"),
-        ("path = \"/a/../b\"", "path has the segment \"..\"", ""),
+        ("path = \"/a/../b\"", "path has the segment \"..\"", "without it"),
+        ("path = \"/a/${env:KEY}\"", "path cannot have references", "of the target"),
+        ("headers = { x = \"${file:key}\" }", "headers cannot have references", "of the target"),
+        ("cloudevents = {}", "cloudevents is of no use with body = \"raw\"", "body = \"cloudevents\""),
         ("path = \"/a/%2E/b\"", "path has the segment \"%2E\"", ""),
         (
             "path = \"/{{ client_di }}\"",
@@ -80,9 +83,17 @@ fn what_is_wrong_with_a_request_is_said_kindly() {
         ("content_type = \"json\"", "content_type must be a media type", ""),
         ("batch_format = \"csv\"", "batch_format must be \"ndjson\" or \"array\"", ""),
         ("id = \"user_property:\"", "id must be \"broker\" or \"user_property:NAME\"", ""),
-        ("cloudevents = { mode = \"batch\" }", "mode must be \"binary\" or \"structured\"", ""),
-        ("cloudevents = { source = \"a b\" }", "source must be a URI reference", "https://"),
-        ("cloudevents = { type = \"\" }", "type must not be empty", ""),
+        (
+            "body = \"cloudevents\"\ncloudevents = { mode = \"batch\" }",
+            "mode must be \"binary\" or \"structured\"",
+            "",
+        ),
+        (
+            "body = \"cloudevents\"\ncloudevents = { source = \"a b\" }",
+            "source must be a URI reference",
+            "https://",
+        ),
+        ("body = \"cloudevents\"\ncloudevents = { type = \"\" }", "type must not be empty", ""),
     ] {
         let (line, said, helped) = mistake(request(keys));
         assert!((7..=9).contains(&line), "{keys}: line {line}");
@@ -114,7 +125,7 @@ fn what_is_wrong_with_a_filter_is_said_kindly() {
     let chain = format!("payload{} == 1", ".a".repeat(500));
     let nots = format!("{}retain", "!".repeat(2001));
     for (expression, message, help) in [
-        ("", "is not an expression", "in CEL"),
+        ("", "is empty", "every message is taken"),
         ("payload.t >", "at its character", "in CEL"),
         ("payload.t > 30.0 &&& x", "is not an expression", "in CEL"),
         ("paylod.t > 1", "uses \"paylod\", which a message does not have", "\"payload\"?"),

@@ -91,16 +91,21 @@ fn read_basic(section: &mut Section<'_>) -> Option<TargetAuth> {
 }
 
 fn read_bearer(section: &mut Section<'_>) -> Option<TargetAuth> {
-    let token = |value: &DeValue<'_>| headers::header_value(value, "Bearer ");
-    let value = section.require("token", "\"${env:NAME}\"", token)?;
+    let value = section.require("token", "\"${env:NAME}\"", |value| header(value, "Bearer "))?;
     Some(TargetAuth::Header(header::AUTHORIZATION, value.into_inner()))
 }
 
 fn read_api_key(section: &mut Section<'_>) -> Option<TargetAuth> {
     let name = |value: &DeValue<'_>| headers::header_name(&values::text(value)?);
     let name = section.require("header", "\"X-Api-Key\"", name);
-    let value = section.require("key", "\"${env:NAME}\"", |value| headers::header_value(value, ""));
+    let value = section.require("key", "\"${env:NAME}\"", |value| header(value, ""));
     Some(TargetAuth::Header(name?.into_inner(), value?.into_inner()))
+}
+
+/// A header that proves something, and so is not empty.
+fn header(value: &DeValue<'_>, prefix: &str) -> Result<HeaderValue, Wrong> {
+    values::text(value)?;
+    headers::header_value(value, prefix)
 }
 
 fn read_oauth2(section: &mut Section<'_>) -> Option<OAuth2Config> {

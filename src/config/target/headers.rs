@@ -20,6 +20,17 @@ const OWN_HEADERS: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// Headers that say which message it is: what identifies a message is Causeway's to say.
+const IDENTITY: [&str; 7] = [
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "idempotency-key",
+    "x-delivery-attempt",
+    "traceparent",
+    "tracestate",
+];
+
 /// Every value may hold a secret, so that none of them is ever shown.
 pub(super) fn read(section: &mut Section<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -44,13 +55,18 @@ pub(super) fn read(section: &mut Section<'_>) -> HeaderMap {
     headers
 }
 
-/// A name that the client does not set itself.
+/// A name that neither the client nor Causeway sets itself.
 pub(in crate::config) fn header_name(name: &str) -> Result<HeaderName, Wrong> {
     let shown = name.escape_debug();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Wrong::new(format!("has \"{shown}\", which cannot be the name of a header")))?;
     if OWN_HEADERS.contains(&header) {
         let wrong = Wrong::new(format!("has \"{header}\", which the HTTP client sets itself"));
+        return Err(wrong.help("leave it out"));
+    }
+    let name = header.as_str();
+    if IDENTITY.contains(&name) || name.starts_with("mqtt-") || name.starts_with("ce-") {
+        let wrong = Wrong::new(format!("has \"{name}\", which says which message it is"));
         return Err(wrong.help("leave it out"));
     }
     Ok(header)

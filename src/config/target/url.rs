@@ -21,6 +21,10 @@ pub(super) fn parse(value: &DeValue<'_>) -> Result<Uri, Wrong> {
         let help = "use a header: headers = { authorization = \"${env:NAME}\" }";
         return Err(Wrong::new("must not hold a user name or password").help(help).secret());
     }
+    if text.contains("${") {
+        let help = "secrets belong into headers, auth, proxy or signing of the target";
+        return Err(Wrong::new("cannot have references").help(help));
+    }
     if rest.contains('#') {
         return Err(
             Wrong::new("must not have a fragment").help("leave out what follows the \"#\", and the \"#\"")
@@ -28,8 +32,9 @@ pub(super) fn parse(value: &DeValue<'_>) -> Result<Uri, Wrong> {
     }
     let usable = |url: &Uri| {
         // What follows the host must be a port; one that is no number is kept as text, and never used.
-        url.authority()
-            .is_some_and(|at| !at.host().is_empty() && (at.as_str() == at.host() || at.port_u16().is_some()))
+        url.authority().is_some_and(|at| {
+            !at.host().is_empty() && (at.as_str() == at.host() || at.port_u16().is_some_and(|port| port > 0))
+        })
     };
     text.parse().ok().filter(usable).ok_or_else(|| values::unexpected("a URL", value).help(example))
 }

@@ -126,7 +126,7 @@ fn the_shipped_file_has_every_key() {
         ),
         ("[[routes]]", "name = \"n\"\ntopics = [\"t\"]\ntarget = \"t\"\n[targets.t]\nurl = \"http://h\""),
         ("[routes.request]", ""),
-        ("[routes.request.cloudevents]", ""),
+        ("[routes.request.cloudevents]", "[routes.request]\nbody = \"cloudevents\""),
     ];
     let text = uncommented();
     let present: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();

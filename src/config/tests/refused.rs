@@ -313,6 +313,13 @@ fn targets() {
             at("url = \"http://u:hunter2@h/\""),
             &["2:7: targets.a.url must not hold a user name", "authorization"],
         ),
+        (at("url = \"http://h:0/\""), &["2:7: targets.a.url must be a URL"]),
+        (at("url = \"http://h/${env:X}\""), &["2:7: targets.a.url cannot have references", "headers, auth"]),
+        (
+            with("headers = { webhook-id = \"x\" }"),
+            &["3:13: targets.a.headers has \"webhook-id\", which says"],
+        ),
+        (with("auth = { kind = \"bearer\", token = \"\" }"), &["targets.a.auth.token must not be empty"]),
         (with("concurrency = 0"), &["3:15: targets.a.concurrency must be between 1 and 1024, not 0"]),
         (with("tls = { ca_file = \"ca.pem\" }"), &["3:7: targets.a.tls is of no use: the url is http"]),
         (with("headers = 5"), &["3:11: targets.a.headers must be a table"]),
