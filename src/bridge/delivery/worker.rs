@@ -279,9 +279,6 @@ impl Worker {
             // The age of the queue, when it is neither that of the target nor its own.
             self.file(work, reason.unwrap_or(DeadLetterReason::QueueAge), now)?;
         }
-        let before = self.unstored.len();
-        self.unstored.retain(|message| message.head().expires_at > now);
-        self.broker.metrics.dropped.expired.increment((before - self.unstored.len()) as u64);
         Ok(())
     }
 
