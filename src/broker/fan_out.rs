@@ -190,7 +190,7 @@ impl Broker {
             match entry {
                 Some(entry) if message.head().qos > Qos::AtMostOnce => route.push(entry.lsn),
                 _ => {
-                    if !route.push_unstored(message) {
+                    if !route.push_unstored(message, self.limits.outbox_bytes) {
                         self.metrics.dropped.route_full.increment(1);
                     }
                 }

@@ -18,7 +18,8 @@ use crate::record::{Addressee, Change, Lsn, Message, RecipientNo, Record};
 use crate::store::{Backlog, Bell, StoreError, SubmitError};
 use crate::topic::{TopicFilter, TopicName};
 
-/// QoS 0 messages that wait in memory for the route's target; more are dropped and counted.
+/// QoS 0 messages that wait in memory for the route's target, in as many bytes as an outbox has; more are dropped and
+/// counted.
 const UNSTORED_MAX: usize = 1024;
 
 /// Which messages a route takes.
@@ -59,9 +60,16 @@ pub struct Route {
 struct Inbox {
     last_pushed: AtomicU64,
     /// QoS 0: one try, in memory only.
-    unstored: Mutex<VecDeque<Message>>,
+    unstored: Mutex<Unstored>,
     /// Messages that became dead letters since the start.
     dead_letters: AtomicU64,
+}
+
+/// Messages that wait in memory.
+#[derive(Debug, Default)]
+struct Unstored {
+    messages: VecDeque<Message>,
+    bytes: usize,
 }
 
 impl Route {
@@ -72,13 +80,19 @@ impl Route {
 
     /// Takes a QoS 0 message that waits.
     pub fn take_unstored(&self) -> Option<Message> {
-        self.inbox.unstored.lock().pop_front()
+        let mut unstored = self.inbox.unstored.lock();
+        let message = unstored.messages.pop_front()?;
+        unstored.bytes -= message.size();
+        Some(message)
     }
 
     /// Puts back what was taken and not sent: it is the oldest.
     pub fn put_back_unstored(&self, messages: Vec<Message>) {
         let mut unstored = self.inbox.unstored.lock();
-        messages.into_iter().rev().for_each(|message| unstored.push_front(message));
+        for message in messages.into_iter().rev() {
+            unstored.bytes += message.size();
+            unstored.messages.push_front(message);
+        }
     }
 
     /// Whom a dead letter of this route was for.
@@ -112,12 +126,14 @@ impl Route {
         self.bell.ring();
     }
 
-    /// Gives the route a QoS 0 message; false when it has too many.
-    pub(super) fn push_unstored(&self, message: &Message) -> bool {
+    /// Gives the route a QoS 0 message; false when it has too many, or too many bytes of them.
+    pub(super) fn push_unstored(&self, message: &Message, bytes_max: usize) -> bool {
         let mut unstored = self.inbox.unstored.lock();
-        let fits = unstored.len() < UNSTORED_MAX;
+        let has_room = unstored.messages.is_empty() || unstored.bytes + message.size() <= bytes_max;
+        let fits = has_room && unstored.messages.len() < UNSTORED_MAX;
         if fits {
-            unstored.push_back(message.clone());
+            unstored.bytes += message.size();
+            unstored.messages.push_back(message.clone());
         }
         drop(unstored);
         self.bell.ring();
@@ -171,7 +187,7 @@ impl Broker {
         self.leave_route(route);
         self.routes.lock().retain(|known| !Arc::ptr_eq(known, route));
         let dropped = std::mem::take(&mut *route.inbox.unstored.lock());
-        self.metrics.dropped.route_full.increment(dropped.len() as u64);
+        self.metrics.dropped.route_full.increment(dropped.messages.len() as u64);
     }
 
     /// Removes a route that is closed for good, with all that it is owed. Gives the number of the record that
@@ -254,8 +270,40 @@ mod tests {
     use crate::auth::Authenticator;
     use crate::broker::matching::Matches;
     use crate::broker::tests::{LIMITS, STORE};
+    use crate::codec::Qos;
+    use crate::record::{MessageParts, UnixMillis};
     use crate::store::Store;
     use crate::telemetry::Metrics;
+
+    #[test]
+    fn what_waits_in_memory_has_few_bytes_however_few_messages_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, recovered) = Store::open(folder.path(), &STORE).unwrap();
+        let auth = Arc::new(Authenticator::load(Default::default()).unwrap());
+        let broker = Broker::new(store, recovered, auth, Arc::new(Metrics::new()), LIMITS);
+        let route = broker.add_route(&RouteConfig::new("r", "#", "target"), RouteFilters::default()).unwrap();
+        let parts = MessageParts {
+            qos: Qos::AtMostOnce,
+            retain: false,
+            published_at: UnixMillis(0),
+            expires_at: UnixMillis::NEVER,
+            topic: "t",
+            properties: b"",
+            payload: &[0; 1000],
+            publisher: "p",
+        };
+        let message = Message::new(&parts, &mut Vec::new());
+        let bytes_max = 3 * message.size();
+        let push = || (0..9).filter(|_| route.push_unstored(&message, bytes_max)).count();
+        assert_eq!(push(), 3);
+        let taken = route.take_unstored().into_iter().collect();
+        assert_eq!(push(), 1);
+        route.put_back_unstored(taken);
+        assert_eq!(push(), 0);
+        while route.take_unstored().is_some() {}
+        assert!(route.push_unstored(&message, 1), "one always, however large");
+        broker.store.close();
+    }
 
     #[test]
     fn a_route_that_is_changed_is_found_at_every_moment() {

@@ -2,7 +2,8 @@
 //! were over all starts.
 //!
 //! Invariant: it is bounded, by [`ATTEMPTS_MAX`] attempts and the lengths of their texts, and smaller still while the
-//! message waits for another try ([`Attempts::rest`]): a route may have tens of thousands of these.
+//! message waits for another try ([`Attempts::rest`]): a route may have tens of thousands of these, which share what
+//! room there is.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::UnixMillis;
 pub const ATTEMPTS_MAX: usize = 32;
 /// Bytes of an answer that are kept of an attempt that is not the newest, and of every one while the message waits.
 pub const EXCERPT_KEPT_MAX: usize = 256;
-/// Bytes of texts that are kept of all attempts while the message waits; the oldest lose theirs.
+/// Most bytes of texts that are kept of all attempts while the message waits; the oldest lose theirs.
 const RESTING_BYTES_MAX: usize = 1024;
 
 /// What was tried with one message.
@@ -95,10 +96,14 @@ impl Attempts {
         self.list.last()
     }
 
-    /// Gives back memory while the message waits for another try: the texts together have some bytes at most.
-    pub fn rest(&mut self) {
+    /// Gives back memory while the message waits for another try, until it is so many bytes: texts first, then
+    /// attempts, the oldest first; the newest stays.
+    pub fn rest(&mut self, bytes_max: usize) {
         self.shorten_newest();
-        let mut left = RESTING_BYTES_MAX;
+        let stay = (bytes_max.saturating_sub(EXCERPT_KEPT_MAX) / size_of::<Attempt>()).max(1);
+        self.list.drain(..self.list.len().saturating_sub(stay));
+        let texts_max = bytes_max.saturating_sub(self.list.len() * size_of::<Attempt>());
+        let mut left = texts_max.min(RESTING_BYTES_MAX);
         for at in (0..self.list.len()).rev() {
             let is_shared =
                 self.list.get(at + 1).zip(self.list.get(at)).is_some_and(|(newer, attempt)| {
@@ -185,15 +190,28 @@ mod tests {
     fn what_waits_is_small_however_much_was_answered() {
         let long: Vec<_> = (0..32).map(|n| format!("{n:02}{}", "x".repeat(3000))).collect();
         let mut attempts = of(&long.iter().map(String::as_str).collect::<Vec<_>>());
-        attempts.rest();
+        attempts.rest(usize::MAX);
         assert_eq!(lengths(&attempts).iter().sum::<usize>(), 1024, "four of 256 bytes");
         assert_eq!(lengths(&attempts)[28..], [256; 4], "the newest");
         let mut same = of(&["the same each time"; 32]);
-        same.rest();
+        same.rest(usize::MAX);
         let first = same.list[0].outcome.text();
         assert!(
             same.list.iter().all(|attempt| Arc::ptr_eq(attempt.outcome.text(), first)),
             "one text for all"
         );
+    }
+
+    #[test]
+    fn where_there_is_little_room_the_newest_stay() {
+        let texts: Vec<_> = (0..32).map(|n| format!("{n:02}{}", "x".repeat(100))).collect();
+        let mut attempts = of(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        attempts.rest(512);
+        assert!(attempts.list.len() > 1);
+        assert_eq!((attempts.count, attempts.list.last().unwrap().at), (32, UnixMillis(31)));
+        let bytes = attempts.list.len() * size_of::<Attempt>() + lengths(&attempts).iter().sum::<usize>();
+        assert!((256..=512).contains(&bytes), "{bytes}");
+        attempts.rest(0);
+        assert_eq!(attempts.list.len(), 1);
     }
 }

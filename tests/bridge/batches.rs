@@ -71,6 +71,26 @@ async fn a_batch_that_is_refused_is_bisected() {
     }
 }
 
+/// QoS 0 has no second try: a request that the target finds too large would lose all that is in it.
+#[tokio::test]
+async fn a_request_of_qos_0_is_no_larger_than_a_batch_may_be() {
+    let server = Server::new(|_, _| Answer::Hold).await;
+    let mut config = batched(&server, 100);
+    config.routes[0].batch.as_mut().unwrap().bytes = 1000;
+    config.targets.get_mut("t").unwrap().concurrency = 1;
+    let world = World::new(&config).await;
+    world.publish(Qos::AtMostOnce, "plant/1", "\"first\"").await;
+    eventually("the first is under way", || server.count() == 1).await;
+    let large = format!("\"{}\"", "x".repeat(400));
+    for _ in 0..10 {
+        world.publish(Qos::AtMostOnce, "plant/1", &large).await;
+    }
+    server.now_answers(|_, _| Answer::Status(200));
+    let sizes = || server.seen.lock().iter().map(|seen| payloads(seen).len()).collect::<Vec<_>>();
+    eventually("all have come", || sizes().iter().sum::<usize>() == 11).await;
+    assert!(sizes().iter().all(|size| *size <= 2), "{:?}", sizes());
+}
+
 /// One that makes the target fail costs the others some repeats, not their delivery.
 #[tokio::test]
 async fn a_message_that_makes_the_target_fail_is_found_by_halves() {

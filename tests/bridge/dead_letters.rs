@@ -1,9 +1,12 @@
 //! What an operator does with dead letters.
 
+use std::time::Duration;
+
 use causeway::bridge::{DeadLetterFilter, DeadLettersError};
 
 use causeway::broker::{Replay, ReplayError};
 use causeway::codec::{Qos, SubscribeOptions};
+use causeway::config::Jitter;
 use causeway::record::{Addressee, DeadLetter, DeadLetterReason, Lsn, Message, MessageParts, UnixMillis};
 use causeway::session::SubscribeRequest;
 use causeway::topic::SubscriptionFilter;
@@ -30,6 +33,22 @@ async fn filed(world: &World, addressee: Addressee) -> Lsn {
     let lsn = world.broker.file_dead_letter(&letter(addressee), Vec::new()).unwrap();
     world.broker.store.durable(lsn).await.unwrap();
     lsn
+}
+
+/// `queued_age` is a limit, whatever the next try waits for.
+#[tokio::test]
+async fn what_is_too_old_for_its_queue_does_not_wait_for_another_try() {
+    let server = Server::answering(500).await;
+    let mut config = config(target(&server.url));
+    config.routes[0].queue.age = Some(Duration::from_millis(100));
+    let retry = &mut config.targets.get_mut("t").unwrap().retry;
+    let hour = Duration::from_hours(1);
+    (retry.initial, retry.max, retry.jitter) = (hour, hour, Jitter::None);
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "x").await;
+    let letters = world.dead_letters(1).await;
+    assert_eq!(letters[0].letter.reason, DeadLetterReason::QueueAge);
+    assert_eq!(server.count(), 1);
 }
 
 #[tokio::test]

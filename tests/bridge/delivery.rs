@@ -7,6 +7,20 @@ use causeway::codec::Qos;
 
 use crate::world::{Answer, NOW, Server, World, config, eventually, route, target};
 
+/// What has expired while it waited is of no use to anybody.
+#[tokio::test]
+async fn a_message_of_qos_0_that_has_expired_is_not_posted() {
+    let server = Server::answering(200).await;
+    let world = World::new(&config(target(&server.url))).await;
+    world.bridge.pause("t", "for a while").unwrap();
+    for (body, expiry) in [("first", None), ("expired", Some(0)), ("last", None)] {
+        world.publish_expiring(Qos::AtMostOnce, "plant/1", body, expiry).await;
+    }
+    world.bridge.resume("t").unwrap();
+    eventually("the last has come", || !server.of("last").is_empty()).await;
+    assert!(server.of("expired").is_empty());
+}
+
 #[tokio::test]
 async fn everything_is_delivered_and_leaves_the_store() {
     let server = Server::answering(200).await;

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use causeway::codec::Qos;
-use causeway::config::{Config, Order};
+use causeway::config::{Config, Jitter, Order};
 use causeway::record::DeadLetterReason;
 
 use crate::world::{Answer, Server, World, config, eventually, target};
+
+const DELAY: Duration = Duration::from_millis(400);
 
 fn ordered(server: &Server, order: Order) -> Config {
     let mut config = config(target(&server.url));
@@ -146,4 +148,20 @@ async fn a_target_that_is_down_gives_nothing_up() {
             bodies_of(&server, &format!("plant/{lane}")).iter().map(|body| body.parse().unwrap()).collect();
         assert!(of.is_sorted(), "{of:?}");
     }
+}
+
+/// `block_max` is for the sake of those behind, and on a route without an order nothing is behind anything.
+#[tokio::test]
+async fn what_keeps_nobody_waiting_is_tried_again_when_its_policy_says_so() {
+    let server = Server::answering(500).await;
+    let mut config = ordered(&server, Order::None);
+    config.routes[0].block_max = Duration::from_millis(20);
+    let retry = &mut config.targets.get_mut("t").unwrap().retry;
+    (retry.initial, retry.max, retry.jitter) = (DELAY, DELAY, Jitter::None);
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1", "x").await;
+    eventually("a second try", || server.count() == 2).await;
+    let seen = server.seen.lock();
+    let waited = seen[1].at - seen[0].at;
+    assert!(waited >= DELAY, "{waited:?}");
 }

@@ -168,7 +168,7 @@ impl Worker {
     ) -> Result<(), SubmitError> {
         let blocks_others = self.window.blocks_others(&work);
         let Some(history) = &mut work.history else { return Ok(()) };
-        let mut at = at;
+        let mut at = at.min(self.window.deadline(work.stored.message.head()));
         if verdict.class == Class::RetryMessage {
             // An answer of which one message is the cause may be that it makes the target fail.
             if history.tries.answers > 1 {
@@ -178,7 +178,8 @@ impl Worker {
             if blocks_others && until <= now {
                 return self.give_up(work, (DeadLetterReason::Blocked, result), now);
             }
-            if now < until {
+            // Who is in no lane keeps nobody waiting, now or later.
+            if now < until && work.lane.is_some() {
                 at = at.min(until);
             }
         } else {

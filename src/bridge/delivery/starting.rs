@@ -29,6 +29,7 @@ enum Choice {
 impl Worker {
     /// Starts what may start. Gives the time at which more may.
     pub(super) fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
+        self.is_held_up = false;
         loop {
             self.file_overdue(now)?;
             let choice = self.choose(now);
@@ -37,7 +38,9 @@ impl Worker {
                 return Ok(at);
             }
             let Some(slot) = self.take_slot() else { return Ok(UnixMillis::NEVER) };
-            let permit = match self.target.admit(now) {
+            let admit = self.target.admit(now);
+            self.is_held_up = matches!(admit, Admit::WaitUntil(_));
+            let permit = match admit {
                 Admit::WaitUntil(at) => return Ok(at),
                 Admit::Go(permit) => permit,
             };
@@ -50,24 +53,44 @@ impl Worker {
 
     /// Whether stored messages or those of QoS 0 start next: both in turn, while there are both.
     fn choose(&mut self, now: UnixMillis) -> Choice {
-        if self.unstored.is_empty() {
-            let max = self.config.batch.as_ref().map_or(1, |batch| batch.count);
-            while self.unstored.len() < max as usize
-                && let Some(message) = self.route.take_unstored()
-            {
-                match self.sorter.filter.judge(&message) {
-                    Judgement::Pass => self.unstored.push(message),
-                    Judgement::Drop => {}
-                    Judgement::Error(why) => self.unstored_fails(now, why),
-                }
-            }
-        }
+        self.gather_unstored(now);
         match self.window.next_start(now) {
             Start::Now if self.unstored.is_empty() || !self.stored_last => Choice::Stored,
             _ if !self.unstored.is_empty() => Choice::Unstored,
             Start::Now => Choice::Stored,
             Start::At(at) => Choice::At(at),
             Start::Never => Choice::At(UnixMillis::NEVER),
+        }
+    }
+
+    /// Takes messages of QoS 0 for the next request, unless there are some.
+    fn gather_unstored(&mut self, now: UnixMillis) {
+        let before = self.unstored.len();
+        self.unstored.retain(|message| message.head().expires_at > now);
+        self.broker.metrics.dropped.expired.increment((before - self.unstored.len()) as u64);
+        if !self.unstored.is_empty() {
+            return;
+        }
+        let (count_max, bytes_max) =
+            self.config.batch.as_ref().map_or((1, 0), |batch| (batch.count as usize, batch.bytes));
+        let mut bytes = 0;
+        while self.unstored.len() < count_max
+            && let Some(message) = self.route.take_unstored()
+        {
+            if message.head().expires_at <= now {
+                self.broker.metrics.dropped.expired.increment(1);
+                continue;
+            }
+            bytes += message.size() as u64;
+            if bytes > bytes_max && !self.unstored.is_empty() {
+                self.route.put_back_unstored(vec![message]);
+                break;
+            }
+            match self.sorter.filter.judge(&message) {
+                Judgement::Pass => self.unstored.push(message),
+                Judgement::Drop => bytes -= message.size() as u64,
+                Judgement::Error(why) => self.unstored_fails(now, why),
+            }
         }
     }
 

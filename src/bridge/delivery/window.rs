@@ -18,11 +18,11 @@ use super::lanes::{Lane, Lanes};
 use crate::bridge::policy::retry::deadline;
 use crate::bridge::policy::tries::Tries;
 use crate::config::{Order, RetryConfig, RouteConfig, TargetConfig};
-use crate::record::{Attempts, Lsn, SavedTries, UnixMillis};
+use crate::record::{Attempts, Lsn, MessageHead, SavedTries, UnixMillis};
 use crate::store::Stored;
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
-/// whose messages all wait for another try, or for one that does: some 20 MB.
+/// whose messages all wait for another try, or for one that does: some 20 MB, and the histories.
 const SPAN_MAX: usize = 65_536;
 /// Fewest and most messages that are read at once: a reading costs as much as some ten messages.
 const PAGE_MIN: usize = 128;
@@ -30,6 +30,8 @@ const PAGE_MAX: usize = 2048;
 /// Bytes of messages in memory from which on no more are read, and those that wait for others of their lanes are
 /// left out.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// About how many bytes of attempts are kept of all messages that wait: the more there are, the less of each.
+const HISTORIES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What was tried with a message so far.
 #[derive(Clone, Debug)]
@@ -141,7 +143,8 @@ struct Taken {
 #[derive(Debug)]
 struct Held {
     work: Work,
-    since: UnixMillis,
+    /// A batch that begins with it waits for more until then.
+    lingers_until: UnixMillis,
     /// Its place among what is eligible, when it is.
     turn: Option<u64>,
 }
@@ -255,8 +258,7 @@ impl Window {
     pub(super) fn next_start(&self, now: UnixMillis) -> Start {
         let Some((_, lsn)) = self.eligible.first() else { return Start::Never };
         let is_full = self.held.len() >= self.batch.count || self.held_bytes >= self.batch.bytes;
-        let since = self.held.get(lsn).map_or(now, |held| held.since);
-        let at = since.plus(self.batch.linger);
+        let at = self.held.get(lsn).map_or(now, |held| held.lingers_until);
         if is_full || at <= now { Start::Now } else { Start::At(at) }
     }
 
@@ -300,7 +302,7 @@ impl Window {
         if now < self.held_until {
             return Vec::new();
         }
-        let until = |held: &Held| deadline(&self.policy, held.work.stored.message.head());
+        let until = |held: &Held| self.deadline(held.work.stored.message.head());
         let overdue: Vec<_> =
             self.held.iter().filter(|(_, held)| until(held) <= now).map(|(lsn, _)| *lsn).collect();
         let left = self.held.values().map(until).filter(|until| *until > now);
@@ -311,6 +313,11 @@ impl Window {
     /// When [`Window::overdue`] may find something.
     pub(super) fn held_until(&self) -> UnixMillis {
         self.held_until
+    }
+
+    /// When a message is too old for the target, or for the queue of the route.
+    pub(super) fn deadline(&self, message: &MessageHead) -> UnixMillis {
+        deadline(&self.policy, message)
     }
 
     /// A message that was started is settled.
@@ -333,7 +340,7 @@ impl Window {
 
     /// A message that was started is tried again at this time.
     pub(super) fn wait(&mut self, lsn: Lsn, mut history: Box<History>, at: UnixMillis) {
-        history.attempts.rest();
+        self.rest(&mut history);
         self.waiting.insert((at, lsn), history);
     }
 
@@ -341,7 +348,10 @@ impl Window {
     /// down is made with another message: one that the target chokes on does not keep the others waiting.
     pub(super) fn put_back(&mut self, batch: Vec<Work>, now: UnixMillis) {
         self.turn += 1;
-        batch.into_iter().for_each(|work| self.put(work, now));
+        for mut work in batch {
+            work.history.iter_mut().for_each(|history| self.rest(history));
+            self.put(work, now);
+        }
     }
 
     /// Whether messages of its lane wait for this one.
@@ -424,12 +434,18 @@ impl Window {
             work.history = self.recalled.remove(&work.stored.lsn).map(History::of);
         }
         let (lsn, is_first) = (work.stored.lsn, self.lanes.is_first(work.lane, work.stored.lsn));
-        self.held_until = self.held_until.min(deadline(&self.policy, work.stored.message.head()));
+        self.held_until = self.held_until.min(self.deadline(work.stored.message.head()));
         self.held_bytes += work.stored.message.size();
-        self.held.insert(lsn, Held { work, since: now, turn: None });
+        // What was tried has waited for others to join it already.
+        let lingers_until = if work.history.is_some() { now } else { now.plus(self.batch.linger) };
+        self.held.insert(lsn, Held { work, lingers_until, turn: None });
         if is_first {
             self.make_eligible(lsn);
         }
+    }
+
+    fn rest(&self, history: &mut History) {
+        history.attempts.rest(HISTORIES_BYTES_MAX / (self.waiting.len() + self.held.len()).max(1));
     }
 
     fn leave_out(&mut self, lsn: Lsn) {

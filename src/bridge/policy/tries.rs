@@ -1,7 +1,7 @@
 //! The tries of one message at one target, and what follows from each.
 //!
-//! They live in memory, beside the message in the target's window: a restart begins to count again, and
-//! only the age of the message goes on.
+//! They live in memory, beside the message in the window of its route, and are saved while it waits: a restart goes
+//! on counting.
 //!
 //! Invariant: a retry is never set later than the moment at which the message has to be given up.
 

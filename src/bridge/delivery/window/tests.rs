@@ -251,6 +251,41 @@ fn a_batch_that_is_not_full_waits_for_more() {
 }
 
 #[test]
+fn what_was_tried_does_not_wait_for_more_again() {
+    let linger = Duration::from_mins(10);
+    let mut fixture = Fixture::with_batch(Order::None, 2, 2, Some(BatchConfig { linger, ..batch(3) }));
+    fixture.read(NOW, 99);
+    let mut refused = fixture.window.start();
+    for work in &mut refused {
+        work.history = Some(history(""));
+    }
+    fixture.window.put_back(refused, NOW);
+    assert_eq!(fixture.window.next_start(NOW), Start::Now);
+}
+
+/// Many messages that are answered with much text, each its own, more than thirty times.
+#[test]
+fn histories_have_little_room_together() {
+    const COUNT: u64 = 20_000;
+    let mut fixture = Fixture::new(Order::None, 64, 0);
+    for round in 0..34 {
+        for lsn in 1..=COUNT {
+            let at = |round| (UnixMillis(round), Lsn(lsn));
+            let mut history = fixture.window.waiting.remove(&at(round)).unwrap_or_else(|| history(""));
+            let excerpt = format!("{round} {lsn} {}", "x".repeat(300)).into();
+            let outcome = AttemptOutcome::Answered { status: 500, excerpt };
+            history.attempts.add(Attempt { at: NOW, latency_ms: Some(1), outcome }, NOW);
+            fixture.window.wait(Lsn(lsn), history, UnixMillis(round + 1));
+        }
+    }
+    let lists = fixture.window.waiting.values().map(|history| &history.attempts.list);
+    let bytes_of = |attempt: &Attempt| size_of::<Attempt>() + attempt.outcome.text().len();
+    let bytes: usize = lists.clone().flatten().map(bytes_of).sum();
+    assert!(bytes <= HISTORIES_BYTES_MAX, "{bytes}");
+    assert!(lists.clone().all(|list| !list.last().unwrap().outcome.text().is_empty()));
+}
+
+#[test]
 fn a_batch_is_no_larger_than_the_last_one_that_was_refused_allows() {
     let mut fixture = Fixture::with_batch(Order::All, 2, 6, Some(batch(4)));
     fixture.read(NOW, 99);
