@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{Display, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -30,12 +31,13 @@ pub struct CheckArgs {
 /// Runs the check: exit code 0 if the configuration can be served, 2 if it cannot.
 pub fn run(args: &CheckArgs) -> ExitCode {
     let checked = check(args.config.as_deref());
-    match (&checked, args.json) {
-        (Ok(config), false) => println!("{}", summary(&name(args), config)),
-        (Err(error), false) => eprintln!("{error}\n\n{}", count(error)),
-        (Ok(config), true) => println!("{}", summary_json(config)),
-        (Err(error), true) => println!("{}", error_json(error)),
-    }
+    // Whoever closed the output still gets the exit code.
+    let _ = match (&checked, args.json) {
+        (Ok(config), false) => writeln!(io::stdout(), "{}", summary(&name(args), config)),
+        (Err(error), false) => writeln!(io::stderr(), "{error}\n\n{}", count(error)),
+        (Ok(config), true) => writeln!(io::stdout(), "{}", summary_json(config)),
+        (Err(error), true) => writeln!(io::stdout(), "{}", error_json(error)),
+    };
     if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) }
 }
 
