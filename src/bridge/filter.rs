@@ -16,6 +16,7 @@ use cel::common::types::{
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, Value};
+use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
 use super::captures::Captures;
@@ -78,7 +79,13 @@ impl Filter {
         }
         let mut context = Context::with_env(Expression::functions());
         context.set_variable_resolver(&subject);
-        let answer = Value::resolve_val(expression.root(), &context).map_err(|error| describe(&error))?;
+        let answer = Value::resolve_val(expression.root(), &context).map_err(|error| {
+            let why = describe(&error);
+            match expression.uses_payload() && !subject.has_json() {
+                true => format!("{why} (the payload is not JSON)"),
+                false => why,
+            }
+        })?;
         let answer = answer.downcast_ref::<CelBool>().map(|answer| *answer.inner());
         answer.ok_or_else(|| "the filter gives something else than true or false".to_owned())
     }
@@ -99,6 +106,10 @@ impl Subject<'_> {
             let json = serde_json::from_slice(self.message.payload()).unwrap_or(Json::Null);
             (value_of(json, &mut count), count)
         })
+    }
+
+    fn has_json(&self) -> bool {
+        serde_json::from_slice::<IgnoredAny>(self.message.payload()).is_ok()
     }
 
     /// A loop makes a step for each value.
@@ -211,6 +222,15 @@ fn describe(error: &ExecutionError) -> String {
         ExecutionError::UnsupportedKeyType(value) => write!(shown, "a {} is no key", of(value)),
         ExecutionError::NotSupportedAsMethod { method, target } => {
             write!(shown, "there is no {method}() of a {}", of(target))
+        }
+        ExecutionError::NoSuchOverload(call) => {
+            // An operator is called "_>_", and what leads into a value "_._".
+            let name = call.function().trim_matches('_');
+            let types = call.argument_types().join(" and ");
+            match (name, call.argument_types()) {
+                ("." | "[", [into, ..]) => write!(shown, "a {into} has nothing in it to ask for"),
+                _ => write!(shown, "there is no {name} for {types}"),
+            }
         }
         ExecutionError::DuplicateKey(_) => shown.write_str("a map has a key twice"),
         ExecutionError::FunctionError { function, .. } => write!(shown, "{function}() has failed"),

@@ -91,7 +91,9 @@ fn a_payload_that_is_not_json_is_null_and_its_text_is_text() {
 fn what_has_no_answer_is_an_error_that_says_why() {
     for (expression, why) in [
         ("payload.missing > 3", "missing"),
-        ("payload.unit > 3", "string"),
+        ("payload.unit > 3", "there is no > for string and int"),
+        ("payload.unit.x > 3", "a string has nothing in it to ask for"),
+        ("size(payload.temperature) > 3", "there is no size for "),
         ("payload.temperature", "true or false"),
         ("'x'", "true or false"),
         ("payload.temperature / 0 == 1", "by zero"),
@@ -102,6 +104,13 @@ fn what_has_no_answer_is_an_error_that_says_why() {
         assert!(error.contains(why), "{expression}: {error}");
         assert!(error.len() <= WHY_LEN_MAX + 8 && !error.contains(char::is_control), "{error}");
     }
+}
+
+#[test]
+fn an_error_says_when_the_payload_is_not_json() {
+    assert!(ask("payload.x > 3", b"x").unwrap_err().ends_with("(the payload is not JSON)"));
+    assert!(!ask("payload.x > 3", b"null").unwrap_err().contains("JSON"));
+    assert!(!ask("levels[9] == 'x'", b"x").unwrap_err().contains("JSON"));
 }
 
 #[test]
