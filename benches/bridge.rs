@@ -42,7 +42,7 @@ fn main() {
     let parent = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     println!("on the disk of {}; load, broker and target on the same cores\n", parent.display());
     let bench = Bench { parent };
-    let parts: [(&str, fn(&Bench)); 5] = [
+    let parts: [Part; 5] = [
         ("single", Bench::one_by_one),
         ("batched", Bench::batched),
         ("latency", Bench::added_latency),
@@ -56,6 +56,9 @@ fn main() {
         }
     }
 }
+
+/// What is measured, and by what name it is asked for.
+type Part = (&'static str, fn(&Bench));
 
 struct Bench {
     parent: PathBuf,

@@ -53,6 +53,8 @@ pub struct DeadLetterRules {
 pub(super) struct LetterRoom {
     /// It was said that nine tenths are used.
     was_said: AtomicBool,
+    /// It was said that some are lost.
+    loss_was_said: AtomicBool,
     /// Rung when the oldest have to go.
     pub(super) bell: Bell,
     /// Rung when one was filed.
@@ -133,8 +135,20 @@ impl Broker {
         let filed = self.encoded_if_room(letter);
         if filed.is_none() {
             self.metrics.dropped.dead_letters_full.increment(1);
+            self.say_that_letters_are_lost();
         }
         filed
+    }
+
+    /// Once, until there was room meanwhile.
+    fn say_that_letters_are_lost(&self) {
+        if !self.letter_room.loss_was_said.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "there is no room for more dead letters: messages that targets reject are lost, and counted \
+                 (dead_letters_full): replay or discard some with `causeway dead-letters`, or raise \
+                 limits.dead_letters and limits.dead_letter_bytes"
+            );
+        }
     }
 
     fn encoded_if_room(&self, letter: &DeadLetter) -> Option<Change> {
@@ -247,11 +261,13 @@ impl Broker {
         let (count, bytes) = self.store.dead_letters();
         let limits = &self.limits;
         let uses = |tenths| {
-            count >= limits.dead_letters / 10 * tenths || bytes >= limits.dead_letter_bytes / 10 * tenths
+            let of = |limit: u64| limit.saturating_mul(tenths).div_ceil(10);
+            count >= of(limits.dead_letters) || bytes >= of(limits.dead_letter_bytes)
         };
         if !uses(9) {
             if !uses(7) {
                 self.letter_room.was_said.store(false, Ordering::Relaxed);
+                self.letter_room.loss_was_said.store(false, Ordering::Relaxed);
             }
             return;
         }

@@ -498,6 +498,25 @@ fn what_was_acknowledged_is_in_the_queue_or_a_dead_letter_over_crashes() {
 }
 
 #[test]
+fn the_log_says_once_that_dead_letters_are_lost() {
+    let route = "[targets.t]\nurl = \"http://127.0.0.1:1/\"\n[[routes]]\nname = \"r\"\ntopics = [\"t\"]\n\
+                 target = \"t\"\nfilter = \"payload.x == 1\"\n";
+    let broker =
+        Broker::start(&format!("{ADMIN}[log]\nlevel = \"warn\"\n[limits]\ndead_letters = 2\n{route}"));
+    // The filter has no answer for any of them.
+    publish_all(&broker, &["1", "2"]);
+    letters(&broker, 2);
+    publish_all(&broker, &["3", "4", "5"]);
+    let patience = Instant::now() + Duration::from_secs(20);
+    while broker.ask(&["routes", "show", "r"])["dead_letters"] != 5 {
+        assert!(Instant::now() < patience, "not all were given up");
+    }
+    let log = broker.log();
+    assert_eq!(log.matches("messages that targets reject are lost, and counted").count(), 1, "{log}");
+    assert_eq!(log.matches("nine tenths of the limits of dead letters").count(), 1, "{log}");
+}
+
+#[test]
 fn the_log_says_once_that_a_queue_is_full() {
     let broker = Broker::start(&format!("{ADMIN}[log]\nlevel = \"warn\"\n[limits]\nqueued_messages = 1"));
     away(&broker, "away", "t");
