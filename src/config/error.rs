@@ -58,11 +58,12 @@ impl Place {
         }
     }
 
-    /// The same place with the marked text made unreadable, for one that holds a password.
-    pub(super) fn masked(self) -> Self {
-        let is_marked = |index: usize| (self.column - 1..self.column - 1 + self.width).contains(&index);
-        let mask = |(index, c)| if is_marked(index) { '*' } else { c };
-        Self { source: self.source.chars().enumerate().map(mask).collect(), ..self }
+    /// The same place with these parts of the text made unreadable.
+    pub(super) fn hiding(self, text: &str, hidden: &[Range<usize>]) -> Self {
+        let line_start = text.split_inclusive('\n').take(self.line - 1).map(str::len).sum::<usize>();
+        let is_hidden = |at: usize| hidden.iter().any(|span| span.contains(&(line_start + at)));
+        let mask = |(at, c)| if is_hidden(at) { '*' } else { c };
+        Self { source: self.source.char_indices().map(mask).collect(), ..self }
     }
 }
 

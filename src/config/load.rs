@@ -15,7 +15,7 @@ use super::{
     AdminConfig, AuthConfig, Config, DeadLettersConfig, Limits, ListenerConfig, LogConfig, LogFormat,
     RetainConfig, StoreConfig, SysConfig, TlsConfig, WebSocketConfig,
     error::{ConfigError, Mistake},
-    files, mqtt, queue,
+    files, hidden, mqtt, queue,
     report::{Report, Span, Wrong},
     route,
     section::Section,
@@ -87,6 +87,10 @@ impl Config {
 
 fn parse(report: Report<'_>, text: &str) -> Result<Config, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let mut hidden = hidden::spans(table.get_ref());
+    let broken = errors.iter().filter_map(|error| hidden::span_of_broken_line(text, error.span()?.start));
+    hidden.extend(broken);
+    let report = report.hiding(hidden);
     if !errors.is_empty() {
         // What the parser made of the rest would only bring mistakes that nobody has made.
         for error in errors {

@@ -15,6 +15,7 @@ mod dead_letters;
 mod defaults;
 mod error;
 mod files;
+mod hidden;
 mod load;
 mod mqtt;
 mod queue;

@@ -12,6 +12,7 @@ pub(super) struct Report<'a> {
     file: &'a str,
     text: &'a str,
     checks_files: bool,
+    hidden: Vec<Span>,
     found: RefCell<Vec<(Span, Wrong)>>,
 }
 
@@ -20,17 +21,23 @@ pub(super) struct Report<'a> {
 pub(super) struct Wrong {
     pub(super) message: String,
     pub(super) help: Option<String>,
+    found: Option<String>,
     is_secret: bool,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, checks_files: false, found: RefCell::default() }
+        Self { file, text, checks_files: false, hidden: Vec::new(), found: RefCell::default() }
     }
 
     /// Also reports files that are named and cannot be read.
     pub(super) fn checking_files(self) -> Self {
         Self { checks_files: true, ..self }
+    }
+
+    /// Repeats nothing of what stands there.
+    pub(super) fn hiding(self, hidden: Vec<Span>) -> Self {
+        Self { hidden, ..self }
     }
 
     /// Whether files that are named are looked at.
@@ -49,18 +56,20 @@ impl<'a> Report<'a> {
 
     /// `value` if nothing was wrong, all mistakes in the order of the file otherwise.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        let mut found = self.found.into_inner();
+        let mut found = self.found.take();
         if found.is_empty() {
             return Ok(value);
         }
         found.sort_by_key(|(span, _)| span.start);
+        let Self { file, text, mut hidden, .. } = self;
+        hidden.extend(found.iter().filter(|(_, wrong)| wrong.is_secret).map(|(span, _)| span.clone()));
         let mistake = |(span, wrong): (Span, Wrong)| {
-            let place = Place::new(self.text, span);
-            let place = if wrong.is_secret { place.masked() } else { place };
+            let is_hidden = hidden.iter().any(|hidden| hidden.contains(&span.start));
+            let not = wrong.found.filter(|_| !is_hidden).map(|found| format!(", not {found}"));
             Mistake {
-                file: self.file.to_owned(),
-                place: Some(place),
-                message: wrong.message,
+                file: file.to_owned(),
+                place: Some(Place::new(text, span).hiding(text, &hidden)),
+                message: wrong.message + &not.unwrap_or_default(),
                 help: wrong.help,
             }
         };
@@ -70,7 +79,7 @@ impl<'a> Report<'a> {
 
 impl Wrong {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, is_secret: false }
+        Self { message: message.into(), help: None, found: None, is_secret: false }
     }
 
     /// Adds what would be right.
@@ -83,9 +92,9 @@ impl Wrong {
         Self { is_secret: true, ..self }
     }
 
-    /// Adds what was found instead.
+    /// Adds what was found instead, which is shown unless it is a secret.
     pub(super) fn not(self, found: &impl Display) -> Self {
-        Self { message: format!("{}, not {found}", self.message), ..self }
+        Self { found: Some(found.to_string()), ..self }
     }
 
     /// Puts the key in front.

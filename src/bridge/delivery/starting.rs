@@ -29,6 +29,7 @@ enum Choice {
 impl Worker {
     /// Starts what may start. Gives the time at which more may.
     pub(super) fn start_all(&mut self, now: UnixMillis) -> Result<UnixMillis, SubmitError> {
+        self.is_held_up = false;
         loop {
             self.file_overdue(now)?;
             let choice = self.choose(now);
@@ -37,7 +38,9 @@ impl Worker {
                 return Ok(at);
             }
             let Some(slot) = self.take_slot() else { return Ok(UnixMillis::NEVER) };
-            let permit = match self.target.admit(now) {
+            let admit = self.target.admit(now);
+            self.is_held_up = matches!(admit, Admit::WaitUntil(_));
+            let permit = match admit {
                 Admit::WaitUntil(at) => return Ok(at),
                 Admit::Go(permit) => permit,
             };

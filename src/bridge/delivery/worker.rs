@@ -78,6 +78,8 @@ pub(in crate::bridge) struct Worker {
     rests_until: UnixMillis,
     pub(super) slot: Option<Slot>,
     pub(super) wait_for_slot: Option<WaitForSlot>,
+    /// The target has let nothing through when it was last asked.
+    pub(super) is_held_up: bool,
     /// Set to this time, unless it has passed.
     timer: Pin<Box<Sleep>>,
     wakes_at: UnixMillis,
@@ -135,6 +137,7 @@ impl Worker {
             rests_until: UnixMillis(0),
             slot: None,
             wait_for_slot: None,
+            is_held_up: false,
             timer: Box::pin(sleep(Duration::ZERO)),
             wakes_at: UnixMillis(0),
             asked: Lsn::ZERO,
@@ -292,9 +295,10 @@ impl Worker {
             return;
         }
         let backlog = &self.route.backlog;
-        let Some(wanted) = self.window.wanted(now, |cursor| backlog.may_have(cursor, durable)) else {
-            return;
-        };
+        // While nothing is let through, what is in hand is enough.
+        let has_enough = self.is_held_up && self.window.held() > 0;
+        let may_have = |cursor| !has_enough && backlog.may_have(cursor, durable);
+        let Some(wanted) = self.window.wanted(now, may_have) else { return };
         let route = (self.route.recipient, &self.sorter);
         self.reading = Some(Reading::begin(&self.broker.store, route, wanted, durable));
     }

@@ -391,6 +391,21 @@ fn a_secret_never_shows_itself() {
         "url = \"http://h\"\nproxy = \"http://u:hunter2@\"",
         "url = \"http://h\"\nproxy = \"http://u:hunter2@169.254.169.254\"",
         "url = \"http://h\"\nauth = { kind = \"bearer\", token = \"hunter2\\n\" }",
+        // Beside what is wrong, or where it does not belong.
+        "url = \"http://h\"\nauth = { kind = \"basic\", user = \"u:u\", password = \"hunter2\" }",
+        "url = \"http://h\"\nauth = { kind = \"api_key\", key = \"hunter2\" }",
+        "url = \"http://h\"\nauth = { kind = \"bearer\", tokn = \"hunter2\" }",
+        "url = \"http://h\"\nauth = \"Bearer hunter2\"",
+        "url = \"http://h\"\ntoken = \"hunter2\"",
+        "url = \"http://h\"\nheaders = { \"a b\" = \"hunter2\" }",
+        "url = \"http://h\"\nheaders = \"x: hunter2\"",
+        "url = \"http://h\"\nsigning = { keys = \"whsec_hunter2\" }",
+        "url = \"http://h\"\nsigning = { keys = [\"hunter2\", 5] }",
+        // What is not even TOML.
+        "url = \"http://h\"\nauth = { kind = \"bearer\", token = \"hunter2\" ",
+        "url = \"http://h\"\nauth = { kind = \"bearer\", token = \"hunter2 }",
+        "url = \"http://h\"\nheaders = { x = \"hunter2\", x = \"hunter2\" }",
+        "url = \"http://h\"\n[targets.a.auth]\nkind = \"bearer\"\ntoken = \"hunter2",
     ] {
         let error = Config::parse(&format!("[targets.a]\n{inline}"), "a.toml").unwrap_err();
         let shown = format!("{error} {error:?}");
