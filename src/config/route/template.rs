@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use minijinja::value::ValueKind;
@@ -151,9 +152,13 @@ impl Template {
         let in_head = matches!(self.0.place, Place::Path | Place::Query | Place::Header);
         let len_max = if in_head { HEAD_TEXT_LEN_MAX } else { TEXT_LEN_MAX };
         let mut text = Text { bytes: Vec::new(), len_max, is_too_long: false };
-        let template = self.0.environment.get_template(NAME);
-        let rendered =
-            template.and_then(|template| template.render_captured_to(context, &mut text).map(drop));
+        let render = || {
+            let template = self.0.environment.get_template(NAME)?;
+            template.render_captured_to(context, &mut text).map(drop)
+        };
+        // What others wrote meets here what anybody can send: should it panic, that costs the message, not the route.
+        let rendered = catch_unwind(AssertUnwindSafe(render));
+        let rendered = rendered.unwrap_or_else(|_| Err(refused("the template has panicked")));
         if text.is_too_long {
             return Err(format!("becomes longer than {len_max} bytes"));
         }
