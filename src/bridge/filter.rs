@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use cel::common::types::{
@@ -79,8 +80,10 @@ impl Filter {
         }
         let mut context = Context::with_env(Expression::functions());
         context.set_variable_resolver(&subject);
-        let answer = Value::resolve_val(expression.root(), &context).map_err(|error| {
-            let why = describe(&error);
+        // What others wrote meets here what anybody can send: should it panic, that costs the message, not the route.
+        let resolve = || Value::resolve_val(expression.root(), &context).map_err(|error| describe(&error));
+        let answer = catch_unwind(AssertUnwindSafe(resolve));
+        let answer = answer.unwrap_or_else(|_| Err("the filter has panicked".to_owned())).map_err(|why| {
             match expression.uses_payload() && !subject.has_json() {
                 true => format!("{why} (the payload is not JSON)"),
                 false => why,

@@ -1,10 +1,11 @@
 //! Several messages in one request, and how the one that is to blame is found.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use causeway::codec::Qos;
-use causeway::config::{BatchConfig, Body, Config, Order};
+use causeway::config::{BatchConfig, Body, Config, Order, RateConfig};
 use causeway::record::DeadLetterReason;
 
 use crate::world::{Answer, Seen, Server, World, config, eventually, target};
@@ -69,6 +70,23 @@ async fn a_batch_that_is_refused_is_bisected() {
         let ids: BTreeSet<_> = taken.iter().map(|line| line["id"].to_string()).collect();
         assert_eq!((taken.len(), ids.len()), (31, 31), "each of the others once");
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_its_turn_is_full_when_that_comes() {
+    let server = Server::answering(200).await;
+    let mut config = batched(&server, 100);
+    let target = config.targets.get_mut("t").unwrap();
+    target.concurrency = 1;
+    let one = NonZeroU32::MIN;
+    target.rate = Some(RateConfig { requests: one, per: Duration::from_millis(300), burst: one });
+    let world = World::new(&config).await;
+    world.bridge.pause("t", "until all are there").unwrap();
+    publish(&world, 200).await;
+    world.bridge.resume("t").unwrap();
+    world.nothing_owed().await;
+    let sizes: Vec<_> = server.seen.lock().iter().map(|seen| payloads(seen).len()).collect();
+    assert_eq!(sizes, [100, 100]);
 }
 
 /// QoS 0 has no second try: a request that the target finds too large would lose all that is in it.

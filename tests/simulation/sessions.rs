@@ -221,8 +221,12 @@ impl Sessions {
         let Some(connection) = self.connections.remove(&task) else { return Ok(()) };
         let Connection { client, pipe, will, is_accepted, said_goodbye, expiry, found, .. } = connection;
         // Without a CONNACK the client does not know what the connection has found: it may have been gone.
-        let before = found.filter(|_| !is_accepted).map(|found| found.left.from);
-        let mut left = Left { from: before.unwrap_or(now), until: now, lsn: last, expiry, will: None };
+        let before = found.filter(|_| !is_accepted).map(|found| found.left);
+        let from = before.as_ref().map_or(now, |before| before.from);
+        // Nor whether it took the will that it found there with it.
+        let waiting =
+            before.and_then(|before| before.will).map(|will| LeftWill { is_certain: false, ..will });
+        let mut left = Left { from, until: now, lsn: last, expiry, will: waiting };
         if let Some(mut will) = will {
             will.is_certain = is_accepted && !said_goodbye;
             // One that begins anew may wait already, and publishes it at once.

@@ -12,7 +12,7 @@ use crate::bridge::policy::breaker::State;
 use crate::bridge::policy::status::{Class, Outcome};
 use crate::bridge::policy::tries::{Next, Tries, Verdict};
 use crate::bridge::reply::{Publication, publication};
-use crate::record::{DeadLetter, DeadLetterReason, Lsn, Message, MessageHead, SavedTries, UnixMillis};
+use crate::record::{DeadLetter, DeadLetterReason, Message, MessageHead, SavedTries, UnixMillis};
 use crate::store::SubmitError;
 
 /// Answers by which a target refuses a request for what is in it: Bad Request, Content Too Large, Unprocessable
@@ -125,7 +125,7 @@ impl Worker {
     ) -> Result<(), SubmitError> {
         let _ = self.excess.take(work.stored.bytes);
         self.reply(&work.stored.message, result, now)?;
-        self.file(work, reason, now).map(drop)
+        self.file(work, reason, now)
     }
 
     /// Publishes the answer to a message, if there is one and somebody has asked for it, in one record with what
@@ -155,7 +155,9 @@ impl Worker {
         }
         if is_cut { &metrics.reply_cut } else { &metrics.replied }.increment(1);
         let settled = self.settlement.take().into_iter().collect();
-        self.broker.publish_reply(reply, settled)
+        self.broker.publish_reply(reply, settled)?;
+        self.settlement.went_with(self.broker.store.last_submitted());
+        Ok(())
     }
 
     /// Has a message wait for its next try, unless it has kept others waiting for too long.
@@ -207,7 +209,7 @@ impl Worker {
         work: Work,
         reason: DeadLetterReason,
         now: UnixMillis,
-    ) -> Result<Lsn, SubmitError> {
+    ) -> Result<(), SubmitError> {
         self.file_because(work, (reason, None), now)
     }
 
@@ -217,7 +219,7 @@ impl Worker {
         work: Work,
         (reason, detail): (DeadLetterReason, Option<String>),
         now: UnixMillis,
-    ) -> Result<Lsn, SubmitError> {
+    ) -> Result<(), SubmitError> {
         let Work { stored, history, .. } = work;
         let letter = DeadLetter {
             message_no: stored.origin.unwrap_or(stored.lsn),
@@ -228,7 +230,9 @@ impl Worker {
         self.window.settled(stored.lsn);
         self.settlement.add(stored.lsn, now);
         let settled = self.settlement.take();
-        self.broker.file_dead_letter(&letter, settled)
+        let filed = self.broker.file_dead_letter(&letter, settled)?;
+        self.settlement.went_with(filed);
+        Ok(())
     }
 }
 

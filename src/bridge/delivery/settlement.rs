@@ -55,7 +55,12 @@ impl Settlement {
         settled.into_iter().chain(tried).collect()
     }
 
-    /// The last record that was submitted here.
+    /// What was taken is written with this record, or one before it.
+    pub(super) fn went_with(&mut self, record: Lsn) {
+        self.last = self.last.max(record);
+    }
+
+    /// The last record that anything went with.
     pub(super) fn last(&self) -> Lsn {
         self.last
     }

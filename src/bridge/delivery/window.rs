@@ -257,9 +257,13 @@ impl Window {
     /// When [`Window::start`] has something.
     pub(super) fn next_start(&self, now: UnixMillis) -> Start {
         let Some((_, lsn)) = self.eligible.first() else { return Start::Never };
-        let is_full = self.held.len() >= self.batch.count || self.held_bytes >= self.batch.bytes;
         let at = self.held.get(lsn).map_or(now, |held| held.lingers_until);
-        if is_full || at <= now { Start::Now } else { Start::At(at) }
+        if self.has_batch() || at <= now { Start::Now } else { Start::At(at) }
+    }
+
+    /// Whether a request would be full with what is held.
+    pub(super) fn has_batch(&self) -> bool {
+        self.held.len() >= self.batch.count || (self.held_bytes >= self.batch.bytes && !self.held.is_empty())
     }
 
     /// Takes the messages of the next request: those of one lane behind each other. Each is owed a

@@ -231,40 +231,38 @@ impl Worker {
     /// Gives up the oldest messages that are not being tried, when the queue is too long and that is what it does
     /// then. What is settled and not on disk counts in the queue until it is: that is waited for.
     fn shed(&mut self, now: UnixMillis) -> Result<(), SubmitError> {
-        let queue = &self.route.queue;
-        if queue.overflow != Overflow::DropOldest {
+        let route = Arc::clone(&self.route);
+        if route.queue.overflow != Overflow::DropOldest {
             return Ok(());
         }
         if self.excess.is_none() {
-            let excess = Excess::of(&self.route.backlog, queue);
-            if excess.is_none() {
+            if Excess::of(&route.backlog, &route.queue).is_none() {
                 return Ok(());
             }
             self.settlement.submit(&self.broker.store)?;
-            if self.settlement.last() > self.shed_at {
-                self.look_after(self.settlement.last());
-            }
+            self.look_when_settled();
             if self.shed_at > self.broker.store.watermark() {
                 return Ok(());
             }
-            self.excess = excess;
+            self.excess = Excess::of(&route.backlog, &route.queue);
         }
-        let mut last = None;
         while !self.excess.is_none() && self.broker.takes_dead_letters() {
             // The newest stays, however many before it are being tried.
-            let has_more = |cursor| self.route.backlog.may_have(cursor, Lsn(u64::MAX));
+            let has_more = |cursor| route.backlog.may_have(cursor, Lsn(u64::MAX));
             let Some(work) = self.window.shed(has_more) else { break };
             let reason = self.excess.take(work.stored.bytes).unwrap_or(DeadLetterReason::QueueFull);
-            last = Some(self.file(work, reason, now)?);
+            self.file(work, reason, now)?;
         }
-        last.into_iter().for_each(|record| self.look_after(record));
+        self.look_when_settled();
         Ok(())
     }
 
-    /// Has the queue looked at again when this record is durable.
-    fn look_after(&mut self, record: Lsn) {
-        self.shed_at = record;
-        self.broker.store.ring_at(record, &self.route.bell);
+    /// Has the queue looked at again when everything that is settled is on disk.
+    fn look_when_settled(&mut self) {
+        if self.settlement.last() > self.shed_at {
+            self.shed_at = self.settlement.last();
+            self.broker.store.ring_at(self.shed_at, &self.route.bell);
+        }
     }
 
     /// Files what is too old to be tried. With too many dead letters there are, it may still be delivered.
@@ -295,8 +293,8 @@ impl Worker {
             return;
         }
         let backlog = &self.route.backlog;
-        // While nothing is let through, what is in hand is enough.
-        let has_enough = self.is_held_up && self.window.held() > 0;
+        // While nothing is let through, one full request in hand is enough.
+        let has_enough = self.is_held_up && self.window.has_batch();
         let may_have = |cursor| !has_enough && backlog.may_have(cursor, durable);
         let Some(wanted) = self.window.wanted(now, may_have) else { return };
         let route = (self.route.recipient, &self.sorter);

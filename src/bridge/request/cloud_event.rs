@@ -29,6 +29,10 @@ const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 /// The names that are no attributes in the MQTT binding.
 const NOT_EXTENSIONS: [&str; 3] = ["data", "data_base64", "datacontenttype"];
 const NAME_LEN_MAX: usize = 64;
+/// Attributes that go into headers, and bytes of them: servers take a hundred headers and some KiB, and what answers
+/// such a request by closing the connection looks like a target that is down.
+const IN_HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 8 << 10;
 /// What the HTTP binding has percent-encoded in a header.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
@@ -52,8 +56,18 @@ pub(super) fn binary(
     headers: &mut HeaderMap,
 ) -> Result<Content, String> {
     let event = Event::of(config, message, (id, view))?;
+    if event.attributes.len() > IN_HEADERS_MAX {
+        return Err(format!("the event has more than {IN_HEADERS_MAX} attributes, too many for headers"));
+    }
+    let mut bytes = 0;
     for (name, value) in &event.attributes {
         let value = utf8_percent_encode(value, ENCODED).to_string();
+        bytes += name.len() + value.len();
+        if bytes > HEADER_BYTES_MAX {
+            return Err(format!(
+                "the attributes of the event have more than {HEADER_BYTES_MAX} bytes in headers"
+            ));
+        }
         let name = HeaderName::try_from(format!("ce-{name}"));
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             headers.insert(name, value);

@@ -6,6 +6,8 @@
 //! Invariant: rendering ends, whatever the message holds, with text or with one line that says why not.
 
 use std::fmt::{self, Write as _};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use minijinja::value::ValueKind;
@@ -23,6 +25,8 @@ const FUEL: u64 = 100_000;
 const SOURCE_LEN_MAX: usize = 64 << 10;
 /// Bytes of what stands in the head of a request.
 const HEAD_TEXT_LEN_MAX: usize = 8 << 10;
+/// Bytes of any other text: a loop over a short payload can repeat a long topic.
+const TEXT_LEN_MAX: usize = 16 << 20;
 /// The one template in its environment; a name without extension.
 const NAME: &str = "it";
 /// Everything but the unreserved characters of RFC 3986.
@@ -149,13 +153,43 @@ impl Template {
         if let Some(constant) = &self.0.constant {
             return Ok(constant.clone());
         }
-        let rendered = self.0.environment.get_template(NAME).and_then(|template| template.render(context));
-        let text = rendered.map_err(|error| describe(&error))?;
         let in_head = matches!(self.0.place, Place::Path | Place::Query | Place::Header);
-        if in_head && text.len() > HEAD_TEXT_LEN_MAX {
-            return Err(format!("becomes longer than {HEAD_TEXT_LEN_MAX} bytes"));
+        let len_max = if in_head { HEAD_TEXT_LEN_MAX } else { TEXT_LEN_MAX };
+        let mut text = Text { bytes: Vec::new(), len_max, is_too_long: false };
+        let render = || {
+            let template = self.0.environment.get_template(NAME)?;
+            template.render_captured_to(context, &mut text).map(drop)
+        };
+        // What others wrote meets here what anybody can send: should it panic, that costs the message, not the route.
+        let rendered = catch_unwind(AssertUnwindSafe(render));
+        let rendered = rendered.unwrap_or_else(|_| Err(refused("the template has panicked")));
+        if text.is_too_long {
+            return Err(format!("becomes longer than {len_max} bytes"));
         }
-        Ok(text)
+        rendered.map_err(|error| describe(&error))?;
+        String::from_utf8(text.bytes).map_err(|error| error.to_string())
+    }
+}
+
+/// What is rendered, up to its end.
+struct Text {
+    bytes: Vec<u8>,
+    len_max: usize,
+    is_too_long: bool,
+}
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_too_long |= self.bytes.len() + bytes.len() > self.len_max;
+        if self.is_too_long {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -163,3 +163,23 @@ fn a_message_without_a_number_is_an_event_with_an_id() {
     assert!(header(&request, "ce-id").starts_with("once-"));
     assert!(!request.headers().contains_key("idempotency-key"));
 }
+
+/// Whatever a publisher says, its attributes fit into the head of a request, or there is none.
+#[test]
+fn an_event_with_too_many_attributes_is_no_request() {
+    let attributes = |count: usize, value: &str| {
+        let more: String = (0..count).map(|number| format!(", \"a{number}\": \"{value}\"")).collect();
+        format!(r#"{{"specversion": "1.0", "id": "1", "source": "s", "type": "t"{more}}}"#)
+    };
+    for (payload, fits) in [
+        (attributes(50, "x"), true),
+        (attributes(100, "x"), false),
+        (attributes(40_000, "x"), false),
+        (attributes(1, &"x".repeat(9000)), false),
+    ] {
+        let parts = MessageParts { payload: payload.as_bytes(), ..parts() };
+        let built = request_of(&shaped(BINARY), &parts);
+        assert_eq!(built.is_ok(), fits, "{} bytes", payload.len());
+        assert_eq!(structured(&parts)["id"], "1", "a body has room for more");
+    }
+}

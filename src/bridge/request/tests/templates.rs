@@ -115,7 +115,7 @@ fn what_a_message_lacks_makes_it_unfit_always() {
     }
     let shape = shaped("headers = { x-it = \"{{ payload_text }}\" }");
     assert!(request_of(&shape, &MessageParts { payload: b"\xff", ..parts() }).is_err());
-    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
     let shape = shaped(&format!("headers = {{ x-it = \"{endless}\" }}"));
     assert!(request_of(&shape, &parts()).unwrap_err().why.contains("too many steps"));
 }
@@ -136,4 +136,18 @@ fn headers_of_a_route_come_before_those_of_its_target() {
     let request = request_of(&Shape::new(&route, &target), &parts()).unwrap();
     let shown = ["x-a", "x-b", "user-agent"].map(|name| header(&request, name));
     assert_eq!(shown, ["route", "target", "mine"]);
+}
+
+/// A short payload and a long topic must not become gigabytes.
+#[test]
+fn a_body_has_an_end() {
+    let shape = shaped(
+        "body = \"template\"\ncontent_type = \"text/plain\"\ntemplate = \"{% for x in payload %}{{ topic }}{% endfor %}\"",
+    );
+    let (topic, payload) = ("t".repeat(60_000), format!("[0{}]", ",0".repeat(4999)));
+    let parts = MessageParts { topic: &topic, payload: payload.as_bytes(), ..parts() };
+    let unfit = request_of(&shape, &parts).map(|request| body(request).len()).unwrap_err();
+    assert_eq!(unfit.why, "template: becomes longer than 16777216 bytes");
+    let parts = MessageParts { payload: b"[0,0]", ..parts };
+    assert_eq!(body(request_of(&shape, &parts).unwrap()).len(), 120_000);
 }
