@@ -102,6 +102,11 @@ impl Connection {
 }
 
 impl Left {
+    /// The will that waits there when nobody knows whether the connection that found it has taken it away.
+    fn waiting_will(self) -> Option<LeftWill> {
+        self.will.map(|will| LeftWill { is_certain: false, ..will })
+    }
+
     fn keeps(&self) -> u64 {
         u64::from(self.expiry) * 1000
     }
@@ -223,10 +228,8 @@ impl Sessions {
         // Without a CONNACK the client does not know what the connection has found: it may have been gone.
         let before = found.filter(|_| !is_accepted).map(|found| found.left);
         let from = before.as_ref().map_or(now, |before| before.from);
-        // Nor whether it took the will that it found there with it.
-        let waiting =
-            before.and_then(|before| before.will).map(|will| LeftWill { is_certain: false, ..will });
-        let mut left = Left { from, until: now, lsn: last, expiry, will: waiting };
+        let will_before = before.and_then(Left::waiting_will);
+        let mut left = Left { from, until: now, lsn: last, expiry, will: will_before };
         if let Some(mut will) = will {
             will.is_certain = is_accepted && !said_goodbye;
             // One that begins anew may wait already, and publishes it at once.
@@ -316,8 +319,10 @@ impl Sessions {
             let is_certain = is_accepted && !said_goodbye && expiry > 0;
             let will = will.map(|will| LeftWill { is_certain, ..will });
             // Until the record that opens it is durable the session is as it was left before.
-            let before = found.filter(|_| !is_accepted).map(|found| found.left.from);
-            let left = Left { from: before.unwrap_or(UNKNOWN), until: UNKNOWN, lsn: Lsn::ZERO, expiry, will };
+            let before = found.filter(|_| !is_accepted).map(|found| found.left);
+            let from = before.as_ref().map_or(UNKNOWN, |before| before.from);
+            let will = will.or_else(|| before.and_then(Left::waiting_will));
+            let left = Left { from, until: UNKNOWN, lsn: Lsn::ZERO, expiry, will };
             self.left.insert(client, left);
         }
     }
