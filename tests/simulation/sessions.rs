@@ -321,7 +321,12 @@ impl Sessions {
             // Until the record that opens it is durable the session is as it was left before.
             let before = found.filter(|_| !is_accepted).map(|found| found.left);
             let from = before.as_ref().map_or(UNKNOWN, |before| before.from);
-            let will = will.or_else(|| before.and_then(Left::waiting_will));
+            let will_before = before.and_then(Left::waiting_will);
+            if let (Some(_), Some(will)) = (&will, &will_before) {
+                // Which of the two is stored is not known: whatever ends the session may publish that one.
+                history.will_not_before(will.number, 0);
+            }
+            let will = will.or(will_before);
             let left = Left { from, until: UNKNOWN, lsn: Lsn::ZERO, expiry, will };
             self.left.insert(client, left);
         }
