@@ -53,7 +53,12 @@ impl Rate {
     /// Takes a token, or gives the time at which there may be one.
     pub fn take(&mut self, now: UnixMillis) -> Result<(), UnixMillis> {
         self.clock.set(now);
+        // Before more of the rate comes back, which empties the bucket: this one was waited for.
+        let taken = self.bucket.check().is_ok();
         self.recover(now);
+        if taken {
+            return Ok(());
+        }
         self.bucket.check().map_err(|none| {
             let wait = none.wait_time_from(self.clock.now());
             // A millisecond too late rather than too early, when there would be none again.
@@ -174,6 +179,18 @@ mod tests {
         assert_eq!(bucket.part(), 1.0);
         let whole = taken(&mut bucket, &mut now, 30_000);
         assert!((990..=1001).contains(&whole), "{whole}");
+    }
+
+    /// What comes back while a token is waited for does not take that token away.
+    #[test]
+    fn a_slow_rate_that_is_throttled_waits_for_one_token() {
+        let (mut bucket, mut now) = (rate(1, 2, 1), 0);
+        assert_eq!(taken(&mut bucket, &mut now, 1), 1);
+        bucket.throttled(UnixMillis(START + now));
+        let at = now;
+        assert_eq!(taken(&mut bucket, &mut now, at + 4001), 1);
+        taken(&mut bucket, &mut now, at + 60_000);
+        assert_eq!(bucket.part(), 1.0);
     }
 
     #[test]
