@@ -123,6 +123,20 @@ struct Task {
 /// Says that a task has ended, however: its other side is dropped then.
 type Ended = watch::Receiver<()>;
 
+/// Dropped when a task ends, also by a panic. That is said at once: whatever it was for stands still.
+struct Ending(#[expect(dead_code, reason = "that it is dropped is what counts")] watch::Sender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "a task of the bridge has panicked: its route stands still, and loses nothing, until \
+                 `causeway reload` with other settings for it, or a restart"
+            );
+        }
+    }
+}
+
 impl Bridge {
     /// Enters the routes, in the order of the configuration, and starts to carry what they are owed. Comes
     /// before the first client is let in, so that no message misses its route. One of a name that the store
@@ -233,8 +247,7 @@ impl Shared {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
-            // Dropped at the end, also by a panic.
-            let _ending = ending;
+            let _ending = Ending(ending);
             work.await;
         });
         Task { stop, ended }

@@ -119,7 +119,8 @@ impl Worker {
         let mut batch = self.window.start();
         if let Some(at) = batch.iter().position(|work| self.has_looped(&work.stored.message)) {
             let work = batch.remove(at);
-            self.file(work, DeadLetterReason::Loop, now)?;
+            let why = format!("it has come back as a reply {HOPS_MAX} times");
+            self.file_because(work, (DeadLetterReason::Loop, Some(why)), now)?;
         }
         while !batch.is_empty() {
             let store = &self.broker.store;
