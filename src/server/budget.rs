@@ -6,6 +6,7 @@
 //!
 //! Invariant: the store is told of every change, and the log has one line for each.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,11 @@ use crate::broker::Broker;
 use crate::store::FILE;
 use crate::telemetry::occupied;
 
-/// What is written between two looks has room in the tenth that is left.
-const INTERVAL: Duration = Duration::from_millis(200);
+/// Bytes that are written in a millisecond, at most: what is written between two looks has room in the tenth that is
+/// left.
+const BYTES_PER_MILLI: u64 = 200_000;
+/// Milliseconds between two looks.
+const INTERVAL: RangeInclusive<u64> = 5..=200;
 /// Bytes in use for each byte stored, at most: pages that are partly filled, and payloads that take twice the
 /// space because pages come in powers of two.
 const RATIO_MAX: f64 = 2.5;
@@ -31,7 +35,8 @@ pub async fn watch(broker: Arc<Broker>, folder: PathBuf, size_max: u64) {
     let file: Arc<std::path::Path> = folder.join(FILE).into();
     let mut budget = Budget { size_max, ratio: RATIO_MAX, occupied: None, is_used_up: false };
     let handles = Handles::new();
-    let mut interval = tokio::time::interval(INTERVAL);
+    let pause = (size_max / 10 / BYTES_PER_MILLI).clamp(*INTERVAL.start(), *INTERVAL.end());
+    let mut interval = tokio::time::interval(Duration::from_millis(pause));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
