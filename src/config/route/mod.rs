@@ -40,7 +40,7 @@ pub struct RouteConfig {
     pub exclude: Vec<String>,
     /// Which of those messages are taken; `None` is all of them.
     pub filter: Option<FilterConfig>,
-    /// The name of a target in [`Config::targets`].
+    /// The name of a target in [`Config::targets`](super::Config::targets).
     pub target: String,
     /// What its requests look like.
     pub request: RequestConfig,
