@@ -161,3 +161,21 @@ async fn a_replay_sends_the_same_request() {
     world.nothing_owed().await;
     world.bridge.shutdown(NOW).await;
 }
+
+/// What `+` stands for is that of the filters that a reload has put in force, in the path and in the content filter.
+#[tokio::test]
+async fn captures_are_those_of_the_filters_of_now() {
+    let target = Target::new().await;
+    let keys = "filter = 'captures[0] != \"\"'\n[routes.request]\npath = \"/{{ captures[0] }}\"";
+    let mut config = target.config(keys);
+    let world = World::new(&config).await;
+    world.publish(Qos::AtLeastOnce, "plant/1/x", "a").await;
+    target.requests(1).await;
+    config.routes[0].topics = vec!["site/plant/+".into()];
+    world.bridge.change(&config, None).unwrap();
+    world.publish(Qos::AtLeastOnce, "site/plant/7", "b").await;
+    world.nothing_owed().await;
+    world.dead_letters(0).await;
+    assert_eq!(target.requests(2).await[1].uri.path(), "/base/7");
+    world.bridge.shutdown(NOW).await;
+}

@@ -18,7 +18,7 @@ use crate::bridge::delivery::worker::Job;
 use crate::bridge::policy::breaker::State;
 use crate::bridge::request::Shape;
 use crate::broker::{Broker, RouteFilters};
-use crate::config::{Config, RouteConfig, TargetConfig};
+use crate::config::{Config, RequestConfig, RouteConfig, TargetConfig};
 use crate::topic::TopicFilter;
 
 /// How much longer than its target allows an attempt may take before it is broken off for a change.
@@ -206,9 +206,9 @@ impl Shared {
         Ok(Line { config, route, target, monitor, task })
     }
 
-    /// A route that is configured otherwise. Its task stays when only its filters are others.
+    /// A route that is configured otherwise.
     fn replace(&self, lines: &mut Lines, line: Line, planned: Planned) -> Line {
-        let keeps_task = line.differs_in_filters_only(&planned);
+        let keeps_task = line.keeps_task(&planned);
         let Planned { config, filters, target, shape } = planned;
         let route = self.broker.change_route(&line.route, &config, filters);
         if keeps_task {
@@ -250,10 +250,14 @@ impl Line {
         self.config == planned.config && Arc::ptr_eq(&self.target, &planned.target)
     }
 
-    fn differs_in_filters_only(&self, planned: &Planned) -> bool {
+    /// Whether its task goes on: only its filters are others, and its requests and its content filter do not depend on
+    /// them. What `+` and `#` of a topic filter stand for is filled in there.
+    fn keeps_task(&self, planned: &Planned) -> bool {
         let RouteConfig { topics, exclude, .. } = RouteConfig::clone(&self.config);
+        let has_captures = self.config.filter.is_some() || self.config.request != RequestConfig::default();
+        let may_keep = topics == planned.config.topics || !has_captures;
         let with_these = RouteConfig { topics, exclude, ..RouteConfig::clone(&planned.config) };
-        *self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
+        may_keep && *self.config == with_these && Arc::ptr_eq(&self.target, &planned.target)
     }
 }
 
