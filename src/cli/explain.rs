@@ -33,7 +33,7 @@ pub struct ExplainArgs {
     client_id: Option<String>,
     /// The user name of that client, for the ACL.
     #[arg(long, value_name = "NAME")]
-    user: Option<String>,
+    user_name: Option<String>,
 }
 
 /// Runs the command: 0 when the broker has answered, 1 when not.
@@ -44,7 +44,7 @@ pub fn run(args: ExplainArgs) -> ExitCode {
 
 async fn carry_out(client: &AdminClient, args: &ExplainArgs) -> Result<String, AdminError> {
     let mut path = format!("/api/v1/explain?topic={}&qos={}", encoded(&args.topic), args.qos);
-    for (name, value) in [("client_id", &args.client_id), ("user_name", &args.user)] {
+    for (name, value) in [("client_id", &args.client_id), ("user_name", &args.user_name)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", encoded(value)));
         }
@@ -327,7 +327,7 @@ weakest   -
             topic: topic.into(),
             qos: 1,
             client_id: Some("x&y".into()),
-            user: None,
+            user_name: None,
         };
         let shown = carry_out(&client, &args("tides/a b")).await.unwrap();
         assert!(shown.contains("may publish there") && shown.contains("boat"), "{shown}");

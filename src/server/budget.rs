@@ -19,8 +19,8 @@ use crate::broker::Broker;
 use crate::store::FILE;
 use crate::telemetry::occupied;
 
-/// Bytes that are written in a millisecond, at most: what is written between two looks has room in the tenth that is
-/// left.
+/// Bytes that are taken to be written in a millisecond at most: what is written between two looks then has room in
+/// the tenth that is left.
 const BYTES_PER_MILLI: u64 = 200_000;
 /// Milliseconds between two looks.
 const INTERVAL: RangeInclusive<u64> = 5..=200;

@@ -22,9 +22,10 @@ use crate::record::{Attempts, Lsn, MessageHead, SavedTries, UnixMillis};
 use crate::store::Stored;
 
 /// Most messages that are looked at past the oldest that is not settled. It bounds the memory of a route
-/// whose messages all wait for another try, or for one that does: some 20 MB, and the histories.
+/// whose messages all wait for another try, or for one that does: their numbers, their lanes, and histories up to
+/// [`HISTORIES_BYTES_MAX`].
 const SPAN_MAX: usize = 65_536;
-/// Fewest and most messages that are read at once: a reading costs as much as some ten messages.
+/// Fewest and most messages that are read at once: each reading costs a transaction and a change of threads.
 const PAGE_MIN: usize = 128;
 const PAGE_MAX: usize = 2048;
 /// Bytes of messages in memory from which on no more are read, and those that wait for others of their lanes are

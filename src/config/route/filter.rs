@@ -15,8 +15,6 @@ use std::thread;
 use cel::common::ast::operators::{ADD, CONDITIONAL, IN, INDEX};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr};
 use cel::{Context, Env, IdedExpr};
-use toml::Spanned;
-use toml::de::DeValue;
 
 use crate::config::report::Wrong;
 use crate::config::section::Section;
@@ -108,13 +106,9 @@ impl FilterConfig {
             }
             Expression::compile(text)
         });
-        let on_error = section.take("filter_error", on_error);
+        let on_error = section.choice("filter_error", &ON_ERROR).unwrap_or_default();
         let payload_max = section.bytes("filter_payload_max", PAYLOAD_MAX, Self::PAYLOAD_MAX);
-        Some(Self {
-            expression: expression?.into_inner(),
-            on_error: on_error.map_or(OnFilterError::default(), Spanned::into_inner),
-            payload_max,
-        })
+        Some(Self { expression: expression?.into_inner(), on_error, payload_max })
     }
 
     const PAYLOAD_MAX: u64 = 64 << 10;
@@ -385,11 +379,4 @@ fn check_function(call: &CallExpr) -> Result<(), Wrong> {
 
 fn no_types() -> Wrong {
     Wrong::new("makes a value of a type that there is not")
-}
-
-fn on_error(value: &DeValue<'_>) -> Result<OnFilterError, Wrong> {
-    let known = ON_ERROR.iter().find(|(name, _)| value.as_str() == Some(name));
-    known.map(|(_, on_error)| *on_error).ok_or_else(|| {
-        values::unexpected(&format!("one of {}", ON_ERROR.map(|(name, _)| name).join(", ")), value)
-    })
 }

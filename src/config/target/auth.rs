@@ -60,7 +60,7 @@ const SECRET_PLACES: [(&str, bool); 2] = [("header", false), ("body", true)];
 impl TargetAuth {
     /// Reads the section. Keys of another kind than the one that is asked for are unknown here.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let kind = section.take("kind", |value| values::choice(value, &KINDS)).map(Spanned::into_inner);
+        let kind = section.choice("kind", &KINDS);
         let read = match kind.unwrap_or(Kind::None) {
             Kind::None => None,
             Kind::Basic => read_basic(section),
@@ -113,14 +113,14 @@ fn read_oauth2(section: &mut Section<'_>) -> Option<OAuth2Config> {
     let client_id =
         section.require("client_id", "\"causeway\"", |value| secret::resolve(&values::text(value)?));
     let client_secret = section.require("client_secret", "\"${env:NAME}\"", Secret::parse);
-    let place = section.take("secret_in", |value| values::choice(value, &SECRET_PLACES));
+    let place = section.choice("secret_in", &SECRET_PLACES);
     let scopes = section.list("scopes", scope).into_iter().map(Spanned::into_inner).collect();
     let params = read_params(section);
     Some(OAuth2Config {
         token_url: token_url?.into_inner(),
         client_id: client_id?.into_inner(),
         client_secret: client_secret?.into_inner(),
-        secret_in_body: place.is_some_and(Spanned::into_inner),
+        secret_in_body: place.unwrap_or_default(),
         scopes,
         params,
     })

@@ -1,9 +1,6 @@
 //! How a target's requests go over the wire: the version of HTTP, and whether bodies are compressed.
 
-use toml::Spanned;
-
 use crate::config::section::Section;
-use crate::config::values;
 
 /// The version of HTTP that is spoken with a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +20,7 @@ const VERSIONS: [(&str, HttpVersion); 3] =
 impl HttpVersion {
     /// Reads the key.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let version = section.take("http_version", |value| values::choice(value, &VERSIONS));
-        version.map(Spanned::into_inner).unwrap_or_default()
+        section.choice("http_version", &VERSIONS).unwrap_or_default()
     }
 }
 
@@ -46,7 +42,6 @@ impl Compress {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let size_min = section.bytes("compress_min", 0..=u64::MAX, Self::SIZE_MIN);
         let known = [("none", Self::None), ("gzip", Self::Gzip(size_min))];
-        let compress = section.take("compress", |value| values::choice(value, &known));
-        compress.map(Spanned::into_inner).unwrap_or_default()
+        section.choice("compress", &known).unwrap_or_default()
     }
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::config::report::Wrong;
 use crate::config::section::Section;
-use crate::config::values;
 
 /// How TLS is spoken with a target. The files are in PEM form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,11 +51,11 @@ impl TargetTls {
             }
             _ => {}
         }
-        let version = section.take("min_version", |value| values::choice(value, &VERSIONS));
+        let version = section.choice("min_version", &VERSIONS);
         Self {
             ca_file: section.readable_file("ca_file"),
             identity: certificate.zip(key).map(|(certificate, key)| TlsIdentity { certificate, key }),
-            min_version: version.map(toml::Spanned::into_inner).unwrap_or_default(),
+            min_version: version.unwrap_or_default(),
         }
     }
 }
